@@ -1,0 +1,254 @@
+//! The start of a worker: what the host wants of it, and what it answers.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{ArenaSpec, WorkerExit};
+
+/// Version of everything in this crate. Host and worker must agree exactly: they come from one
+/// build, and a mixture is a deployment mistake worth refusing.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest handshake packet in bytes.
+pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
+
+/// How a lane's receiver waits for its next item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitSpec {
+    /// Sleep at once; costs a wake-up per item, burns nothing.
+    Park,
+    /// Look for this many microseconds before sleeping; burns a core to save wake-ups.
+    SpinThenPark {
+        /// Time spent looking, in microseconds.
+        spin_us: u64,
+    },
+}
+
+/// How the CPU engine uses the machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuSpec {
+    /// Path of ONNX Runtime's shared library.
+    pub onnxruntime: PathBuf,
+    /// Sessions, each with its own encoder thread.
+    pub sessions: u32,
+    /// Threads of one session; 0 means every core.
+    pub threads_per_session: u32,
+    /// Whether a session's threads spin while they wait for work.
+    pub spinning: bool,
+    /// Rows that one run of a session takes at most.
+    pub sub_batch_rows_max: u32,
+    /// Tokens, padding included, that one run of a session takes at most.
+    pub sub_batch_tokens_max: u32,
+}
+
+/// What a worker has to load and how it runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorkerSpec {
+    /// Device of this rung, such as `cpu`.
+    pub device: String,
+    /// The model folder.
+    pub model: PathBuf,
+    /// Arithmetic of the encoder, such as `f32` or `int8`.
+    pub precision: String,
+    /// How the CPU engine uses the machine.
+    pub cpu: CpuSpec,
+    /// How the stages of the worker wait for work.
+    pub wait: WaitSpec,
+}
+
+/// First packet, host to worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`] of the host.
+    pub protocol: u32,
+    /// Release of the host, for messages.
+    pub release: String,
+    /// Which start of this worker it is, counted by the host.
+    pub incarnation: u64,
+    /// Dimensions of the arena that the worker inherited.
+    pub arena: ArenaSpec,
+    /// What to load.
+    pub worker: WorkerSpec,
+}
+
+/// A worker that is ready to serve.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// [`PROTOCOL_VERSION`] of the worker.
+    pub protocol: u32,
+    /// The engine and its version, such as `onnxruntime 1.31.1`.
+    pub engine: String,
+    /// Device it runs on, as the engine names it.
+    pub device: String,
+    /// Arithmetic of the encoder.
+    pub precision: String,
+    /// Length of one embedding.
+    pub width: u32,
+    /// Time from receipt of [`Hello`] until now, in milliseconds.
+    pub start_ms: u64,
+}
+
+/// A worker that cannot serve, said before it exits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StartFailure {
+    /// The exit code that the process is about to end with.
+    pub exit_code: u8,
+    /// What was wrong and what helps.
+    pub message: String,
+}
+
+impl StartFailure {
+    /// The failure that ends with this exit.
+    #[must_use]
+    pub fn new(exit: WorkerExit, message: String) -> Self {
+        Self {
+            exit_code: exit.code(),
+            message,
+        }
+    }
+}
+
+/// Second packet, worker to host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartReply {
+    /// The worker serves from now on.
+    Ready(Ready),
+    /// The worker cannot serve and exits.
+    Failed(StartFailure),
+}
+
+/// Why a handshake packet cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HandshakeError {
+    /// The packet is larger than allowed.
+    #[error("handshake packet of {found} bytes, allowed are {HANDSHAKE_BYTES_MAX}")]
+    TooLarge {
+        /// Size of the packet in bytes.
+        found: usize,
+    },
+    /// The packet is not the expected JSON.
+    #[error("handshake packet is not valid: {0}")]
+    Invalid(#[from] serde_json::Error),
+}
+
+impl Hello {
+    /// The packet to send.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] if it is larger than [`HANDSHAKE_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>, HandshakeError> {
+        encode(self)
+    }
+
+    /// Reads a received packet.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] if it is too large or not a hello.
+    pub fn decode(packet: &[u8]) -> Result<Self, HandshakeError> {
+        decode(packet)
+    }
+}
+
+impl StartReply {
+    /// The packet to send.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] if it is larger than [`HANDSHAKE_BYTES_MAX`].
+    pub fn encode(&self) -> Result<Vec<u8>, HandshakeError> {
+        encode(self)
+    }
+
+    /// Reads a received packet.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] if it is too large or not a reply.
+    pub fn decode(packet: &[u8]) -> Result<Self, HandshakeError> {
+        decode(packet)
+    }
+}
+
+fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, HandshakeError> {
+    let packet = serde_json::to_vec(message)?;
+    if packet.len() > HANDSHAKE_BYTES_MAX {
+        return Err(HandshakeError::TooLarge {
+            found: packet.len(),
+        });
+    }
+    Ok(packet)
+}
+
+fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, HandshakeError> {
+    if packet.len() > HANDSHAKE_BYTES_MAX {
+        return Err(HandshakeError::TooLarge {
+            found: packet.len(),
+        });
+    }
+    Ok(serde_json::from_slice(packet)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            release: "0.1.0".into(),
+            incarnation: 3,
+            arena: ArenaSpec {
+                slots: 3,
+                tokens_max: 4096,
+                rows_max: 64,
+                width: 384,
+            },
+            worker: WorkerSpec {
+                device: "cpu".into(),
+                model: "/models/m".into(),
+                precision: "f32".into(),
+                cpu: CpuSpec {
+                    onnxruntime: "/lib/libonnxruntime.so".into(),
+                    sessions: 1,
+                    threads_per_session: 0,
+                    spinning: true,
+                    sub_batch_rows_max: 64,
+                    sub_batch_tokens_max: 2048,
+                },
+                wait: WaitSpec::SpinThenPark { spin_us: 50 },
+            },
+        }
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let packet = hello().encode().expect("encodes");
+        assert_eq!(Hello::decode(&packet).expect("decodes"), hello());
+        let failed = StartReply::Failed(StartFailure::new(WorkerExit::Config, "no model".into()));
+        assert_eq!(
+            StartReply::decode(&failed.encode().expect("encodes")).expect("decodes"),
+            failed
+        );
+    }
+
+    #[test]
+    fn a_reply_is_not_a_hello_and_size_is_bounded() {
+        let reply = StartReply::Failed(StartFailure {
+            exit_code: 1,
+            message: String::new(),
+        });
+        assert!(Hello::decode(&reply.encode().expect("encodes")).is_err());
+        let mut large = hello();
+        large.release = "x".repeat(HANDSHAKE_BYTES_MAX);
+        assert!(matches!(
+            large.encode(),
+            Err(HandshakeError::TooLarge { .. })
+        ));
+    }
+}
