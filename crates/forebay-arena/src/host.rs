@@ -24,14 +24,7 @@ impl HostArena {
         let layout = ArenaLayout::of(spec)?;
         let mapping = Mapping::create(&layout)?;
         let table = SlotTable::new(spec.slots);
-        Ok((
-            Self {
-                mapping,
-                layout,
-                table_id: table.id(),
-            },
-            table,
-        ))
+        Ok((Self { mapping, layout, table_id: table.id() }, table))
     }
 
     /// The memfd, for the worker to inherit.
@@ -58,9 +51,9 @@ impl HostArena {
         rows: impl Iterator<Item = &'a [u32]> + Clone,
     ) -> Result<(u32, u32), ArenaError> {
         self.check(lease)?;
-        let (count, tokens) = rows.clone().fold((0_u64, 0_u64), |(rows, tokens), ids| {
-            (rows + 1, tokens + ids.len() as u64)
-        });
+        let (count, tokens) = rows
+            .clone()
+            .fold((0_u64, 0_u64), |(rows, tokens), ids| (rows + 1, tokens + ids.len() as u64));
         self.layout.check_fit(count, tokens)?;
         let slot = lease.slot();
         let mut boundary = 0_u32;
@@ -80,19 +73,9 @@ impl HostArena {
     pub fn read_output(&self, lease: &SlotLease, values: usize) -> Result<Vec<f32>, ArenaError> {
         self.check(lease)?;
         if values > self.layout.output_values() {
-            let ArenaSpec {
-                rows_max,
-                tokens_max,
-                width,
-                ..
-            } = self.layout.spec();
+            let ArenaSpec { rows_max, tokens_max, width, .. } = self.layout.spec();
             let rows = (values as u64).div_ceil(u64::from(width));
-            return Err(ArenaError::DoesNotFit {
-                rows,
-                tokens: 0,
-                rows_max,
-                tokens_max,
-            });
+            return Err(ArenaError::DoesNotFit { rows, tokens: 0, rows_max, tokens_max });
         }
         let mut out = Vec::with_capacity(values);
         // SAFETY: the layout puts `output_values()` aligned `f32` at this offset inside the
@@ -101,11 +84,7 @@ impl HostArena {
         // there, the copy holds mixed values, which the reply check judges, and no reference has
         // been formed over them.
         unsafe {
-            let source = self
-                .mapping
-                .base()
-                .add(self.layout.output_at(lease.slot()))
-                .cast::<f32>();
+            let source = self.mapping.base().add(self.layout.output_at(lease.slot())).cast::<f32>();
             std::ptr::copy_nonoverlapping(source, out.as_mut_ptr(), values);
             out.set_len(values);
         }
@@ -120,11 +99,8 @@ impl HostArena {
     pub fn read_message(&self, lease: &SlotLease, bytes: usize) -> Result<String, ArenaError> {
         let bytes = bytes.min(self.layout.output_values() * size_of::<f32>());
         let values = self.read_output(lease, bytes.div_ceil(size_of::<f32>()))?;
-        let text: Vec<u8> = values
-            .iter()
-            .flat_map(|value| value.to_ne_bytes())
-            .take(bytes)
-            .collect();
+        let text: Vec<u8> =
+            values.iter().flat_map(|value| value.to_ne_bytes()).take(bytes).collect();
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -151,8 +127,6 @@ impl HostArena {
 
 impl std::fmt::Debug for HostArena {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostArena")
-            .field("spec", &self.layout.spec())
-            .finish_non_exhaustive()
+        f.debug_struct("HostArena").field("spec", &self.layout.spec()).finish_non_exhaustive()
     }
 }

@@ -38,12 +38,7 @@ impl ArenaLayout {
         for (name, value, max) in dimensions {
             if value == 0 || value > max {
                 let (value, max) = (u64::from(value), u64::from(max));
-                return Err(ArenaError::Dimension {
-                    name,
-                    value,
-                    min: 1,
-                    max,
-                });
+                return Err(ArenaError::Dimension { name, value, min: 1, max });
             }
         }
         let boundaries = (u64::from(spec.rows_max) + 1) * 4;
@@ -55,12 +50,7 @@ impl ArenaLayout {
         let total = slot_bytes * u64::from(spec.slots);
         if total > ARENA_BYTES_MAX {
             let max = ARENA_BYTES_MAX;
-            return Err(ArenaError::Dimension {
-                name: "bytes",
-                value: total,
-                min: 1,
-                max,
-            });
+            return Err(ArenaError::Dimension { name: "bytes", value: total, min: 1, max });
         }
         Ok(Self {
             spec,
@@ -104,10 +94,7 @@ impl ArenaLayout {
         if slot < self.spec.slots {
             Ok(())
         } else {
-            Err(ArenaError::NoSuchSlot {
-                slot,
-                slots: self.spec.slots,
-            })
+            Err(ArenaError::NoSuchSlot { slot, slots: self.spec.slots })
         }
     }
 
@@ -118,12 +105,7 @@ impl ArenaLayout {
         if fits {
             Ok(())
         } else {
-            Err(ArenaError::DoesNotFit {
-                rows,
-                tokens,
-                rows_max,
-                tokens_max,
-            })
+            Err(ArenaError::DoesNotFit { rows, tokens, rows_max, tokens_max })
         }
     }
 }
@@ -137,13 +119,8 @@ mod tests {
         for (slots, tokens_max, rows_max, width) in
             [(1, 1, 1, 1), (3, 4096, 64, 384), (16, 7, 3, 5)]
         {
-            let layout = ArenaLayout::of(ArenaSpec {
-                slots,
-                tokens_max,
-                rows_max,
-                width,
-            })
-            .expect("valid");
+            let layout =
+                ArenaLayout::of(ArenaSpec { slots, tokens_max, rows_max, width }).expect("valid");
             for slot in 0..slots {
                 let start = layout.boundaries_at(slot);
                 assert_eq!(start % 4096, 0);
@@ -159,23 +136,10 @@ mod tests {
 
     #[test]
     fn nonsense_dimensions_are_refused() {
-        let good = ArenaSpec {
-            slots: 2,
-            tokens_max: 64,
-            rows_max: 4,
-            width: 8,
-        };
+        let good = ArenaSpec { slots: 2, tokens_max: 64, rows_max: 4, width: 8 };
         assert!(ArenaLayout::of(ArenaSpec { slots: 0, ..good }).is_err());
         assert!(ArenaLayout::of(ArenaSpec { width: 0, ..good }).is_err());
-        let huge = ArenaSpec {
-            slots: 1024,
-            rows_max: 1 << 20,
-            width: 1 << 16,
-            ..good
-        };
-        assert!(matches!(
-            ArenaLayout::of(huge),
-            Err(ArenaError::Dimension { name: "bytes", .. })
-        ));
+        let huge = ArenaSpec { slots: 1024, rows_max: 1 << 20, width: 1 << 16, ..good };
+        assert!(matches!(ArenaLayout::of(huge), Err(ArenaError::Dimension { name: "bytes", .. })));
     }
 }

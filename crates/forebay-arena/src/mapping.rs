@@ -29,18 +29,12 @@ impl Mapping {
     pub(crate) fn create(layout: &ArenaLayout) -> Result<Self, ArenaError> {
         let bytes = layout.bytes() as u64;
         let os = |what| {
-            move |errno: rustix::io::Errno| ArenaError::Os {
-                what,
-                bytes,
-                source: errno.into(),
-            }
+            move |errno: rustix::io::Errno| ArenaError::Os { what, bytes, source: errno.into() }
         };
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = memfd_create("forebay-arena", flags).map_err(os("create"))?;
         ftruncate(&fd, bytes).map_err(os("size"))?;
-        let seals = SEALS
-            .iter()
-            .fold(SealFlags::empty(), |all, (seal, _)| all | *seal);
+        let seals = SEALS.iter().fold(SealFlags::empty(), |all, (seal, _)| all | *seal);
         fcntl_add_seals(&fd, seals).map_err(os("seal"))?;
         Self::map(fd, bytes)
     }
@@ -68,13 +62,11 @@ impl Mapping {
 
     fn map(fd: OwnedFd, bytes: u64) -> Result<Self, ArenaError> {
         let file = File::from(fd);
-        let memory = MmapOptions::new()
-            .map_raw(&file)
-            .map_err(|source| ArenaError::Os {
-                what: "map",
-                bytes,
-                source,
-            })?;
+        let memory = MmapOptions::new().map_raw(&file).map_err(|source| ArenaError::Os {
+            what: "map",
+            bytes,
+            source,
+        })?;
         Ok(Self { memory, file })
     }
 

@@ -70,12 +70,7 @@ impl<T> SlotTable<T> {
         static NEXT_ID: AtomicU64 = AtomicU64::new(1);
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
-            slots: (0..slots)
-                .map(|_| Slot {
-                    state: State::Free,
-                    generation: 0,
-                })
-                .collect(),
+            slots: (0..slots).map(|_| Slot { state: State::Free, generation: 0 }).collect(),
         }
     }
 
@@ -85,27 +80,17 @@ impl<T> SlotTable<T> {
 
     /// Takes a free slot for writing, or `None` if there is none.
     pub fn lease(&mut self) -> Option<SlotLease> {
-        let index = self
-            .slots
-            .iter()
-            .position(|slot| matches!(slot.state, State::Free))?;
+        let index = self.slots.iter().position(|slot| matches!(slot.state, State::Free))?;
         let slot = &mut self.slots[index];
         slot.state = State::Writing;
         slot.generation += 1;
-        Some(SlotLease {
-            table_id: self.id,
-            slot: index as u32,
-            generation: slot.generation,
-        })
+        Some(SlotLease { table_id: self.id, slot: index as u32, generation: slot.generation })
     }
 
     /// Notes that the leased slot is with the worker now, carrying `batch`.
     pub fn sent(&mut self, lease: SlotLease, batch: T) {
         let slot = self.own(&lease);
-        debug_assert!(
-            matches!(slot.state, State::Writing),
-            "only a written slot is sent"
-        );
+        debug_assert!(matches!(slot.state, State::Writing), "only a written slot is sent");
         slot.state = State::InFlight(batch);
     }
 
@@ -120,14 +105,9 @@ impl<T> SlotTable<T> {
             return Err(stale);
         }
         match std::mem::replace(&mut entry.state, State::Reading) {
-            State::InFlight(batch) => Ok((
-                SlotLease {
-                    table_id: self.id,
-                    slot,
-                    generation,
-                },
-                batch,
-            )),
+            State::InFlight(batch) => {
+                Ok((SlotLease { table_id: self.id, slot, generation }, batch))
+            }
             other => {
                 entry.state = other;
                 Err(stale)
@@ -138,10 +118,7 @@ impl<T> SlotTable<T> {
     /// Gives a leased slot back.
     pub fn release(&mut self, lease: SlotLease) {
         let slot = self.own(&lease);
-        debug_assert!(
-            !matches!(slot.state, State::InFlight(_)),
-            "a slot in flight has no lease"
-        );
+        debug_assert!(!matches!(slot.state, State::InFlight(_)), "a slot in flight has no lease");
         slot.state = State::Free;
     }
 
@@ -165,21 +142,16 @@ impl<T> SlotTable<T> {
 
     /// What is in flight, to be changed in place.
     pub fn in_flight_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.slots
-            .iter_mut()
-            .filter_map(|slot| match &mut slot.state {
-                State::InFlight(batch) => Some(batch),
-                _ => None,
-            })
+        self.slots.iter_mut().filter_map(|slot| match &mut slot.state {
+            State::InFlight(batch) => Some(batch),
+            _ => None,
+        })
     }
 
     /// Number of free slots.
     #[must_use]
     pub fn free(&self) -> usize {
-        self.slots
-            .iter()
-            .filter(|slot| matches!(slot.state, State::Free))
-            .count()
+        self.slots.iter().filter(|slot| matches!(slot.state, State::Free)).count()
     }
 
     fn own(&mut self, lease: &SlotLease) -> &mut Slot<T> {
@@ -212,10 +184,8 @@ mod tests {
         let step = prop_oneof![
             Just(Step::Lease),
             Just(Step::Send),
-            (0..5_u32, 0..2_u64).prop_map(|(slot, generation_back)| Step::Answer {
-                slot,
-                generation_back
-            }),
+            (0..5_u32, 0..2_u64)
+                .prop_map(|(slot, generation_back)| Step::Answer { slot, generation_back }),
             Just(Step::Release),
         ];
         proptest::collection::vec(step, 0..200)

@@ -30,13 +30,7 @@ impl WorkerArena {
         let layout = ArenaLayout::of(spec)?;
         let mapping = Mapping::open(fd, &layout)?;
         let claimed = (0..spec.slots).map(|_| AtomicBool::new(false)).collect();
-        Ok(Self {
-            shared: Arc::new(Shared {
-                mapping,
-                layout,
-                claimed,
-            }),
-        })
+        Ok(Self { shared: Arc::new(Shared { mapping, layout, claimed }) })
     }
 
     /// First byte of the mapping, for page-locking it once.
@@ -63,12 +57,7 @@ impl WorkerArena {
         if self.shared.claimed[slot as usize].swap(true, Ordering::Acquire) {
             return Err(ArenaError::InUse { slot });
         }
-        let claimed = ClaimedSlot {
-            shared: Arc::clone(&self.shared),
-            slot,
-            rows,
-            tokens,
-        };
+        let claimed = ClaimedSlot { shared: Arc::clone(&self.shared), slot, rows, tokens };
         claimed.check_boundaries()?;
         Ok(claimed)
     }
@@ -106,10 +95,7 @@ impl ClaimedSlot {
     /// values that rise strictly from 0.
     #[must_use]
     pub fn cu_seqlens(&self) -> &[u32] {
-        self.input(
-            self.shared.layout.boundaries_at(self.slot),
-            self.rows as usize + 1,
-        )
+        self.input(self.shared.layout.boundaries_at(self.slot), self.rows as usize + 1)
     }
 
     /// Where the pooled rows go: `rows() * width` values, row after row.
@@ -162,13 +148,7 @@ impl ClaimedSlot {
 
     fn check_boundaries(&self) -> Result<(), ArenaError> {
         let (boundaries, tokens) = (self.cu_seqlens(), self.tokens);
-        let error = |index, value| {
-            Err(ArenaError::Boundaries {
-                index,
-                value,
-                tokens,
-            })
-        };
+        let error = |index, value| Err(ArenaError::Boundaries { index, value, tokens });
         for (index, &value) in boundaries.iter().enumerate() {
             let rises = match index.checked_sub(1) {
                 None => value == 0,

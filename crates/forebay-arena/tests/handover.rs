@@ -7,12 +7,7 @@ use forebay_arena::{ArenaError, HostArena, SlotTable, WorkerArena};
 use forebay_protocol::ArenaSpec;
 use proptest::prelude::*;
 
-const SPEC: ArenaSpec = ArenaSpec {
-    slots: 3,
-    tokens_max: 64,
-    rows_max: 8,
-    width: 4,
-};
+const SPEC: ArenaSpec = ArenaSpec { slots: 3, tokens_max: 64, rows_max: 8, width: 4 };
 
 fn both() -> (HostArena, SlotTable<()>, WorkerArena) {
     let (host, table) = HostArena::create(SPEC).expect("creates");
@@ -64,10 +59,7 @@ fn a_batch_that_does_not_fit_is_refused_before_anything_is_handed_over() {
     let long = vec![1_u32; 65];
     for rows in [vec![], vec![long.as_slice()], vec![&long[..1]; 9]] {
         let refused = host.write_rows(&mut lease, rows.into_iter());
-        assert!(
-            matches!(refused, Err(ArenaError::DoesNotFit { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(ArenaError::DoesNotFit { .. })), "{refused:?}");
     }
 }
 
@@ -75,30 +67,15 @@ fn a_batch_that_does_not_fit_is_refused_before_anything_is_handed_over() {
 fn a_slot_is_claimed_once_and_its_boundaries_must_be_sound() {
     let (host, mut table, worker) = both();
     let mut lease = table.lease().expect("free");
-    host.write_rows(&mut lease, [[1_u32, 2].as_slice(), &[3]].into_iter())
-        .expect("fits");
+    host.write_rows(&mut lease, [[1_u32, 2].as_slice(), &[3]].into_iter()).expect("fits");
     let slot = lease.slot();
     let first = worker.claim(slot, 2, 3).expect("claims");
-    assert!(matches!(
-        worker.claim(slot, 2, 3),
-        Err(ArenaError::InUse { .. })
-    ));
+    assert!(matches!(worker.claim(slot, 2, 3), Err(ArenaError::InUse { .. })));
     drop(first);
-    assert!(matches!(
-        worker.claim(slot, 2, 4),
-        Err(ArenaError::Boundaries { index: 2, .. })
-    ));
-    assert!(matches!(
-        worker.claim(slot, 1, 3),
-        Err(ArenaError::Boundaries { index: 1, .. })
-    ));
-    assert!(matches!(
-        worker.claim(3, 2, 3),
-        Err(ArenaError::NoSuchSlot { .. })
-    ));
-    worker
-        .claim(slot, 2, 3)
-        .expect("a refused claim leaves the slot claimable");
+    assert!(matches!(worker.claim(slot, 2, 4), Err(ArenaError::Boundaries { index: 2, .. })));
+    assert!(matches!(worker.claim(slot, 1, 3), Err(ArenaError::Boundaries { index: 1, .. })));
+    assert!(matches!(worker.claim(3, 2, 3), Err(ArenaError::NoSuchSlot { .. })));
+    worker.claim(slot, 2, 3).expect("a refused claim leaves the slot claimable");
 }
 
 #[test]
@@ -106,25 +83,16 @@ fn a_lease_of_another_arena_is_refused() {
     let (host, _table, _worker) = both();
     let mut foreign = SlotTable::<()>::new(3).lease().expect("free");
     let rows = [[1_u32].as_slice()].into_iter();
-    assert!(matches!(
-        host.write_rows(&mut foreign, rows),
-        Err(ArenaError::ForeignLease { .. })
-    ));
+    assert!(matches!(host.write_rows(&mut foreign, rows), Err(ArenaError::ForeignLease { .. })));
 }
 
 #[test]
 fn memory_that_could_shrink_or_has_another_size_is_refused() {
     let file = tempfile::tempfile().expect("creates");
     let unsealed = WorkerArena::open(OwnedFd::from(file), SPEC);
-    assert!(matches!(
-        unsealed,
-        Err(ArenaError::Unsealed { .. } | ArenaError::Os { .. })
-    ));
+    assert!(matches!(unsealed, Err(ArenaError::Unsealed { .. } | ArenaError::Os { .. })));
     let (host, _table) = HostArena::create::<()>(SPEC).expect("creates");
     let fd = host.fd().try_clone_to_owned().expect("duplicates");
     let other = ArenaSpec { slots: 4, ..SPEC };
-    assert!(matches!(
-        WorkerArena::open(fd, other),
-        Err(ArenaError::Size { .. })
-    ));
+    assert!(matches!(WorkerArena::open(fd, other), Err(ArenaError::Size { .. })));
 }

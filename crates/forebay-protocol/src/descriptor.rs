@@ -27,13 +27,7 @@ pub enum DescriptorKind {
 }
 
 impl DescriptorKind {
-    const ALL: [Self; 5] = [
-        Self::Run,
-        Self::Drain,
-        Self::Done,
-        Self::Failed,
-        Self::Drained,
-    ];
+    const ALL: [Self; 5] = [Self::Run, Self::Drain, Self::Done, Self::Failed, Self::Drained];
 
     fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u16 == code)
@@ -187,19 +181,14 @@ impl Descriptor {
     /// numbers are not judged here; the receiver compares them with the slot they name.
     pub fn decode(packet: &[u8]) -> Result<Self, DescriptorError> {
         let bytes: [u8; DESCRIPTOR_BYTES] =
-            packet.try_into().map_err(|_| DescriptorError::Size {
-                found: packet.len(),
-            })?;
+            packet.try_into().map_err(|_| DescriptorError::Size { found: packet.len() })?;
         let wire: Wire = bytemuck::must_cast(bytes);
         if wire.magic != MAGIC {
             return Err(DescriptorError::Magic { found: wire.magic });
         }
         let computed = crc32fast::hash(&bytes[..CHECKED_BYTES]);
         if wire.crc != computed {
-            return Err(DescriptorError::Checksum {
-                found: wire.crc,
-                computed,
-            });
+            return Err(DescriptorError::Checksum { found: wire.crc, computed });
         }
         let kind = DescriptorKind::from_code(wire.kind).ok_or(DescriptorError::Kind(wire.kind))?;
         let error = ErrorClass::from_code(wire.error);
@@ -208,10 +197,7 @@ impl Descriptor {
             _ => wire.error == 0,
         };
         if !class_fits {
-            return Err(DescriptorError::Class {
-                kind: wire.kind,
-                class: wire.error,
-            });
+            return Err(DescriptorError::Class { kind: wire.kind, class: wire.error });
         }
         Ok(Self {
             kind,
@@ -259,11 +245,7 @@ mod tests {
                     width: n[3],
                     padded_tokens: n[4],
                     message_bytes: n[5],
-                    times: BatchTimes {
-                        wait_us: n[6],
-                        infer_us: n[7],
-                        pool_us: n[8],
-                    },
+                    times: BatchTimes { wait_us: n[6], infer_us: n[7], pool_us: n[8] },
                 }
             })
     }
@@ -292,9 +274,6 @@ mod tests {
     #[test]
     fn a_packet_of_another_size_is_refused() {
         let packet = Descriptor::new(DescriptorKind::Run).encode();
-        assert_eq!(
-            Descriptor::decode(&packet[..63]),
-            Err(DescriptorError::Size { found: 63 })
-        );
+        assert_eq!(Descriptor::decode(&packet[..63]), Err(DescriptorError::Size { found: 63 }));
     }
 }

@@ -22,13 +22,8 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class, in the order of its number.
-    pub const ALL: [Self; 5] = [
-        Self::Input,
-        Self::Retry,
-        Self::OutOfMemory,
-        Self::NonFinite,
-        Self::Internal,
-    ];
+    pub const ALL: [Self; 5] =
+        [Self::Input, Self::Retry, Self::OutOfMemory, Self::NonFinite, Self::Internal];
 
     /// The class with this number, or `None` for a number that no class has.
     #[must_use]

@@ -41,9 +41,7 @@ impl WorkerExit {
     /// The exit with this code, or `None` for a code that no worker chooses.
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|exit| i32::from(exit.code()) == code)
+        Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
     }
 
     /// The code handed to the operating system.

@@ -108,10 +108,7 @@ impl StartFailure {
     /// The failure that ends with this exit.
     #[must_use]
     pub fn new(exit: WorkerExit, message: String) -> Self {
-        Self {
-            exit_code: exit.code(),
-            message,
-        }
+        Self { exit_code: exit.code(), message }
     }
 }
 
@@ -178,18 +175,14 @@ impl StartReply {
 fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, HandshakeError> {
     let packet = serde_json::to_vec(message)?;
     if packet.len() > HANDSHAKE_BYTES_MAX {
-        return Err(HandshakeError::TooLarge {
-            found: packet.len(),
-        });
+        return Err(HandshakeError::TooLarge { found: packet.len() });
     }
     Ok(packet)
 }
 
 fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, HandshakeError> {
     if packet.len() > HANDSHAKE_BYTES_MAX {
-        return Err(HandshakeError::TooLarge {
-            found: packet.len(),
-        });
+        return Err(HandshakeError::TooLarge { found: packet.len() });
     }
     Ok(serde_json::from_slice(packet)?)
 }
@@ -203,12 +196,7 @@ mod tests {
             protocol: PROTOCOL_VERSION,
             release: "0.1.0".into(),
             incarnation: 3,
-            arena: ArenaSpec {
-                slots: 3,
-                tokens_max: 4096,
-                rows_max: 64,
-                width: 384,
-            },
+            arena: ArenaSpec { slots: 3, tokens_max: 4096, rows_max: 64, width: 384 },
             worker: WorkerSpec {
                 device: "cpu".into(),
                 model: "/models/m".into(),
@@ -239,16 +227,10 @@ mod tests {
 
     #[test]
     fn a_reply_is_not_a_hello_and_size_is_bounded() {
-        let reply = StartReply::Failed(StartFailure {
-            exit_code: 1,
-            message: String::new(),
-        });
+        let reply = StartReply::Failed(StartFailure { exit_code: 1, message: String::new() });
         assert!(Hello::decode(&reply.encode().expect("encodes")).is_err());
         let mut large = hello();
         large.release = "x".repeat(HANDSHAKE_BYTES_MAX);
-        assert!(matches!(
-            large.encode(),
-            Err(HandshakeError::TooLarge { .. })
-        ));
+        assert!(matches!(large.encode(), Err(HandshakeError::TooLarge { .. })));
     }
 }

@@ -81,11 +81,7 @@ impl Stage {
         body: impl FnOnce(&StageClock) -> Result<(), StageFailure> + Send + 'static,
     ) -> Self {
         let clock = Arc::new(StageClock::default());
-        let args = StageArgs {
-            stage,
-            clock: Arc::clone(&clock),
-            body: Box::new(body),
-        };
+        let args = StageArgs { stage, clock: Arc::clone(&clock), body: Box::new(body) };
         let mailbox = mailbox::bounded(MAILBOX);
         let actor = StageActor::spawn_link_with_mailbox(parent, args, mailbox).await;
         Self { actor, clock }
@@ -134,11 +130,7 @@ impl Actor for StageActor {
                 me.tell(ThreadEnded(end)).blocking_send().ok();
             })
             .map_err(|error| StageFailure::new(stage, format!("cannot start thread: {error}")))?;
-        Ok(Self {
-            stage,
-            clock,
-            waiting: Vec::new(),
-        })
+        Ok(Self { stage, clock, waiting: Vec::new() })
     }
 
     async fn on_panic(
@@ -146,9 +138,7 @@ impl Actor for StageActor {
         _me: WeakActorRef<Self>,
         error: PanicError,
     ) -> Result<std::ops::ControlFlow<ActorStopReason>, Self::Error> {
-        Ok(std::ops::ControlFlow::Break(ActorStopReason::Panicked(
-            error,
-        )))
+        Ok(std::ops::ControlFlow::Break(ActorStopReason::Panicked(error)))
     }
 }
 
@@ -177,11 +167,7 @@ impl Message<Observe> for StageActor {
     type Reply = StageReport;
 
     async fn handle(&mut self, _: Observe, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        StageReport {
-            stage: self.stage,
-            items: self.clock.items(),
-            busy: self.clock.busy(),
-        }
+        StageReport { stage: self.stage, items: self.clock.items(), busy: self.clock.busy() }
     }
 }
 

@@ -18,11 +18,7 @@ impl StageFailure {
     /// A failure that the stage found itself.
     #[must_use]
     pub fn new(stage: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            stage,
-            message: message.into(),
-            panicked: false,
-        }
+        Self { stage, message: message.into(), panicked: false }
     }
 
     /// The failure that a caught panic becomes.
@@ -33,10 +29,6 @@ impl StageFailure {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("panic without a message");
-        Self {
-            stage,
-            message: text.to_owned(),
-            panicked: true,
-        }
+        Self { stage, message: text.to_owned(), panicked: true }
     }
 }

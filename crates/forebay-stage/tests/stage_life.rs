@@ -46,10 +46,7 @@ impl Message<Ping> for Parent {
 
 async fn parent() -> (ActorRef<Parent>, mpsc::Receiver<(ActorId, ActorStopReason)>) {
     let (heard, hears) = mpsc::channel(4);
-    (
-        Parent::spawn_with_mailbox(heard, mailbox::bounded(8)),
-        hears,
-    )
+    (Parent::spawn_with_mailbox(heard, mailbox::bounded(8)), hears)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -59,9 +56,7 @@ async fn closing_the_lane_finishes_what_is_queued() {
     let (results, collected) = lane(16, WaitMode::Park);
     let stage = Stage::spawn_link(&parent, "double", move |clock| {
         run_lane(&receiver, clock, |item: u32| {
-            results
-                .send(item * 2)
-                .map_err(|_| StageFailure::new("double", "no receiver"))
+            results.send(item * 2).map_err(|_| StageFailure::new("double", "no receiver"))
         })
     })
     .await;
@@ -91,25 +86,15 @@ async fn a_panic_becomes_a_typed_failure_and_the_parent_lives() {
     .await;
     let waiting = stage.actor().clone();
     let end = tokio::spawn(async move { waiting.ask(WaitForEnd).send().await });
-    let report = stage
-        .actor()
-        .ask(Observe)
-        .send()
-        .await
-        .expect("answers while it works");
+    let report = stage.actor().ask(Observe).send().await.expect("answers while it works");
     assert_eq!((report.stage, report.items), ("fragile", 0));
     // Observe went through the same mailbox after WaitForEnd was queued by the task or before it;
     // either way the thread is still waiting for its first item here.
     tokio::task::block_in_place(|| sender.send(3)).expect("open");
     let (_, reason) = hears.recv().await.expect("told");
-    let ActorStopReason::Panicked(error) = reason else {
-        panic!("unexpected end {reason:?}")
-    };
+    let ActorStopReason::Panicked(error) = reason else { panic!("unexpected end {reason:?}") };
     let failure: StageFailure = error.downcast().expect("typed");
-    assert!(
-        failure.panicked && failure.message.contains("three is too much"),
-        "{failure}"
-    );
+    assert!(failure.panicked && failure.message.contains("three is too much"), "{failure}");
     if let Ok(end) = end.await.expect("no panic") {
         assert_eq!(end, StageEnd::Failed(failure));
     }
