@@ -73,8 +73,8 @@ impl HostArena {
     pub fn read_output(&self, lease: &SlotLease, values: usize) -> Result<Vec<f32>, ArenaError> {
         self.check(lease)?;
         if values > self.layout.output_values() {
-            let ArenaSpec { rows_max, tokens_max, width, .. } = self.layout.spec();
-            let rows = (values as u64).div_ceil(u64::from(width));
+            let ArenaSpec { rows_max, tokens_max, row_values, .. } = self.layout.spec();
+            let rows = (values as u64).div_ceil(u64::from(row_values));
             return Err(ArenaError::DoesNotFit { rows, tokens: 0, rows_max, tokens_max });
         }
         let mut out = Vec::with_capacity(values);

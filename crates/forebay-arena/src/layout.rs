@@ -14,7 +14,7 @@ const ARENA_BYTES_MAX: u64 = 16 << 30;
 /// Byte offsets of the parts of each slot.
 ///
 /// One slot is: `rows_max + 1` row boundaries (`u32`), `tokens_max` token ids (`u32`),
-/// `rows_max * width` output values (`f32`).
+/// `rows_max * row_values` output values (`f32`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ArenaLayout {
     spec: ArenaSpec,
@@ -33,7 +33,7 @@ impl ArenaLayout {
             ("slots", spec.slots, 1 << 10),
             ("tokens_max", spec.tokens_max, 1 << 26),
             ("rows_max", spec.rows_max, 1 << 20),
-            ("width", spec.width, 1 << 16),
+            ("row_values", spec.row_values, 1 << 16),
         ];
         for (name, value, max) in dimensions {
             if value == 0 || value > max {
@@ -45,7 +45,7 @@ impl ArenaLayout {
         let ids_offset = boundaries.next_multiple_of(PART_ALIGN);
         let output_offset =
             (ids_offset + u64::from(spec.tokens_max) * 4).next_multiple_of(PART_ALIGN);
-        let output = u64::from(spec.rows_max) * u64::from(spec.width) * 4;
+        let output = u64::from(spec.rows_max) * u64::from(spec.row_values) * 4;
         let slot_bytes = (output_offset + output).next_multiple_of(SLOT_ALIGN);
         let total = slot_bytes * u64::from(spec.slots);
         if total > ARENA_BYTES_MAX {
@@ -75,7 +75,7 @@ impl ArenaLayout {
     /// Output values (`f32`) that one slot holds.
     #[must_use]
     pub fn output_values(&self) -> usize {
-        self.spec.rows_max as usize * self.spec.width as usize
+        self.spec.rows_max as usize * self.spec.row_values as usize
     }
 
     pub(crate) fn boundaries_at(&self, slot: u32) -> usize {
@@ -116,11 +116,11 @@ mod tests {
 
     #[test]
     fn parts_do_not_overlap_and_are_aligned() {
-        for (slots, tokens_max, rows_max, width) in
+        for (slots, tokens_max, rows_max, row_values) in
             [(1, 1, 1, 1), (3, 4096, 64, 384), (16, 7, 3, 5)]
         {
-            let layout =
-                ArenaLayout::of(ArenaSpec { slots, tokens_max, rows_max, width }).expect("valid");
+            let layout = ArenaLayout::of(ArenaSpec { slots, tokens_max, rows_max, row_values })
+                .expect("valid");
             for slot in 0..slots {
                 let start = layout.boundaries_at(slot);
                 assert_eq!(start % 4096, 0);
@@ -136,10 +136,10 @@ mod tests {
 
     #[test]
     fn nonsense_dimensions_are_refused() {
-        let good = ArenaSpec { slots: 2, tokens_max: 64, rows_max: 4, width: 8 };
+        let good = ArenaSpec { slots: 2, tokens_max: 64, rows_max: 4, row_values: 8 };
         assert!(ArenaLayout::of(ArenaSpec { slots: 0, ..good }).is_err());
-        assert!(ArenaLayout::of(ArenaSpec { width: 0, ..good }).is_err());
-        let huge = ArenaSpec { slots: 1024, rows_max: 1 << 20, width: 1 << 16, ..good };
+        assert!(ArenaLayout::of(ArenaSpec { row_values: 0, ..good }).is_err());
+        let huge = ArenaSpec { slots: 1024, rows_max: 1 << 20, row_values: 1 << 16, ..good };
         assert!(matches!(ArenaLayout::of(huge), Err(ArenaError::Dimension { name: "bytes", .. })));
     }
 }

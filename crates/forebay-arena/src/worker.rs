@@ -98,10 +98,10 @@ impl ClaimedSlot {
         self.input(self.shared.layout.boundaries_at(self.slot), self.rows as usize + 1)
     }
 
-    /// Where the pooled rows go: `rows() * width` values, row after row.
+    /// Where the pooled rows go: `rows() * row_values` values, row after row.
     #[must_use]
     pub fn output_mut(&mut self) -> &mut [f32] {
-        let values = self.rows as usize * self.shared.layout.spec().width as usize;
+        let values = self.rows as usize * self.shared.layout.spec().row_values as usize;
         self.output_part(values)
     }
 

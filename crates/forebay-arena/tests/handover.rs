@@ -7,7 +7,7 @@ use forebay_arena::{ArenaError, HostArena, SlotTable, WorkerArena};
 use forebay_protocol::ArenaSpec;
 use proptest::prelude::*;
 
-const SPEC: ArenaSpec = ArenaSpec { slots: 3, tokens_max: 64, rows_max: 8, width: 4 };
+const SPEC: ArenaSpec = ArenaSpec { slots: 3, tokens_max: 64, rows_max: 8, row_values: 4 };
 
 fn both() -> (HostArena, SlotTable<()>, WorkerArena) {
     let (host, table) = HostArena::create(SPEC).expect("creates");
@@ -35,7 +35,7 @@ proptest! {
             *value = index as f32 + 0.5;
         }
         drop(claimed);
-        let values = rows.len() * SPEC.width as usize;
+        let values = rows.len() * SPEC.row_values as usize;
         let output = host.read_output(&lease, values).expect("reads");
         prop_assert!(output.iter().enumerate().all(|(i, v)| *v == i as f32 + 0.5));
     }

@@ -12,6 +12,22 @@ pub struct ArenaSpec {
     pub tokens_max: u32,
     /// Rows (texts) that one slot holds.
     pub rows_max: u32,
-    /// Length of one embedding in `f32` values.
-    pub width: u32,
+    /// `f32` values that one output row has: the unit-length embedding, then the length (L2 norm)
+    /// that the pooled vector had before it was scaled.
+    pub row_values: u32,
+}
+
+impl ArenaSpec {
+    /// `f32` values of one output row for embeddings of this width: the unit-length embedding and
+    /// one more for its length before scaling.
+    #[must_use]
+    pub const fn row_values_of(width: u32) -> u32 {
+        width + 1
+    }
+
+    /// Length of one embedding.
+    #[must_use]
+    pub const fn width(&self) -> u32 {
+        self.row_values.saturating_sub(1)
+    }
 }

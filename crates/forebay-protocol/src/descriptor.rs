@@ -62,8 +62,8 @@ pub struct Descriptor {
     pub batch_id: u64,
     /// Token ids in the slot, all rows together.
     pub tokens: u32,
-    /// Length of one embedding in `f32` values.
-    pub width: u32,
+    /// `f32` values of one output row, see [`crate::ArenaSpec::row_values`].
+    pub row_values: u32,
     /// Tokens that the engine really computed, padding included (answers only).
     pub padded_tokens: u32,
     /// Length of the failure message in bytes (failures only).
@@ -83,7 +83,7 @@ struct Wire {
     slot: u32,
     rows: u32,
     tokens: u32,
-    width: u32,
+    row_values: u32,
     padded_tokens: u32,
     message_bytes: u32,
     wait_us: u32,
@@ -143,7 +143,7 @@ impl Descriptor {
             generation: 0,
             batch_id: 0,
             tokens: 0,
-            width: 0,
+            row_values: 0,
             padded_tokens: 0,
             message_bytes: 0,
             times: BatchTimes::default(),
@@ -162,7 +162,7 @@ impl Descriptor {
             slot: self.slot,
             rows: self.rows,
             tokens: self.tokens,
-            width: self.width,
+            row_values: self.row_values,
             padded_tokens: self.padded_tokens,
             message_bytes: self.message_bytes,
             wait_us: self.times.wait_us,
@@ -207,7 +207,7 @@ impl Descriptor {
             generation: wire.generation,
             batch_id: wire.batch_id,
             tokens: wire.tokens,
-            width: wire.width,
+            row_values: wire.row_values,
             padded_tokens: wire.padded_tokens,
             message_bytes: wire.message_bytes,
             times: BatchTimes {
@@ -242,7 +242,7 @@ mod tests {
                     generation: long[0],
                     batch_id: long[1],
                     tokens: n[2],
-                    width: n[3],
+                    row_values: n[3],
                     padded_tokens: n[4],
                     message_bytes: n[5],
                     times: BatchTimes { wait_us: n[6], infer_us: n[7], pool_us: n[8] },

@@ -196,7 +196,7 @@ mod tests {
             protocol: PROTOCOL_VERSION,
             release: "0.1.0".into(),
             incarnation: 3,
-            arena: ArenaSpec { slots: 3, tokens_max: 4096, rows_max: 64, width: 384 },
+            arena: ArenaSpec { slots: 3, tokens_max: 4096, rows_max: 64, row_values: 385 },
             worker: WorkerSpec {
                 device: "cpu".into(),
                 model: "/models/m".into(),

@@ -1,0 +1,77 @@
+//! What a stage asks of an engine: one step each, with the claimed slot in hand.
+
+mod cpu;
+
+use forebay_arena::ClaimedSlot;
+use forebay_protocol::{ErrorClass, WorkerExit};
+
+pub use cpu::open_cpu_engine;
+
+/// One of the four steps of an engine. `In` is what the step before it left, `Out` what it leaves.
+///
+/// A step runs on its stage's thread only and may own a stream, buffers or a session.
+pub trait Step<In, Out>: Send + 'static {
+    /// Runs the step for the batch in `slot`.
+    ///
+    /// # Errors
+    /// [`StepError`]; a batch error is reported to the host, a fatal one ends the process.
+    fn run(&mut self, slot: &mut ClaimedSlot, input: In) -> Result<Out, StepError>;
+
+    /// Tokens that the latest run really computed, padding included; `None` if the step computes
+    /// exactly the tokens it is given.
+    fn padded_tokens(&self) -> Option<u32> {
+        None
+    }
+}
+
+/// Why a step did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// This batch failed; the next one may succeed.
+    #[error("{class}: {message}")]
+    Batch {
+        /// What the host decides by.
+        class: ErrorClass,
+        /// What a person reads.
+        message: String,
+    },
+    /// The process cannot go on.
+    #[error("{}: {message}", exit.name())]
+    Fatal {
+        /// The code to exit with.
+        exit: WorkerExit,
+        /// What a person reads.
+        message: String,
+    },
+}
+
+/// What an engine says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Engine and version, such as `onnxruntime 1.31.1`.
+    pub engine: String,
+    /// The device it runs on.
+    pub device: String,
+    /// Arithmetic of the encoder.
+    pub precision: String,
+    /// Length of one embedding.
+    pub width: u32,
+}
+
+/// An engine, opened: four steps joined by the types `Staged` (input where the encoder can read
+/// it), `States` (token states) and `Rows` (pooled rows).
+///
+/// What the host reads in the end stands in the slot's output area: for each row the embedding
+/// scaled to unit length, then the length (L2 norm) it had before.
+pub struct Engine<Staged, States, Rows> {
+    /// What it says of itself.
+    pub info: EngineInfo,
+    /// Slot to staged input.
+    pub copy_in: Box<dyn Step<(), Staged>>,
+    /// Staged input to token states; one thread each. At least one.
+    pub infer: Vec<Box<dyn Step<Staged, States>>>,
+    /// Token states to pooled rows.
+    pub pool: Box<dyn Step<States, Rows>>,
+    /// Pooled rows to the slot.
+    pub copy_out: Box<dyn Step<Rows, ()>>,
+}

@@ -1,0 +1,29 @@
+//! Infer: token ids to token states. There may be several of it on one lane, one per session.
+
+use std::time::Instant;
+
+use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, run_lane};
+
+use super::{fatal_ends, successor_gone};
+use crate::engine::Step;
+use crate::work::{Work, saturating_us};
+
+pub(crate) const NAME: &str = "infer";
+
+pub(crate) fn run<Staged, States>(
+    lane: &LaneReceiver<Work<Staged>>,
+    mut step: Box<dyn Step<Staged, States>>,
+    next: &LaneSender<Work<States>>,
+    clock: &StageClock,
+) -> Result<(), StageFailure> {
+    run_lane(lane, clock, |mut work| {
+        let start = Instant::now();
+        work.times.wait_us = saturating_us(start - work.received_at);
+        let mut work = work.advance(|slot, staged| fatal_ends(step.run(slot, staged)));
+        work.times.infer_us = saturating_us(start.elapsed());
+        if let Some(padded_tokens) = step.padded_tokens() {
+            work.padded_tokens = padded_tokens;
+        }
+        next.send(work).map_err(|_| successor_gone(NAME))
+    })
+}

@@ -1,0 +1,32 @@
+//! The four stages. Each file is one stage: what it takes from its lane, what it leaves.
+
+pub(crate) mod copy_in;
+pub(crate) mod copy_out;
+pub(crate) mod infer;
+pub(crate) mod pool;
+
+use forebay_stage::StageFailure;
+use forebay_protocol::WorkerExit;
+
+use crate::engine::StepError;
+
+/// Passes a batch error on and turns a fatal one into the end of the process, with its reason as
+/// the last line that the host reads.
+pub(crate) fn fatal_ends<T>(result: Result<T, StepError>) -> Result<T, StepError> {
+    if let Err(StepError::Fatal { exit, message }) = &result {
+        tracing::error!(exit = exit.name(), "{message}");
+        crate::exit::now(*exit);
+    }
+    result
+}
+
+/// The host said something that it must never say.
+pub(crate) fn protocol_violation(error: &dyn std::fmt::Display) -> ! {
+    tracing::error!(exit = WorkerExit::Protocol.name(), "{error}");
+    crate::exit::now(WorkerExit::Protocol)
+}
+
+/// The stage behind this one has ended, so this one cannot go on.
+pub(crate) fn successor_gone(stage: &'static str) -> StageFailure {
+    StageFailure::new(stage, "the next stage has ended")
+}
