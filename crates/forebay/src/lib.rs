@@ -1,1 +1,51 @@
-//! Placeholder.
+//! Text in, embeddings out, for programs that must not fall over when an accelerator does.
+//!
+//! A [`Runtime`] tokenizes texts, gathers them into batches and has them computed by worker
+//! processes that it starts, watches and replaces. The program that embeds it never maps a GPU or
+//! inference library, never waits without a bound, and gets exactly one reply per accepted text:
+//! an [`Embedding`] or an [`EmbedError`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use forebay::{Config, EmbedOptions, Runtime};
+//!
+//! let mut config = Config::default();
+//! config.model.path = "models/all-MiniLM-L6-v2".into();
+//! let runtime = Runtime::start(config).await?;
+//! let embedding = runtime.embed("brake pressure below limit", &EmbedOptions::default()).await?;
+//! assert_eq!(embedding.vector.len(), runtime.model().width);
+//! runtime.shutdown().await;
+//! # Ok(()) }
+//! ```
+//!
+//! The futures run on any executor; the runtime brings its own threads. A program without one uses
+//! [`blocking::Runtime`], which is the same with plain calls.
+
+mod admission;
+pub mod batch;
+pub mod blocking;
+pub mod config;
+mod dispatch;
+mod error;
+pub mod metrics;
+mod options;
+mod priority;
+mod reply;
+mod request;
+mod runtime;
+mod status;
+mod supervisor;
+mod ticket;
+mod tokenize;
+mod worker_process;
+
+pub use config::Config;
+pub use error::{EmbedError, StartError};
+pub use options::{EmbedOptions, Embedding};
+pub use priority::Priority;
+pub use reply::EmbedResult;
+pub use runtime::{ModelInfo, Runtime, ShutdownReport};
+pub use status::{QueueStatus, Status};
+pub use supervisor::{EndCause, Level, LevelWatch, WorkerState, WorkerStatus};
+pub use ticket::{BatchTicket, Ticket};
+pub use worker_process::locate::{onnxruntime_library, worker_program};

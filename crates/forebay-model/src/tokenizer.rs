@@ -1,0 +1,196 @@
+//! From text to token ids, over the `tokenizers` crate.
+//!
+//! `tokenizer.json` describes the vocabulary and the text normalisation; its padding and truncation
+//! sections are switched off, because the limit belongs to the model folder (256 tokens for
+//! all-MiniLM-L6-v2, whose `tokenizer.json` says 128) and batches are packed or padded later. The
+//! text is encoded without special tokens by the crate's allocation-free entry point, cut, and
+//! framed here. Limits on the length of a text in bytes are the caller's business.
+//!
+//! Ids are the same as Hugging Face `tokenizers` 0.22 gives with `max_length` truncation from the
+//! right, but for one case: that version splits words at the punctuation of Unicode 8, this one at
+//! that of current Unicode. 141 scalars (such as U+061D, U+2E52, and marks of historic scripts) are
+//! punctuation here only, U+166D and U+111C9 there only; in a text with one of them, the word
+//! around it is split differently. The scalar itself is the unknown token either way.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineTokenizer};
+
+use crate::error::{ModelError, TokenizeError};
+use crate::files::{self, TOKENIZER_BYTES_MAX};
+use crate::folder::ModelFolder;
+
+/// Ids a scratch buffer keeps room for between texts (256 KiB); one long text does not pin more.
+const SCRATCH_IDS_KEPT: usize = 1 << 16;
+
+/// A model's tokenizer. Cheap to clone; clones share the vocabulary and can be used by any number
+/// of threads at once, each with its own [`Scratch`].
+#[derive(Clone)]
+pub struct TextTokenizer {
+    pipeline: PipelineTokenizer,
+    options: Arc<EncodeOptions>,
+    prefix: Arc<[u32]>,
+    suffix: Arc<[u32]>,
+    vocab: usize,
+}
+
+/// Reusable buffers for one thread.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    tokens: Vec<PipelineToken>,
+}
+
+/// How many tokens a text came out as. Special tokens are counted in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Encoded {
+    /// Ids that were appended.
+    pub tokens: usize,
+    /// Ids there would have been without the limit.
+    pub tokens_before_cut: usize,
+}
+
+impl Encoded {
+    /// Whether the text was cut.
+    pub fn truncated(&self) -> bool {
+        self.tokens < self.tokens_before_cut
+    }
+}
+
+impl std::fmt::Debug for TextTokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TextTokenizer")
+            .field("prefix", &self.prefix)
+            .field("suffix", &self.suffix)
+            .field("vocab", &self.vocab)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TextTokenizer {
+    /// Reads the folder's `tokenizer.json`, of this or any earlier version of the format.
+    ///
+    /// # Errors
+    /// [`ModelError::FileMissing`], [`ModelError::Json`], or [`ModelError::Tokenizer`] when the
+    /// file uses something unsupported, knows more tokens than the model has embeddings, or gives
+    /// single texts a token type other than 0.
+    pub fn open(folder: &ModelFolder) -> Result<Self, ModelError> {
+        let path = folder.tokenizer_path();
+        let refuse = |reason: String| ModelError::Tokenizer { path: path.clone(), reason };
+        let remedy = "models without it cannot be used; save the model's fast tokenizer with \
+                      `AutoTokenizer.from_pretrained(model).save_pretrained(folder)`";
+        let mut json: Value = files::read_json(&path, TOKENIZER_BYTES_MAX, remedy)?;
+
+        let vocab = folder.encoder().vocab;
+        if let Some(id) = largest_model_id(&json).filter(|&id| id >= vocab as u64) {
+            return Err(refuse(format!(
+                "it has token id {id}, but vocab_size in config.json is {vocab}"
+            )));
+        }
+        if folder.lowercase() {
+            lowercase_first(&mut json);
+        }
+        tokenizers::canonicalize_value(&mut json).map_err(|error| refuse(error.to_string()))?;
+        let pipeline =
+            tokenizers::from_json(&json.to_string()).map_err(|error| refuse(error.to_string()))?;
+
+        let template = &pipeline.get_post_processor().single;
+        if template.has_type_ids() {
+            return Err(refuse("it gives tokens of a single text a type other than 0".to_owned()));
+        }
+        let ids = |run: &[(PipelineToken, u8)]| run.iter().map(|(token, _)| token.id()).collect();
+        let (prefix, suffix): (Arc<[u32]>, Arc<[u32]>) =
+            (ids(&template.prefix), ids(&template.suffix));
+        if let Some(id) = prefix.iter().chain(&*suffix).find(|&&id| id as usize >= vocab) {
+            return Err(refuse(format!(
+                "it frames texts with token id {id}, but vocab_size in config.json is {vocab}"
+            )));
+        }
+        let options = EncodeOptions {
+            add_special_tokens: false,
+            encode_special_tokens: false,
+            padding: Override::Off,
+            truncation: Override::Off,
+        };
+        Ok(Self { pipeline, options: Arc::new(options), prefix, suffix, vocab })
+    }
+
+    /// Appends the ids of `text` to `ids`, special tokens included and kept, the text's own tokens
+    /// cut from the right so that at most `tokens_max` ids are appended. On an error `ids` is
+    /// unchanged.
+    ///
+    /// The whole text is tokenized even if little of it is kept: the count before the cut is part
+    /// of the answer, and a token can depend on what follows.
+    ///
+    /// # Errors
+    /// [`TokenizeError::LimitTooSmall`] if the special tokens alone are more than `tokens_max`;
+    /// [`TokenizeError::NoTokens`] for an empty result; [`TokenizeError::IdOutOfRange`];
+    /// [`TokenizeError::Refused`].
+    pub fn encode(
+        &self,
+        text: &str,
+        tokens_max: usize,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<Encoded, TokenizeError> {
+        let special = self.special_tokens();
+        let Some(text_tokens_max) = tokens_max.checked_sub(special) else {
+            return Err(TokenizeError::LimitTooSmall { tokens_max, special });
+        };
+        scratch.tokens.clear();
+        scratch.tokens.shrink_to(SCRATCH_IDS_KEPT);
+        self.pipeline.encode_into(text, &self.options, &mut scratch.tokens).map_err(|error| {
+            TokenizeError::Refused { bytes: text.len(), reason: error.to_string() }
+        })?;
+        let all = PipelineToken::cast_slice(&scratch.tokens);
+        let kept = &all[..all.len().min(text_tokens_max)];
+        if let Some(&id) = kept.iter().find(|&&id| id as usize >= self.vocab) {
+            return Err(TokenizeError::IdOutOfRange { id, vocab: self.vocab });
+        }
+        if kept.len() + special == 0 {
+            return Err(TokenizeError::NoTokens);
+        }
+        ids.reserve(kept.len() + special);
+        ids.extend_from_slice(&self.prefix);
+        ids.extend_from_slice(kept);
+        ids.extend_from_slice(&self.suffix);
+        Ok(Encoded { tokens: kept.len() + special, tokens_before_cut: all.len() + special })
+    }
+
+    /// Special tokens put around every text.
+    pub fn special_tokens(&self) -> usize {
+        self.prefix.len() + self.suffix.len()
+    }
+}
+
+/// The largest id of the model's own vocabulary. Added tokens are left to each text: some published
+/// models list tokens there that they have no embedding for and that no ordinary text contains.
+fn largest_model_id(json: &Value) -> Option<u64> {
+    match json.get("model")?.get("vocab")? {
+        Value::Object(vocab) => vocab.values().filter_map(Value::as_u64).max(),
+        Value::Array(vocab) => (vocab.len() as u64).checked_sub(1),
+        _ => None,
+    }
+}
+
+/// Puts a lower-casing step first, unless the tokenizer already has one: what
+/// sentence-transformers does for `do_lower_case`.
+fn lowercase_first(json: &mut Value) {
+    fn lowercases(normalizer: &Value) -> bool {
+        let members = normalizer.get("normalizers").and_then(Value::as_array);
+        match normalizer.get("type").and_then(Value::as_str) {
+            Some("Lowercase") => true,
+            Some("BertNormalizer") => normalizer.get("lowercase") != Some(&Value::Bool(false)),
+            _ => members.is_some_and(|members| members.iter().any(lowercases)),
+        }
+    }
+    let normalizer = json.get("normalizer").cloned().unwrap_or_default();
+    if lowercases(&normalizer) || !json.is_object() {
+        return;
+    }
+    let mut chain = vec![json!({ "type": "Lowercase" })];
+    if !normalizer.is_null() {
+        chain.push(normalizer);
+    }
+    json["normalizer"] = json!({ "type": "Sequence", "normalizers": chain });
+}

@@ -1,0 +1,264 @@
+//! The batcher itself: holds the class queues, decides at each offer whether a batch goes now, and
+//! tells when that answer could change. It never acts on its own: the caller brings entries,
+//! offers and the time, and takes away batches and what has expired.
+
+use std::time::{Duration, Instant};
+
+use super::pace::Pace;
+use super::policy::BatchPolicy;
+use super::queue::ClassQueue;
+use super::select::Selection;
+use super::{Depth, Entry, Offer, SealReason, SealedBatch};
+use crate::priority::Priority;
+
+/// Entries on their way into batches. See the [module](super) for the rules.
+///
+/// Every entry that `push` accepted comes out exactly once, by one of [`seal`](Self::seal),
+/// [`expire`](Self::expire), [`remove_if`](Self::remove_if) or [`drain_all`](Self::drain_all).
+/// The times passed in may repeat but should not run backwards.
+#[derive(Clone, Debug)]
+pub struct Batcher<T> {
+    policy: BatchPolicy,
+    /// Indexed by [`Priority::index`].
+    queues: [ClassQueue<T>; 3],
+    /// Found expired by `seal`, and not collected by `expire` yet.
+    expired: Vec<Entry<T>>,
+    pace: Pace,
+    /// See [`Selection::fill`].
+    aged_owed: bool,
+    draining: bool,
+}
+
+impl<T> Batcher<T> {
+    /// An empty batcher that works by `policy`.
+    #[must_use]
+    pub fn new(policy: BatchPolicy) -> Self {
+        let policy = policy.corrected();
+        Self {
+            queues: [ClassQueue::new(), ClassQueue::new(), ClassQueue::new()],
+            expired: Vec::new(),
+            pace: Pace::new(&policy),
+            aged_owed: false,
+            draining: false,
+            policy,
+        }
+    }
+
+    /// Queues an entry behind those of its class, also while draining.
+    ///
+    /// # Errors
+    /// Hands the entry back if `entries_max` entries are held already (expired ones that
+    /// [`expire`](Self::expire) has not collected yet are counted).
+    pub fn push(&mut self, entry: Entry<T>) -> Result<(), Entry<T>> {
+        if self.len() >= self.policy.entries_max {
+            return Err(entry);
+        }
+        self.queues[entry.priority.index()].push(entry);
+        Ok(())
+    }
+
+    /// Answers a worker's offer of a free slot: the batch that it should run now, or `None` if
+    /// nothing waits or if waiting for more pays (ask again after the next `push` or at
+    /// [`next_wakeup`](Self::next_wakeup)). An idle worker is never told to wait.
+    ///
+    /// The batch holds no expired entry, no more rows than the policy and the offer allow, and no
+    /// more tokens than those two and [`tokens_target`](Self::tokens_target), unless it is a
+    /// single entry. Whatever entry is then first in its class would not have fitted.
+    pub fn seal(&mut self, offer: &Offer, now: Instant) -> Option<SealedBatch<T>> {
+        if offer.rows_max == 0 || offer.tokens_max == 0 {
+            return None;
+        }
+        self.set_expired_apart(now);
+        let urgent = self.urgent_waits();
+        let rows_max = self.policy.rows_max.min(offer.rows_max);
+        let tokens_target = self.tokens_target().min(offer.tokens_max);
+        let reason = if offer.worker_idle && self.rows() > 0 {
+            SealReason::Idle
+        } else {
+            self.reason_while_busy(rows_max, tokens_target, now)?
+        };
+        let selected = Selection::new(&mut self.queues, &self.policy, now, rows_max, tokens_target)
+            .fill(self.aged_owed);
+        self.aged_owed = selected.aged_owed;
+        self.pace.sealed(&self.policy, urgent);
+        let oldest = selected.entries.iter().map(|entry| entry.queued_at).min()?;
+        Some(SealedBatch {
+            entries: selected.entries,
+            tokens: selected.tokens,
+            tokens_target,
+            reason,
+            oldest_wait: now.saturating_duration_since(oldest),
+        })
+    }
+
+    /// Takes out the entries whose deadline is `now` or earlier, in no particular order between
+    /// classes. Costs a scan of those classes in which an entry has expired, else nothing.
+    #[must_use = "each entry taken out is owed an answer"]
+    pub fn expire(&mut self, now: Instant) -> Vec<Entry<T>> {
+        self.set_expired_apart(now);
+        std::mem::take(&mut self.expired)
+    }
+
+    /// Takes out the entries whose payload satisfies `leaves`: the sweep after cancellations. It
+    /// scans everything, so sweep for many cancellations at once. `leaves` must not panic.
+    #[must_use = "each entry taken out is owed an answer"]
+    pub fn remove_if(&mut self, mut leaves: impl FnMut(&T) -> bool) -> Vec<Entry<T>> {
+        let mut out: Vec<_> = self.expired.extract_if(.., |entry| leaves(&entry.payload)).collect();
+        for queue in &mut self.queues {
+            queue.remove_if(|entry| leaves(&entry.payload), &mut out);
+        }
+        out
+    }
+
+    /// Takes out everything, expired entries included: the end of a drain that ran out of time.
+    #[must_use = "each entry taken out is owed an answer"]
+    pub fn drain_all(&mut self) -> Vec<Entry<T>> {
+        let mut out = std::mem::take(&mut self.expired);
+        for queue in &mut self.queues {
+            out.extend(std::iter::from_fn(|| queue.pop()));
+        }
+        out
+    }
+
+    /// The earliest moment at which time alone makes something possible: [`seal`](Self::seal) for
+    /// a busy worker's slot (of the policy's size), or [`expire`](Self::expire). `now` if
+    /// something is possible already, `None` if nothing is held.
+    ///
+    /// For a caller that has a free slot: after `expire` and a `seal` that said `None`, it is
+    /// later than `now`. One without a free slot cannot seal, and would spin on it: it sleeps
+    /// until [`next_expiry`](Self::next_expiry).
+    #[must_use]
+    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        if self.next_expiry().is_some_and(|at| at <= now) {
+            return Some(now);
+        }
+        if self.reason_while_busy(self.policy.rows_max, self.tokens_target(), now).is_some() {
+            return Some(now);
+        }
+        let waited = self.oldest_queued_at()?.checked_add(self.policy.max_wait);
+        // A deadline comes near before it expires, so it needs no alarm of its own.
+        [waited, self.deadline_near_at()].into_iter().flatten().min()
+    }
+
+    /// The moment from which [`expire`](Self::expire) returns something: the earliest deadline of
+    /// all that is held. It lies in the past while expired entries wait to be collected.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let set_apart = self.expired.iter().filter_map(|entry| entry.deadline).min();
+        set_apart.or_else(|| self.earliest_deadline())
+    }
+
+    /// Takes in that a worker served a batch of `tokens` in `duration` (its own service time, not
+    /// the wait for the batches before it). One before the first request, from a warm-up or a
+    /// known-answer batch, spares the first urgent batch from being sized blindly.
+    pub fn observe(&mut self, tokens: usize, duration: Duration) {
+        self.pace.observe(&self.policy, tokens, duration);
+    }
+
+    /// The moving average of what [`observe`](Self::observe) saw, in tokens per second.
+    #[must_use]
+    pub fn tokens_per_s(&self) -> Option<f64> {
+        self.pace.tokens_per_s()
+    }
+
+    /// The tokens that the next batch may have, before the slot's own limit.
+    #[must_use]
+    pub fn tokens_target(&self) -> usize {
+        self.pace.tokens_target(&self.policy, self.urgent_waits())
+    }
+
+    /// What waits for a batch (without expired entries that were set apart).
+    #[must_use]
+    pub fn depth(&self) -> Depth {
+        Depth {
+            rows: self.queues.each_ref().map(ClassQueue::rows),
+            tokens: self.queues.each_ref().map(ClassQueue::tokens),
+            oldest_queued_at: self.oldest_queued_at(),
+        }
+    }
+
+    /// Entries held, expired ones included; never above `entries_max`.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows() + self.expired.len()
+    }
+
+    /// Whether nothing is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// While draining, no slot is left free for the sake of a fuller batch.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.draining = draining;
+    }
+
+    /// Why a busy worker's spare slot should be filled now; `None` if waiting pays.
+    fn reason_while_busy(
+        &self,
+        rows_max: usize,
+        tokens_target: usize,
+        now: Instant,
+    ) -> Option<SealReason> {
+        let oldest_queued_at = self.oldest_queued_at()?;
+        // Below both limits everything fits into one batch; at a limit, more entries could only
+        // queue behind it.
+        if self.rows() >= rows_max || self.tokens() >= tokens_target {
+            Some(SealReason::Full)
+        } else if self.waits(Priority::Control) {
+            Some(SealReason::Control)
+        } else if now.saturating_duration_since(oldest_queued_at) >= self.policy.max_wait {
+            Some(SealReason::Waited)
+        } else if self.deadline_near_at().is_some_and(|at| at <= now) {
+            Some(SealReason::Deadline)
+        } else {
+            self.draining.then_some(SealReason::Draining)
+        }
+    }
+
+    /// The moment after which waiting risks the earliest deadline: it leaves one target duration
+    /// for the batch that is in flight, and the expected duration of a batch of all that waits.
+    fn deadline_near_at(&self) -> Option<Instant> {
+        let deadline = self.earliest_deadline()?;
+        let ahead = self.policy.duration_target;
+        let own = self.pace.expected_duration(self.tokens()).unwrap_or(ahead);
+        // Too long for the clock to express: near since ever.
+        let near_at = deadline.checked_sub(ahead.saturating_add(own));
+        Some(near_at.unwrap_or_else(|| self.oldest_queued_at().unwrap_or(deadline)))
+    }
+
+    /// Moves what has expired out of the queues.
+    fn set_expired_apart(&mut self, now: Instant) {
+        for queue in &mut self.queues {
+            if queue.earliest_deadline().is_some_and(|deadline| deadline <= now) {
+                let expired = |entry: &Entry<T>| entry.deadline.is_some_and(|at| at <= now);
+                queue.remove_if(expired, &mut self.expired);
+            }
+        }
+    }
+
+    fn urgent_waits(&self) -> bool {
+        self.waits(Priority::Control) || self.waits(Priority::Interactive)
+    }
+
+    fn waits(&self, class: Priority) -> bool {
+        self.queues[class.index()].rows() > 0
+    }
+
+    fn rows(&self) -> usize {
+        self.queues.iter().map(ClassQueue::rows).sum()
+    }
+
+    fn tokens(&self) -> usize {
+        self.queues.iter().map(ClassQueue::tokens).sum()
+    }
+
+    fn oldest_queued_at(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(ClassQueue::oldest_queued_at).min()
+    }
+
+    fn earliest_deadline(&self) -> Option<Instant> {
+        self.queues.iter().filter_map(ClassQueue::earliest_deadline).min()
+    }
+}

@@ -1,0 +1,149 @@
+//! How fast batches are served, and from that how many tokens the next one may have. Knows
+//! nothing of entries or queues; it never reads a clock but is told what a batch took.
+
+use std::time::Duration;
+
+use super::policy::BatchPolicy;
+
+/// Weight of one new measurement in the moving average: after a lasting change of speed, eight
+/// batches bring the estimate nine tenths of the way.
+const MEASUREMENT_WEIGHT: f64 = 0.25;
+
+/// The measured speed and the size limit that follows from it.
+#[derive(Clone, Debug)]
+pub(super) struct Pace {
+    tokens_per_s: Option<f64>,
+    /// What a batch of nothing but `Bulk` may have now; see [`Pace::sealed`].
+    bulk_tokens: usize,
+}
+
+impl Pace {
+    pub(super) fn new(policy: &BatchPolicy) -> Self {
+        Self { tokens_per_s: None, bulk_tokens: policy.tokens_max }
+    }
+
+    pub(super) fn tokens_per_s(&self) -> Option<f64> {
+        self.tokens_per_s
+    }
+
+    /// Takes in that a batch of `tokens` was served in `duration`. Ignores what yields no speed
+    /// (no tokens or no time).
+    pub(super) fn observe(&mut self, policy: &BatchPolicy, tokens: usize, duration: Duration) {
+        if tokens == 0 || duration.is_zero() {
+            return;
+        }
+        let measured = tokens as f64 / duration.as_secs_f64();
+        // A batch below the smallest target is mostly fixed cost and says little about the speed
+        // of one that is as large as a target: it counts in proportion to its size.
+        let weight = MEASUREMENT_WEIGHT * (tokens as f64 / policy.tokens_min as f64).min(1.0);
+        self.tokens_per_s =
+            Some(self.tokens_per_s.map_or(measured, |known| known + weight * (measured - known)));
+    }
+
+    /// The time that a batch of `tokens` is expected to take; `None` before any measurement.
+    pub(super) fn expected_duration(&self, tokens: usize) -> Option<Duration> {
+        let tokens_per_s = self.tokens_per_s?;
+        Some(Duration::try_from_secs_f64(tokens as f64 / tokens_per_s).unwrap_or(Duration::MAX))
+    }
+
+    /// The tokens that a batch may have now. `urgent`: `Control` or `Interactive` entries wait.
+    /// Before any measurement there is nothing to shrink by, and `tokens_max` holds.
+    pub(super) fn tokens_target(&self, policy: &BatchPolicy, urgent: bool) -> usize {
+        if !urgent {
+            return self.bulk_tokens;
+        }
+        let Some(tokens_per_s) = self.tokens_per_s else {
+            return policy.tokens_max;
+        };
+        // A float that is too large for the integer becomes its largest value.
+        let in_time = (tokens_per_s * policy.duration_target.as_secs_f64()) as usize;
+        in_time.clamp(policy.tokens_min, policy.tokens_max)
+    }
+
+    /// Takes in that a batch was sealed. After an urgent one, `Bulk` starts from twice the urgent
+    /// target and doubles from there: a control loop that asks every 20 ms would otherwise meet a
+    /// batch of full size each time, because its own queue is empty in between.
+    pub(super) fn sealed(&mut self, policy: &BatchPolicy, urgent: bool) {
+        let size = self.tokens_target(policy, urgent);
+        self.bulk_tokens = size.saturating_mul(2).min(policy.tokens_max);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy() -> BatchPolicy {
+        BatchPolicy {
+            tokens_max: 16_384,
+            rows_max: 64,
+            max_wait: Duration::from_millis(2),
+            interactive_ageing: Duration::from_millis(50),
+            bulk_ageing: Duration::from_secs(1),
+            entries_max: 256,
+            duration_target: Duration::from_millis(10),
+            tokens_min: 256,
+        }
+    }
+
+    #[test]
+    fn the_target_settles_where_a_batch_takes_the_target_duration() {
+        // A worker with fixed cost: 1 ms + 2 us per token, so 4,500 tokens take 10 ms.
+        let policy = policy();
+        for first_tokens in [16_usize, 256, 16_384] {
+            let mut pace = Pace::new(&policy);
+            let mut tokens = first_tokens;
+            for _ in 0..200 {
+                pace.observe(&policy, tokens, Duration::from_micros(1_000 + 2 * tokens as u64));
+                tokens = pace.tokens_target(&policy, true);
+            }
+            assert!((4_490..=4_500).contains(&tokens), "from {first_tokens}: {tokens} tokens");
+        }
+    }
+
+    #[test]
+    fn the_target_stays_within_its_limits() {
+        let policy = policy();
+        let mut pace = Pace::new(&policy);
+        assert_eq!(pace.tokens_target(&policy, true), 16_384);
+        for _ in 0..100 {
+            pace.observe(&policy, 256, Duration::from_secs(10));
+        }
+        assert_eq!(pace.tokens_target(&policy, true), 256);
+        for _ in 0..100 {
+            pace.observe(&policy, 1_000_000, Duration::from_nanos(1));
+        }
+        assert_eq!(pace.tokens_target(&policy, true), 16_384);
+    }
+
+    #[test]
+    fn bulk_doubles_up_to_the_limit_after_urgent_traffic() {
+        let policy = policy();
+        let mut pace = Pace::new(&policy);
+        pace.observe(&policy, 1_000, Duration::from_millis(10));
+        assert_eq!(pace.tokens_target(&policy, true), 1_000);
+        assert_eq!(pace.tokens_target(&policy, false), 16_384, "no urgent batch so far");
+        pace.sealed(&policy, true);
+        let mut sizes = Vec::new();
+        for _ in 0..5 {
+            sizes.push(pace.tokens_target(&policy, false));
+            pace.sealed(&policy, false);
+        }
+        assert_eq!(sizes, [2_000, 4_000, 8_000, 16_000, 16_384]);
+    }
+
+    #[test]
+    fn what_yields_no_speed_is_ignored_and_small_batches_weigh_little() {
+        let policy = policy();
+        let mut pace = Pace::new(&policy);
+        pace.observe(&policy, 0, Duration::from_millis(1));
+        pace.observe(&policy, 10, Duration::ZERO);
+        assert_eq!(pace.tokens_per_s(), None);
+        assert_eq!(pace.expected_duration(100), None);
+        pace.observe(&policy, 1_000, Duration::from_millis(10));
+        assert_eq!(pace.expected_duration(500), Some(Duration::from_millis(5)));
+        pace.observe(&policy, 1, Duration::from_millis(1));
+        let after = pace.tokens_per_s().unwrap();
+        assert!(after < 100_000.0 && after > 99_800.0, "{after} tokens/s");
+    }
+}

@@ -1,0 +1,125 @@
+//! The runtime for programs without an executor: the same calls, each of which blocks its thread
+//! for a bounded time or until a result is there.
+
+use std::time::Duration;
+
+use futures::executor::block_on;
+
+use crate::config::Config;
+use crate::error::{EmbedError, StartError};
+use crate::options::{EmbedOptions, Embedding};
+use crate::reply::EmbedResult;
+use crate::runtime::{ModelInfo, ShutdownReport};
+use crate::status::Status;
+use crate::supervisor::{Level, LevelWatch};
+use crate::ticket::{BatchTicket, Ticket};
+
+/// A running runtime with blocking calls. It may be shared between threads.
+#[derive(Debug)]
+pub struct Runtime {
+    inner: crate::Runtime,
+}
+
+impl Runtime {
+    /// Starts the workers and returns when the first of them serves.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        block_on(crate::Runtime::start(config)).map(|inner| Self { inner })
+    }
+
+    /// What the model gives.
+    #[must_use]
+    pub fn model(&self) -> &ModelInfo {
+        self.inner.model()
+    }
+
+    /// Embeds one text, waiting for room if there is none.
+    ///
+    /// # Errors
+    /// [`EmbedError`]. Give the options a deadline to bound the time.
+    pub fn embed(
+        &self,
+        text: impl Into<String>,
+        options: &EmbedOptions,
+    ) -> Result<Embedding, EmbedError> {
+        block_on(self.inner.embed(text, options))
+    }
+
+    /// Embeds many texts; results come in their order.
+    ///
+    /// # Errors
+    /// See [`crate::Runtime::embed_batch`].
+    pub fn embed_batch(
+        &self,
+        texts: Vec<String>,
+        options: &EmbedOptions,
+    ) -> Result<Vec<EmbedResult>, EmbedError> {
+        block_on(self.inner.embed_batch(texts, options))
+    }
+
+    /// Submits one text, waiting for room if there is none. Poll or wait for the ticket.
+    ///
+    /// # Errors
+    /// [`EmbedError`] if the text is not accepted.
+    pub fn submit(
+        &self,
+        text: impl Into<String>,
+        options: &EmbedOptions,
+    ) -> Result<Ticket, EmbedError> {
+        block_on(self.inner.submit(text, options))
+    }
+
+    /// Submits texts together, waiting for room for all of them.
+    ///
+    /// # Errors
+    /// [`EmbedError`] if they are not accepted.
+    pub fn submit_batch(
+        &self,
+        texts: Vec<String>,
+        options: &EmbedOptions,
+    ) -> Result<BatchTicket, EmbedError> {
+        block_on(self.inner.submit_batch(texts, options))
+    }
+
+    /// Submits one text if there is room now; never blocks.
+    ///
+    /// # Errors
+    /// [`EmbedError::Overloaded`] with a hint when to try again, or another [`EmbedError`].
+    pub fn try_submit(
+        &self,
+        text: impl Into<String>,
+        options: &EmbedOptions,
+    ) -> Result<Ticket, EmbedError> {
+        self.inner.try_submit(text, options)
+    }
+
+    /// The service level now; one cheap read.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.inner.level()
+    }
+
+    /// Tells of changes of the service level.
+    #[must_use]
+    pub fn watch_level(&self) -> LevelWatch {
+        self.inner.watch_level()
+    }
+
+    /// One look at everything.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.status()
+    }
+
+    /// Stops accepting, finishes what was accepted within `shutdown.drain_ms`, ends the workers.
+    pub fn shutdown(self) -> ShutdownReport {
+        block_on(self.inner.shutdown())
+    }
+
+    /// [`Runtime::shutdown`] with its own limit on the time for what was accepted.
+    pub fn shutdown_within(self, drain: Duration) -> ShutdownReport {
+        block_on(self.inner.shutdown_within(drain))
+    }
+}

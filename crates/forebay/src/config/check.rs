@@ -1,0 +1,134 @@
+//! One value against what its key accepts. The results say what was found, for the sentence
+//! "`key` is ...; allowed: ...".
+
+use toml::de::DeValue;
+use toml::{Spanned, Value};
+
+use super::declare::Allowed;
+use super::value::{Device, Rungs};
+
+/// Text of the user in a message: on one line and not longer than a line should be.
+pub(super) fn shown(text: &str) -> String {
+    const CHARS_MAX: usize = 60;
+    let mut short = String::new();
+    for (nth, character) in text.chars().enumerate() {
+        if nth == CHARS_MAX {
+            short.push('…');
+            break;
+        }
+        if character.is_control() {
+            short.extend(character.escape_default());
+        } else {
+            short.push(character);
+        }
+    }
+    short
+}
+
+pub(super) fn with_article(type_name: &str) -> String {
+    match type_name {
+        "integer" | "array" => format!("an {type_name}"),
+        _ => format!("a {type_name}"),
+    }
+}
+
+/// A parsed value without its places, or what it is if no key takes the like.
+pub(super) fn plain(value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
+    Ok(match value.get_ref() {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(digits) => Value::Integer(
+            i64::from_str_radix(digits.as_str(), digits.radix())
+                .map_err(|_| shown(&digits.to_string()))?,
+        ),
+        DeValue::Float(digits) => {
+            Value::Float(digits.as_str().parse().map_err(|_| shown(digits.as_str()))?)
+        }
+        DeValue::Boolean(on) => Value::Boolean(*on),
+        DeValue::Array(items) => Value::Array(items.iter().map(plain).collect::<Result<_, _>>()?),
+        other @ (DeValue::Datetime(_) | DeValue::Table(_)) => {
+            return Err(with_article(other.type_str()));
+        }
+    })
+}
+
+/// The value that an environment variable gives to a key.
+pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, String> {
+    match allowed {
+        Allowed::Choice(_) | Allowed::Path(_) | Allowed::Rungs => {
+            Ok(Value::String(text.to_owned()))
+        }
+        Allowed::Integer(..) | Allowed::Number(..) | Allowed::Switch | Allowed::IntegerList(..) => {
+            let unusable = || format!("\"{}\"", shown(text));
+            let value = DeValue::parse(text.trim()).map_err(|_| unusable())?;
+            plain(&value).map_err(|_| unusable())
+        }
+    }
+}
+
+/// Says what `value` is if the key does not take it.
+pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
+    let ok = match (allowed, value) {
+        (Allowed::Integer(low, high), Value::Integer(number)) => (low..=high).contains(number),
+        (Allowed::Number(low, high), Value::Float(number)) => (low..=high).contains(number),
+        // A whole number beyond 2^53 is rounded here, far outside of every range.
+        (Allowed::Number(low, high), Value::Integer(number)) => {
+            (low..=high).contains(&(*number as f64))
+        }
+        (Allowed::Switch, Value::Boolean(_)) => true,
+        (Allowed::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
+        (Allowed::Path(_), Value::String(text)) if text.contains('\0') => {
+            return Err("a path with a NUL character".to_owned());
+        }
+        (Allowed::Path(_), Value::String(_)) => true,
+        (Allowed::Rungs, Value::String(text)) => match text.parse()? {
+            Rungs::Auto => true,
+            Rungs::Listed(devices) => return check_devices(&devices),
+        },
+        (Allowed::Rungs, Value::Array(items)) => return check_devices(&devices(items)?),
+        (Allowed::IntegerList(count, low, high), Value::Array(items)) => {
+            if items.is_empty() || items.len() > count {
+                return Err(format!("a list of {}", items.len()));
+            }
+            for item in items {
+                check(Allowed::Integer(low, high), item)
+                    .map_err(|what| format!("a list with {what} in it"))?;
+            }
+            true
+        }
+        (_, other @ (Value::Array(_) | Value::Table(_) | Value::Datetime(_))) => {
+            return Err(with_article(other.type_str()));
+        }
+        (Allowed::Integer(..), Value::Float(_)) => false,
+        (Allowed::Integer(..) | Allowed::Number(..), other) if other.type_str() != "integer" => {
+            return Err(format!(
+                "{} ({})",
+                with_article(other.type_str()),
+                shown(&other.to_string())
+            ));
+        }
+        _ => false,
+    };
+    if ok { Ok(()) } else { Err(shown(&value.to_string())) }
+}
+
+fn devices(items: &[Value]) -> Result<Vec<Device>, String> {
+    items
+        .iter()
+        .map(|item| {
+            let name = item.as_str().ok_or_else(|| format!("a list with {item} in it"))?;
+            name.parse().map_err(|_| format!("a list with \"{}\" in it", shown(name)))
+        })
+        .collect()
+}
+
+fn check_devices(devices: &[Device]) -> Result<(), String> {
+    if devices.is_empty() {
+        return Err("an empty list".to_owned());
+    }
+    for (nth, device) in devices.iter().enumerate() {
+        if devices.iter().take(nth).any(|earlier| earlier == device) {
+            return Err(format!("a list with \"{device}\" twice"));
+        }
+    }
+    Ok(())
+}

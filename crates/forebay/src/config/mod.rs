@@ -1,0 +1,102 @@
+//! Settings of the runtime: what can be set, between which bounds, and where a wrong value stands.
+//!
+//! Every key is declared once, in `flow.rs` or `process.rs`: its type, default, unit, allowed range
+//! and the reason it exists. From that declaration come the struct field, the checks, the error
+//! messages, [`Config::describe`] and the committed `config/forebay.toml`.
+//!
+//! Settings are taken in this order, later ones winning: the defaults, the TOML file, environment
+//! variables named `FOREBAY_<GROUP>__<KEY>` (two underscores; `FOREBAY_BATCH__TOKENS_MAX=4096`).
+//! Variables without a double underscore (`FOREBAY_WORKER`, `FOREBAY_ONNXRUNTIME`) are not settings
+//! and are left alone here. Relative paths count from the current directory of the process.
+//!
+//! This module never opens a model, a library or a device: it can say that a number is out of
+//! range, not that a path holds the wrong thing.
+
+mod check;
+mod cross;
+mod declare;
+mod durations;
+mod error;
+mod flow;
+mod loading;
+mod near;
+mod process;
+mod render;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+pub use error::{ConfigError, Problem};
+pub use flow::{
+    AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
+    TokenizeConfig,
+};
+pub use process::{
+    CpuConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig, WorkerConfig,
+};
+pub use value::{Device, Fallback, LaneWait, LogFormat, LogLevel, Precision, Rungs};
+
+use declare::Group;
+
+/// Every setting of the runtime, grouped as in `config/forebay.toml`.
+///
+/// A value built in code is checked by [`Config::validate`]; one that was loaded has been checked.
+///
+/// ```
+/// # use forebay::config::{BatchConfig, Config};
+/// let config = Config {
+///     batch: BatchConfig { tokens_max: 4096, ..BatchConfig::default() },
+///     ..Config::default()
+/// };
+/// assert!(config.validate().is_ok());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// `[model]`: which model is served.
+    pub model: ModelConfig,
+    /// `[devices]`: which rungs the ladder has.
+    pub devices: DevicesConfig,
+    /// `[worker]`: the worker processes.
+    pub worker: WorkerConfig,
+    /// `[cpu]`: the CPU engine.
+    pub cpu: CpuConfig,
+    /// `[lanes]`: the bounded lanes between stages.
+    pub lanes: LanesConfig,
+    /// `[admission]`: how much may be waiting, per priority class.
+    pub admission: AdmissionConfig,
+    /// `[tokenize]`: text to token ids.
+    pub tokenize: TokenizeConfig,
+    /// `[batch]`: how requests are put together.
+    pub batch: BatchConfig,
+    /// `[reply]`: what is checked before an answer leaves.
+    pub reply: ReplyConfig,
+    /// `[supervisor]`: restarts of failed workers.
+    pub supervisor: SupervisorConfig,
+    /// `[shutdown]`: the graceful end.
+    pub shutdown: ShutdownConfig,
+    /// `[metrics]`: where measurements go.
+    pub metrics: MetricsConfig,
+    /// `[log]`: what is logged.
+    pub log: LogConfig,
+}
+
+/// The declared groups, in the order of `config/forebay.toml`.
+static GROUPS: [&Group; 13] = [
+    &ModelConfig::GROUP,
+    &DevicesConfig::GROUP,
+    &WorkerConfig::GROUP,
+    &CpuConfig::GROUP,
+    &LanesConfig::GROUP,
+    &AdmissionConfig::GROUP,
+    &TokenizeConfig::GROUP,
+    &BatchConfig::GROUP,
+    &ReplyConfig::GROUP,
+    &SupervisorConfig::GROUP,
+    &ShutdownConfig::GROUP,
+    &MetricsConfig::GROUP,
+    &LogConfig::GROUP,
+];

@@ -1,0 +1,110 @@
+//! Settings of the model, of the worker processes and of who watches them.
+
+use std::path::PathBuf;
+
+use super::declare::Allowed::{Choice, Integer, IntegerList, Path, Rungs as Devices, Switch};
+use super::declare::group;
+use super::value::{Fallback, LogLevel, Precision, Rungs};
+
+group! {
+    /// Which model is served.
+    ModelConfig as "model" {
+        /// Model folder in the Hugging Face layout (config.json, tokenizer.json,
+        /// model.safetensors).
+        #[serde(with = "super::value::path_text")]
+        path: PathBuf = PathBuf::new(), "", Path("the one that the program is given");
+        /// Arithmetic on the CPU: int8 is faster and costs a little accuracy.
+        precision: Precision = Precision::F32, "", Choice(Precision::WORDS);
+        /// If the folder has a manifest, check the sha256 of every file before using it.
+        verify_manifest: bool = true, "", Switch;
+    }
+}
+
+group! {
+    /// Which rungs the ladder of service levels has.
+    DevicesConfig as "devices" {
+        /// Devices to serve on, best first; "auto" takes every one that is found.
+        rungs: Rungs = Rungs::Auto, "", Devices;
+        /// What keeps answering when no rung does; a CPU worker is started first and stays warm.
+        fallback: Fallback = Fallback::Cpu, "", Choice(Fallback::WORDS);
+    }
+}
+
+group! {
+    /// The worker processes, one per rung: engines crash there and not in the program that asks.
+    WorkerConfig as "worker" {
+        /// Worker executable. Searched in this order: this key, the environment variable
+        /// FOREBAY_WORKER, a file named `forebay` next to the running executable.
+        #[serde(with = "super::value::optional_path_text")]
+        program: Option<PathBuf> = None, "", Path("searching");
+        /// Batches that a worker holds at once: one computed, one being filled, one being read.
+        slots: u32 = 3, "slots", Integer(2, 16);
+        /// From the start of the process to its greeting; loading the model does not count here.
+        handshake_deadline_ms: u32 = 10_000, "ms", Integer(100, 600_000);
+        /// From the start of the process to ready; large models on slow disks need more.
+        start_deadline_ms: u32 = 120_000, "ms", Integer(1_000, 1_800_000);
+        /// Time that any batch may take before its worker counts as hung.
+        batch_deadline_ms: u32 = 5_000, "ms", Integer(10, 3_600_000);
+        /// Time added for every 1,000 tokens of the batch, because long batches honestly take
+        /// longer.
+        batch_deadline_ms_per_1k_tokens: u32 = 1_000, "ms", Integer(0, 600_000);
+        /// Time for a worker that is asked to stop to finish what it holds.
+        drain_deadline_ms: u32 = 5_000, "ms", Integer(0, 600_000);
+        /// Between asking a worker to end and killing it.
+        kill_grace_ms: u32 = 500, "ms", Integer(0, 60_000);
+        /// Added to the worker's out-of-memory score: the kernel should take the process that can
+        /// be restarted, not the controller.
+        oom_score_adj: u32 = 500, "", Integer(0, 1_000);
+        /// What workers log; their lines pass through the log of the program.
+        log_level: LogLevel = LogLevel::Warn, "", Choice(LogLevel::WORDS);
+    }
+}
+
+group! {
+    /// The CPU engine, inside its worker process.
+    CpuConfig as "cpu" {
+        /// ONNX Runtime's shared library. Searched in this order: this key, the environment
+        /// variable FOREBAY_ONNXRUNTIME, next to the worker executable, `lib` beside it,
+        /// `.forebay/onnxruntime` of the current directory or of one above it.
+        #[serde(with = "super::value::optional_path_text")]
+        onnxruntime: Option<PathBuf> = None, "", Path("searching");
+        /// Sessions that compute side by side; more help only where one cannot use all cores.
+        sessions: u32 = 1, "sessions", Integer(1, 64);
+        /// Threads of each session; 0 shares all cores out among the sessions.
+        threads_per_session: u32 = 0, "threads", Integer(0, 256);
+        /// Let idle threads poll for work: lower latency, but a busy core even when nothing is
+        /// asked.
+        spinning: bool = false, "", Switch;
+        /// Rows computed at once; rows are sorted by length so that little is padding.
+        sub_batch_rows_max: u32 = 64, "rows", Integer(1, 4_096);
+        /// Tokens computed at once, padding included; bounds the memory of intermediate results.
+        sub_batch_tokens_max: u32 = 2_048, "tokens", Integer(16, 1_048_576);
+    }
+}
+
+group! {
+    /// Restarts of failed workers: soon, never in a tight loop, and not for ever.
+    SupervisorConfig as "supervisor" {
+        /// Wait before the first restart; it doubles with each further failure.
+        backoff_min_ms: u32 = 200, "ms", Integer(1, 60_000);
+        /// Longest wait between two restarts.
+        backoff_max_ms: u32 = 30_000, "ms", Integer(1, 3_600_000);
+        /// Restarts within the window after which the rung is quarantined.
+        restarts_max: u32 = 5, "restarts", Integer(1, 1_000);
+        /// The window in which restarts are counted.
+        restart_window_ms: u32 = 60_000, "ms", Integer(1_000, 86_400_000);
+        /// Waits between probes of a quarantined rung; the last one repeats.
+        quarantine_probe_ms: Vec<u32> = vec![30_000, 60_000, 300_000], "ms",
+            IntegerList(16, 100, 86_400_000);
+        /// Time for the kernel to give a killed worker back before it is reported as stuck.
+        reap_deadline_ms: u32 = 5_000, "ms", Integer(10, 600_000);
+    }
+}
+
+group! {
+    /// The graceful end.
+    ShutdownConfig as "shutdown" {
+        /// Time for accepted requests to finish after an end was asked for; the rest get an error.
+        drain_ms: u32 = 10_000, "ms", Integer(0, 3_600_000);
+    }
+}

@@ -1,0 +1,143 @@
+//! The declared keys against the committed file and against their own ranges.
+
+mod messages;
+mod property;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::declare::Allowed;
+use super::*;
+
+/// The committed file.
+fn committed() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/forebay.toml"))
+}
+
+#[test]
+fn the_committed_file_is_the_rendered_defaults() {
+    let rendered = Config::default().describe();
+    if std::env::var_os("FOREBAY_REGENERATE").is_some() {
+        std::fs::write(committed(), &rendered).expect("config/forebay.toml is writable");
+    }
+    let text = std::fs::read_to_string(committed()).expect("config/forebay.toml is readable");
+    assert!(
+        text == rendered,
+        "config/forebay.toml is not what the declarations say; \
+         run this test with FOREBAY_REGENERATE=1 to rewrite it. Expected:\n{rendered}"
+    );
+}
+
+#[test]
+fn the_committed_file_has_every_key_once_with_a_comment() {
+    let text = std::fs::read_to_string(committed()).expect("config/forebay.toml is readable");
+    let mut group = "";
+    let mut written = Vec::new();
+    let mut before = "";
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            group = name.trim_end_matches(']');
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|_| !line.starts_with('#'))
+        {
+            assert!(before.starts_with("# ("), "{group}.{key} has no comment");
+            assert!(before.ends_with(&format!("; default {value})")), "{group}.{key}: {before}");
+            written.push(format!("{group}.{key}"));
+        }
+        before = line;
+    }
+    // The names come from the structs through serde, not from the table that renders the file.
+    let table = Config::default().to_table();
+    let fields: BTreeSet<String> = table
+        .iter()
+        .flat_map(|(group, keys)| {
+            let keys = keys.as_table().expect("a group");
+            keys.keys().map(move |key| format!("{group}.{key}"))
+        })
+        .collect();
+    assert_eq!(written.len(), fields.len());
+    assert_eq!(written.into_iter().collect::<BTreeSet<_>>(), fields);
+    assert_eq!(Config::load(&committed()).expect("it loads"), Config::default());
+}
+
+#[test]
+fn no_line_is_wider_than_the_page() {
+    for line in Config::default().describe().lines() {
+        assert!(line.chars().count() <= 110, "{line}");
+    }
+}
+
+#[test]
+fn defaults_are_valid_and_an_empty_file_means_them() {
+    Config::default().validate().expect("valid");
+    assert_eq!(Config::from_toml("", "f.toml").expect("valid"), Config::default());
+}
+
+/// TOML for the ends of what a key accepts, and for values just beyond.
+fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
+    match allowed {
+        Allowed::Integer(low, high) => (
+            vec![low.to_string(), high.to_string()],
+            vec![(low - 1).to_string(), (high + 1).to_string(), "1.5".into(), "\"1\"".into()],
+        ),
+        Allowed::Number(low, high) => (
+            vec![low.to_string(), high.to_string()],
+            vec![(low / 2.0).to_string(), (high * 2.0).to_string(), "nan".into(), "inf".into()],
+        ),
+        Allowed::Switch => {
+            (vec!["true".into(), "false".into()], vec!["1".into(), "\"true\"".into()])
+        }
+        Allowed::Choice(words) => (
+            words.iter().map(|word| format!("\"{word}\"")).collect(),
+            vec!["\"\"".into(), "true".into(), format!("\"{}\"", words[0].to_uppercase())],
+        ),
+        Allowed::Path(_) => {
+            (vec!["\"\"".into(), "'/a b/ü'".into()], vec!["3".into(), "\"a\\u0000b\"".into()])
+        }
+        Allowed::Rungs => (
+            vec!["\"auto\"".into(), "\"cpu\"".into(), "['cuda:63', 'cuda:0', 'cpu']".into()],
+            vec!["[]".into(), "['cuda:64']".into(), "['cuda:+1']".into(), "[1]".into()],
+        ),
+        Allowed::IntegerList(count, low, high) => (
+            vec![format!("[{low}, {high}]"), format!("{:?}", vec![high; count])],
+            vec!["[]".into(), format!("[{}]", low - 1), format!("{:?}", vec![high; count + 1])],
+        ),
+    }
+}
+
+#[test]
+fn every_key_takes_its_range_and_nothing_beyond() {
+    for group in GROUPS {
+        for key in group.keys {
+            let full = format!("{}.{}", group.name, key.name);
+            let (good, bad) = edges(key.allowed);
+            for value in good {
+                // A rule between keys may still object; the value itself may not.
+                let text = format!("[{}]\n{} = {value}\n", group.name, key.name);
+                if let Err(error) = Config::from_toml(&text, "f.toml") {
+                    assert!(!error.to_string().contains("allowed:"), "{full} = {value}: {error}");
+                }
+            }
+            for value in bad {
+                let text = format!("[{}]\n{} = {value}\n", group.name, key.name);
+                let error = Config::from_toml(&text, "f.toml").expect_err(&text);
+                assert_eq!(error.problems.len(), 1, "{error}");
+                let problem = &error.problems[0];
+                assert_eq!((problem.line, problem.column), (Some(2), Some(key.name.len() + 4)));
+                assert_eq!(problem.key, full);
+                assert!(problem.message.contains(&key.allowed_text()), "{problem}");
+            }
+        }
+    }
+}
+
+#[test]
+fn times_are_durations() {
+    use std::time::Duration;
+    let mut config = Config::default();
+    assert_eq!(config.worker.batch_deadline(16_500), Duration::from_millis(5_000 + 16_500));
+    assert_eq!(config.lanes.spin(), Duration::ZERO);
+    config.lanes.wait = LaneWait::Spin;
+    assert_eq!(config.lanes.spin(), Duration::from_micros(50));
+    let probes = [0, 1, 2, 3, 99].map(|nth| config.supervisor.quarantine_probe(nth).as_secs());
+    assert_eq!(probes, [30, 60, 300, 300, 300]);
+}

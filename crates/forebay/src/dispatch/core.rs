@@ -1,0 +1,387 @@
+//! The dispatcher's decisions, as a state machine: workers come and go, texts arrive, batches are
+//! sealed and sent, suspects run alone. It reads no clock and owns no thread.
+//!
+//! **Suspects.** Whatever was in a worker that died may have killed it. Each such text runs once
+//! more, alone in its worker; if that one dies too, the text is poison and is answered as such.
+//! Suspects and ordinary batches take turns, so neither waits for all of the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forebay_protocol::ErrorClass;
+
+use super::port::{Batch, EndedBatch, WorkerId, WorkerPort};
+use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
+use crate::error::EmbedError;
+use crate::metrics::{Metrics, SealedShape, Stage, Unserved};
+use crate::priority::Priority;
+use crate::request::Pending;
+
+/// A text runs at most this often: once with others, once alone.
+const EXECUTIONS_MAX: u32 = 2;
+
+/// Rows that a worker answered as failed, each of which may run once more, alone.
+pub(crate) struct FailedRows {
+    pub(crate) class: ErrorClass,
+    pub(crate) message: String,
+    pub(crate) rows: Vec<Pending>,
+}
+
+/// What the dispatcher knows and has yet to do.
+pub(crate) struct Core<W> {
+    batcher: Batcher<Pending>,
+    suspects: VecDeque<Pending>,
+    workers: Vec<W>,
+    suspect_had_last_turn: bool,
+    next_batch_id: u64,
+    /// Since when nothing serves, and how long accepted texts wait for that to change.
+    down_since: Option<Instant>,
+    down_grace: Duration,
+    /// Why nothing will serve soon; `None` while a worker serves or is on its way.
+    hopeless: Option<String>,
+    deadline_slack: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl<W: WorkerPort> Core<W> {
+    pub(crate) fn new(
+        policy: BatchPolicy,
+        down_grace: Duration,
+        deadline_slack: Duration,
+        metrics: Arc<Metrics>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            batcher: Batcher::new(policy),
+            suspects: VecDeque::new(),
+            workers: Vec::new(),
+            suspect_had_last_turn: false,
+            next_batch_id: 1,
+            down_since: Some(now),
+            down_grace,
+            hopeless: None,
+            deadline_slack,
+            metrics,
+        }
+    }
+
+    /// Takes tokenized texts in.
+    pub(crate) fn accept(&mut self, texts: Vec<Pending>, now: Instant) {
+        if let Some(error) = self.refusal(now) {
+            texts.into_iter().for_each(|text| text.reply(Err(error.clone())));
+            return;
+        }
+        texts.into_iter().for_each(|pending| self.enqueue(pending));
+    }
+
+    /// A worker serves from now on.
+    pub(crate) fn worker_up(&mut self, worker: W) {
+        self.workers.push(worker);
+        self.down_since = None;
+        self.hopeless = None;
+    }
+
+    /// A worker takes no more batches; what it has in flight may still come back.
+    pub(crate) fn worker_leaving(&mut self, id: WorkerId, now: Instant) {
+        self.workers.retain(|worker| worker.id() != id);
+        if self.workers.is_empty() && self.down_since.is_none() {
+            self.down_since = Some(now);
+        }
+    }
+
+    /// A worker is gone, and this is what it had in flight.
+    pub(crate) fn worker_ended(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
+        self.worker_leaving(id, now);
+        for batch in batches {
+            self.metrics.suspects(batch.rows.len());
+            self.metrics.batch_rerun(batch.rows.len());
+            for pending in batch.rows {
+                if batch.exclusive || pending.executions >= EXECUTIONS_MAX {
+                    let executions = pending.executions;
+                    pending.reply(Err(EmbedError::PoisonInput { executions }));
+                } else {
+                    self.suspects.push_back(pending);
+                }
+            }
+        }
+    }
+
+    /// A batch failed while its worker lives on.
+    pub(crate) fn rows_failed(&mut self, failed: FailedRows) {
+        let FailedRows { class, message, rows } = failed;
+        // Alone and refused as input: running it again gives the same answer.
+        let hopeless = rows.len() == 1 && class == ErrorClass::Input;
+        for pending in rows {
+            if hopeless || pending.executions >= EXECUTIONS_MAX {
+                let (class, message) = (class.name(), message.clone());
+                pending.reply(Err(match class {
+                    "non_finite" => EmbedError::InvalidResult { message },
+                    _ => EmbedError::Inference { class, message },
+                }));
+            } else {
+                self.metrics.batch_rerun(1);
+                self.suspects.push_back(pending);
+            }
+        }
+    }
+
+    /// Nothing will serve for a while, and why; everything that waits is told.
+    pub(crate) fn no_hope(&mut self, reason: String) {
+        if !self.workers.is_empty() {
+            return;
+        }
+        let error = EmbedError::Unavailable { reason: reason.clone() };
+        self.hopeless = Some(reason);
+        self.answer_all(&error);
+    }
+
+    /// A worker is on its way after all.
+    pub(crate) fn hope(&mut self, now: Instant) {
+        if self.hopeless.take().is_some() {
+            self.down_since = Some(now);
+        }
+    }
+
+    /// Drops what nobody waits for any more.
+    pub(crate) fn sweep_cancelled(&mut self) {
+        let swept = self.batcher.remove_if(|pending| pending.replier.is_cancelled());
+        for entry in swept {
+            self.cancelled(entry.payload);
+        }
+        let (gone, kept) =
+            self.suspects.drain(..).partition::<Vec<_>, _>(|p| p.replier.is_cancelled());
+        self.suspects = kept.into();
+        gone.into_iter().for_each(|pending| self.cancelled(pending));
+    }
+
+    /// A batch of this many tokens took this long: the measure of later batches.
+    pub(crate) fn observe(&mut self, tokens: usize, service: Duration) {
+        self.batcher.observe(tokens, service);
+    }
+
+    pub(crate) fn set_draining(&mut self) {
+        self.batcher.set_draining(true);
+    }
+
+    /// Answers everything that has not been sent to a worker.
+    pub(crate) fn answer_all(&mut self, error: &EmbedError) {
+        for entry in self.batcher.drain_all() {
+            entry.payload.reply(Err(error.clone()));
+        }
+        for pending in self.suspects.drain(..) {
+            pending.reply(Err(error.clone()));
+        }
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.batcher.is_empty()
+            && self.suspects.is_empty()
+            && self.workers.iter().all(|worker| worker.load().batches == 0)
+    }
+
+    /// Does everything that can be done now.
+    pub(crate) fn pump(&mut self, now: Instant) {
+        self.expire(now);
+        while self.send_one(now) {}
+        self.publish();
+    }
+
+    /// When `pump` must be called next although nothing happens.
+    pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let free = self.workers.iter().any(|w| w.load().free > 0 && !w.load().exclusive);
+        let batcher = if free { self.batcher.next_wakeup(now) } else { self.batcher.next_expiry() };
+        let suspects = self.suspects.iter().filter_map(|pending| pending.spec.deadline).min();
+        let late = self.workers.iter().filter_map(W::next_late).min();
+        let expiry = self.workers.iter().filter_map(W::next_expiry).min();
+        let expiry = expiry.map(|expiry| expiry + self.deadline_slack);
+        let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
+        let down = self.down_since.filter(|_| waiting).map(|since| since + self.down_grace);
+        [batcher, suspects, late, expiry, down].into_iter().flatten().min()
+    }
+
+    /// Expected time until what is queued now has been computed.
+    pub(crate) fn backlog(&self) -> Duration {
+        let waiting = self.batcher.depth().tokens_total();
+        let in_flight: usize = self.workers.iter().map(|worker| worker.load().tokens).sum();
+        match self.batcher.tokens_per_s() {
+            Some(rate) if rate > 0.0 => {
+                Duration::try_from_secs_f64((waiting + in_flight) as f64 / rate)
+                    .unwrap_or(Duration::MAX)
+            }
+            _ => Duration::ZERO,
+        }
+    }
+
+    fn refusal(&self, now: Instant) -> Option<EmbedError> {
+        if let Some(reason) = &self.hopeless {
+            return Some(EmbedError::Unavailable { reason: reason.clone() });
+        }
+        let down_for = now.saturating_duration_since(self.down_since?);
+        (down_for >= self.down_grace).then(|| {
+            let seconds = down_for.as_secs_f64();
+            EmbedError::Unavailable { reason: format!("no worker has served for {seconds:.1} s") }
+        })
+    }
+
+    fn enqueue(&mut self, pending: Pending) {
+        let entry = Entry {
+            id: 0,
+            priority: pending.spec.priority,
+            tokens: pending.ids.len(),
+            queued_at: pending.queued_at,
+            deadline: pending.spec.deadline,
+            payload: pending,
+        };
+        if let Err(entry) = self.batcher.push(entry) {
+            // The gate admits no more than the batcher holds, so this is a fault of ours.
+            let message = "batcher is full although the gate had room".to_owned();
+            entry.payload.reply(Err(EmbedError::Internal { message }));
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        for entry in self.batcher.expire(now) {
+            self.metrics.unserved(Unserved::Expired);
+            expired(entry.payload, "waiting for a batch");
+        }
+        if self.suspects.iter().any(|pending| pending.spec.expired(now)) {
+            let (gone, kept) =
+                self.suspects.drain(..).partition::<Vec<_>, _>(|p| p.spec.expired(now));
+            self.suspects = kept.into();
+            gone.into_iter().for_each(|p| expired(p, "waiting for its second run"));
+        }
+        for worker in &self.workers {
+            // The slack is for the answer that is nearly there.
+            let slack = now.checked_sub(self.deadline_slack).unwrap_or(now);
+            for pending in worker.take_expired(slack) {
+                expired(pending, "in a worker");
+            }
+        }
+        let late: Vec<WorkerId> =
+            self.workers.iter().filter(|w| w.is_late(now)).map(W::id).collect();
+        for id in late {
+            if let Some(worker) = self.workers.iter().find(|worker| worker.id() == id) {
+                worker.end_late();
+            }
+            self.worker_leaving(id, now);
+        }
+        if let Some(error) = self.refusal(now) {
+            self.answer_all(&error);
+        }
+    }
+
+    /// Sends one batch if a worker can take one; says whether it did.
+    fn send_one(&mut self, now: Instant) -> bool {
+        if !self.suspects.is_empty() && !self.suspect_had_last_turn || self.batcher.is_empty() {
+            if self.send_suspect(now) {
+                self.suspect_had_last_turn = true;
+                return true;
+            }
+            if !self.suspects.is_empty() {
+                // The worker is kept clear until it is empty; others go on below.
+                return self.send_ordinary(now, 1);
+            }
+        }
+        if self.send_ordinary(now, 0) {
+            self.suspect_had_last_turn = false;
+            return true;
+        }
+        false
+    }
+
+    /// Runs the next suspect on an empty worker.
+    fn send_suspect(&mut self, now: Instant) -> bool {
+        let Some(index) = self.workers.iter().position(|w| w.load().batches == 0) else {
+            return false;
+        };
+        while let Some(pending) = self.suspects.pop_front() {
+            if pending.replier.is_cancelled() {
+                self.cancelled(pending);
+                continue;
+            }
+            self.hand_over(index, vec![pending], true, now);
+            return true;
+        }
+        false
+    }
+
+    /// Seals a batch for the least loaded worker that has a free slot, leaving the first `skip`
+    /// workers alone.
+    fn send_ordinary(&mut self, now: Instant, skip: usize) -> bool {
+        let mut offers: Vec<(usize, usize, usize)> = self
+            .workers
+            .iter()
+            .enumerate()
+            .skip(skip)
+            .map(|(index, worker)| (index, worker.load()))
+            .filter(|(_, load)| load.free > 0 && !load.exclusive)
+            .map(|(index, load)| (load.tokens, load.batches, index))
+            .collect();
+        offers.sort_unstable();
+        for (_, batches, index) in offers {
+            let (tokens_max, rows_max) = self.workers[index].slot_limits();
+            let offer = Offer { worker_idle: batches == 0, tokens_max, rows_max };
+            let Some(sealed) = self.batcher.seal(&offer, now) else { continue };
+            self.metrics.batch_sealed(SealedShape {
+                rows: sealed.entries.len(),
+                tokens: sealed.tokens,
+                tokens_target: sealed.tokens_target,
+                oldest_wait: sealed.oldest_wait,
+                reason: sealed.reason,
+            });
+            let rows: Vec<Pending> = sealed.entries.into_iter().map(|e| e.payload).collect();
+            let (gone, rows) =
+                rows.into_iter().partition::<Vec<_>, _>(|p| p.replier.is_cancelled());
+            gone.into_iter().for_each(|pending| self.cancelled(pending));
+            if !rows.is_empty() {
+                self.hand_over(index, rows, false, now);
+            }
+            return true;
+        }
+        false
+    }
+
+    fn hand_over(&mut self, index: usize, mut rows: Vec<Pending>, exclusive: bool, now: Instant) {
+        for pending in &mut rows {
+            pending.executions += 1;
+            let waited = now.saturating_duration_since(pending.queued_at);
+            self.metrics.stage_took(Stage::Queue, waited);
+        }
+        let batch_id = self.next_batch_id;
+        self.next_batch_id += 1;
+        let worker = &self.workers[index];
+        if let Err(mut back) = worker.run(Batch { batch_id, rows, exclusive }, now) {
+            // It never reached the worker, so it does not count as a run.
+            back.rows.iter_mut().for_each(|pending| pending.executions -= 1);
+            let id = worker.id();
+            self.worker_leaving(id, now);
+            for pending in back.rows {
+                if back.exclusive {
+                    self.suspects.push_front(pending);
+                } else {
+                    self.enqueue(pending);
+                }
+            }
+        }
+    }
+
+    fn cancelled(&self, pending: Pending) {
+        self.metrics.unserved(Unserved::Cancelled);
+        pending.reply(Err(EmbedError::Cancelled));
+    }
+
+    fn publish(&self) {
+        let depth = self.batcher.depth();
+        for priority in Priority::ALL {
+            let index = priority.index();
+            self.metrics.queue_depth(priority, depth.rows[index], depth.tokens[index]);
+        }
+        self.workers.iter().for_each(W::publish);
+    }
+}
+
+fn expired(pending: Pending, waiting: &'static str) {
+    pending.reply(Err(EmbedError::DeadlineExceeded { waiting }));
+}

@@ -1,0 +1,231 @@
+//! One serving worker from the host's side: its arena, the books about its slots, its socket.
+//!
+//! Two threads use it. The dispatcher writes batches in, the worker's reader takes answers out;
+//! who takes a batch out of the books answers it, so each text is answered once. The lock guards
+//! the books only and is held for no copy, no system call and no reply.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use forebay_arena::{HostArena, SlotLease, SlotTable, StaleAnswer};
+use forebay_protocol::{Descriptor, DescriptorKind};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, send};
+
+use super::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
+use crate::config::WorkerConfig;
+use crate::metrics::RungMetrics;
+use crate::request::Pending;
+
+/// A batch that its worker has.
+pub(crate) struct InFlight {
+    /// The texts; `None` where one has been answered early because its deadline passed.
+    pub(crate) rows: Vec<Option<Pending>>,
+    pub(crate) tokens: u32,
+    pub(crate) sent_at: Instant,
+    exclusive: bool,
+    late_at: Instant,
+    next_expiry: Option<Instant>,
+}
+
+struct Books {
+    slots: SlotTable<InFlight>,
+    /// When the worker can have begun with the batch that completes next.
+    free_since: Instant,
+    ended: bool,
+}
+
+/// Ends the worker that this lane belongs to; must not block.
+type EndLate = Box<dyn Fn() + Send + Sync>;
+
+pub(crate) struct WorkerLane {
+    id: WorkerId,
+    arena: HostArena,
+    books: Mutex<Books>,
+    socket: OwnedFd,
+    timing: WorkerConfig,
+    rung: Arc<RungMetrics>,
+    end_late: EndLate,
+}
+
+impl WorkerLane {
+    pub(crate) fn new(
+        id: WorkerId,
+        (arena, slots): (HostArena, SlotTable<InFlight>),
+        socket: OwnedFd,
+        timing: WorkerConfig,
+        rung: Arc<RungMetrics>,
+        end_late: EndLate,
+    ) -> Self {
+        let books = Mutex::new(Books { slots, free_since: Instant::now(), ended: false });
+        Self { id, arena, books, socket, timing, rung, end_late }
+    }
+
+    pub(crate) fn arena(&self) -> &HostArena {
+        &self.arena
+    }
+
+    /// Takes the batch that an answer names out of the books, with the time it took the worker.
+    pub(crate) fn complete(
+        &self,
+        answer: &Descriptor,
+        now: Instant,
+    ) -> Result<(SlotLease, InFlight, Duration), StaleAnswer> {
+        let mut books = self.lock();
+        let (lease, batch) = books.slots.complete(answer.slot, answer.generation)?;
+        let service = now.saturating_duration_since(batch.sent_at.max(books.free_since));
+        books.free_since = now;
+        Ok((lease, batch, service))
+    }
+
+    /// Gives a slot back that has been read.
+    pub(crate) fn release(&self, lease: SlotLease) {
+        self.lock().slots.release(lease);
+    }
+
+    /// Takes everything out of the books; the worker is gone.
+    pub(crate) fn abandon(&self) -> Vec<EndedBatch> {
+        let mut books = self.lock();
+        books.ended = true;
+        self.rung.slots(0, 0);
+        books
+            .slots
+            .abandon()
+            .into_iter()
+            .map(|batch| EndedBatch {
+                exclusive: batch.exclusive,
+                rows: batch.rows.into_iter().flatten().collect(),
+            })
+            .collect()
+    }
+
+    /// Asks the worker to finish and exit.
+    pub(crate) fn drain(&self) -> Result<(), Errno> {
+        self.send(&Descriptor::new(DescriptorKind::Drain))
+    }
+
+    fn send(&self, descriptor: &Descriptor) -> Result<(), Errno> {
+        // The socket holds far more descriptors than there are slots: it is never full unless the
+        // worker is beyond help.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        send(self.socket.as_fd(), &descriptor.encode(), flags).map(|_| ())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Books> {
+        // The books are changed by single steps that do not panic half-way.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl WorkerPort for Arc<WorkerLane> {
+    fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    fn slot_limits(&self) -> (usize, usize) {
+        let spec = self.arena.layout().spec();
+        (spec.tokens_max as usize, spec.rows_max as usize)
+    }
+
+    fn load(&self) -> Load {
+        let books = self.lock();
+        let mut load = Load { free: books.slots.free(), batches: 0, tokens: 0, exclusive: false };
+        for batch in books.slots.in_flight() {
+            load.batches += 1;
+            load.tokens += batch.tokens as usize;
+            load.exclusive |= batch.exclusive;
+        }
+        if books.ended {
+            load.free = 0;
+        }
+        load
+    }
+
+    fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
+        let Batch { batch_id, rows, exclusive } = batch;
+        let lease = {
+            let mut books = self.lock();
+            if books.ended { None } else { books.slots.lease() }
+        };
+        let Some(mut lease) = lease else { return Err(EndedBatch { rows, exclusive }) };
+        let ids = rows.iter().map(|pending| pending.ids.as_slice());
+        let (count, tokens) = match self.arena.write_rows(&mut lease, ids) {
+            Ok(written) => written,
+            Err(error) => {
+                tracing::error!(worker = self.id.slot, "batch cannot be written: {error}");
+                self.release(lease);
+                return Err(EndedBatch { rows, exclusive });
+            }
+        };
+        let descriptor = Descriptor {
+            slot: lease.slot(),
+            generation: lease.generation(),
+            batch_id,
+            rows: count,
+            tokens,
+            row_values: self.arena.layout().spec().row_values,
+            ..Descriptor::new(DescriptorKind::Run)
+        };
+        let next_expiry = rows.iter().filter_map(|pending| pending.spec.deadline).min();
+        {
+            let mut books = self.lock();
+            if books.ended {
+                return Err(EndedBatch { rows, exclusive });
+            }
+            // It may have to wait for the batches before it.
+            let begins = books.slots.in_flight().map(|b| b.late_at).max().unwrap_or(now).max(now);
+            let late_at = begins + self.timing.batch_deadline(u64::from(tokens));
+            let rows = rows.into_iter().map(Some).collect();
+            let in_flight =
+                InFlight { rows, tokens, sent_at: now, exclusive, late_at, next_expiry };
+            books.slots.sent(lease, in_flight);
+        }
+        // In the books before it is sent: the answer may be there before this call returns.
+        if let Err(errno) = self.send(&descriptor) {
+            // The reader sees the socket's end and takes everything out of the books, this batch
+            // included, unless it has done so already.
+            tracing::warn!(worker = self.id.slot, "descriptor cannot be sent: {errno}");
+        }
+        Ok(())
+    }
+
+    fn take_expired(&self, now: Instant) -> Vec<Pending> {
+        let mut expired = Vec::new();
+        for batch in self.lock().slots.in_flight_mut() {
+            if batch.next_expiry.is_none_or(|expiry| expiry > now) {
+                continue;
+            }
+            for row in &mut batch.rows {
+                expired.extend(row.take_if(|pending| pending.spec.expired(now)));
+            }
+            batch.next_expiry =
+                batch.rows.iter().flatten().filter_map(|pending| pending.spec.deadline).min();
+        }
+        expired
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        self.lock().slots.in_flight().filter_map(|batch| batch.next_expiry).min()
+    }
+
+    fn next_late(&self) -> Option<Instant> {
+        self.lock().slots.in_flight().map(|batch| batch.late_at).min()
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.lock().slots.in_flight().any(|batch| batch.late_at <= now)
+    }
+
+    fn publish(&self) {
+        let books = self.lock();
+        if !books.ended {
+            let all = self.arena.layout().spec().slots as usize;
+            self.rung.slots(all, books.slots.free());
+        }
+    }
+
+    fn end_late(&self) {
+        (self.end_late)();
+    }
+}

@@ -1,0 +1,14 @@
+//! Batch and dispatch: which waiting texts run where, and what happens to those whose worker ended.
+//!
+//! One thread owns all decisions. The decisions themselves are a state machine ([`core`]) that
+//! sees workers through a trait and time as an argument, so that tests and a simulator drive the
+//! very code that serves. The thread around it ([`thread`]) only waits and passes events in.
+//! [`lane`] is one worker as the dispatcher sees it: its arena, its slots and its socket.
+
+pub(crate) mod core;
+pub(crate) mod lane;
+pub(crate) mod port;
+pub(crate) mod thread;
+
+pub(crate) use port::WorkerId;
+pub(crate) use thread::{DispatchEvent, DispatchSender};

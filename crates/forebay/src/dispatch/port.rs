@@ -1,0 +1,66 @@
+//! A worker as the dispatcher sees it: free slots, a way to run a batch, nothing else.
+
+use std::time::Instant;
+
+use crate::request::Pending;
+
+/// Names one incarnation of one worker: a restarted worker is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct WorkerId {
+    /// Position in the ladder's list of rungs.
+    pub(crate) slot: usize,
+    /// Which start of that rung, from 1.
+    pub(crate) incarnation: u64,
+}
+
+/// A batch to run.
+pub(crate) struct Batch {
+    pub(crate) batch_id: u64,
+    pub(crate) rows: Vec<Pending>,
+    /// A suspect runs alone: nothing else is in that worker until it is back.
+    pub(crate) exclusive: bool,
+}
+
+/// A batch that came to its end without results: its worker died or could not take it.
+pub(crate) struct EndedBatch {
+    pub(crate) rows: Vec<Pending>,
+    pub(crate) exclusive: bool,
+}
+
+/// How busy a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Load {
+    /// Slots that a batch can be put into now.
+    pub(crate) free: usize,
+    /// Batches in flight.
+    pub(crate) batches: usize,
+    /// Tokens in flight.
+    pub(crate) tokens: usize,
+    /// The batch in flight must stay alone.
+    pub(crate) exclusive: bool,
+}
+
+/// One worker that serves.
+pub(crate) trait WorkerPort {
+    /// Which worker it is.
+    fn id(&self) -> WorkerId;
+    /// Tokens and rows that one slot holds.
+    fn slot_limits(&self) -> (usize, usize);
+    /// How busy it is.
+    fn load(&self) -> Load;
+    /// Hands a batch over. The rows come back if the worker cannot take it; the worker is of no
+    /// more use then.
+    fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch>;
+    /// Takes the rows in flight whose deadline has passed.
+    fn take_expired(&self, now: Instant) -> Vec<Pending>;
+    /// The earliest deadline of a row in flight.
+    fn next_expiry(&self) -> Option<Instant>;
+    /// The next moment at which a batch counts as late.
+    fn next_late(&self) -> Option<Instant>;
+    /// Whether a batch takes longer than any batch of its size may.
+    fn is_late(&self, now: Instant) -> bool;
+    /// Shows how many slots are free.
+    fn publish(&self);
+    /// Ends the worker because it is late. What it holds comes back as the worker's end.
+    fn end_late(&self);
+}

@@ -1,0 +1,20 @@
+//! What the runtime measures about itself.
+//!
+//! [`names`] lists every metric; [`Metrics`] is what the stages call; [`prometheus`] shows the
+//! result to programs that have no recorder of their own. Everything goes through the `metrics`
+//! crate, so an application with a recorder finds Forebay's metrics in it. This module never opens
+//! a port.
+
+mod handles;
+mod labels;
+pub mod names;
+pub mod prometheus;
+mod recorder;
+
+#[cfg(test)]
+mod tests;
+
+pub use labels::{
+    AnswerDropped, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
+};
+pub use recorder::{Metrics, RungMetrics, SealedShape};

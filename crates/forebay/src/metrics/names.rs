@@ -1,0 +1,171 @@
+//! Every metric of the runtime, declared once: name, kind, unit, labels, meaning and what to watch
+//! for. `docs/metrics.md` is this list as a table, and a test keeps the two equal. Nothing is
+//! recorded here.
+//!
+//! Names follow the Prometheus conventions: base units at the end, `_total` for counters. Counters
+//! of the `metrics` crate are whole numbers, so times that add up are counted in microseconds.
+
+use super::labels::{
+    AnswerDropped, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
+};
+use crate::batch::SealReason;
+use crate::priority::Priority;
+
+/// How the values of a metric behave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises; starts at 0 with the process.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// A distribution in buckets.
+    Histogram,
+}
+
+/// What a metric is measured in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things that are counted; the name says which.
+    Count,
+    /// Seconds.
+    Seconds,
+    /// Microseconds.
+    Microseconds,
+    /// Tokens.
+    Tokens,
+    /// Rows: one text each.
+    Rows,
+    /// A share from 0 to 1.
+    Ratio,
+}
+
+/// A label of a metric with the values that it can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LabelSet {
+    /// The label's name.
+    pub name: &'static str,
+    /// Every value; empty for rungs, whose values are the configured devices.
+    pub values: &'static [&'static str],
+}
+
+/// One metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// The full name.
+    pub name: &'static str,
+    /// How its values behave.
+    pub kind: Kind,
+    /// What it is measured in.
+    pub unit: Unit,
+    /// Its labels.
+    pub labels: &'static [LabelSet],
+    /// What it says.
+    pub help: &'static str,
+    /// What an operator should look out for; empty if it only explains others.
+    pub watch: &'static str,
+}
+
+/// The label that names a rung of the ladder by its device, such as `cpu` or `cuda:0`.
+pub const RUNG: LabelSet = LabelSet { name: "rung", values: &[] };
+
+/// Declares the metrics and [`ALL`].
+macro_rules! metrics {
+    ($(
+        $CONST:ident = $name:literal, $kind:ident, $unit:ident, [$($label:expr),*],
+        $help:literal, watch $watch:literal;
+    )+) => {
+        $(
+            #[doc = concat!("`", $name, "`: ", $help, ".")]
+            pub const $CONST: Metric = Metric {
+                name: $name,
+                kind: Kind::$kind,
+                unit: Unit::$unit,
+                labels: &[$($label),*],
+                help: $help,
+                watch: $watch,
+            };
+        )+
+
+        /// Every metric, in the order of the documentation.
+        pub const ALL: &[Metric] = &[$($CONST),+];
+    };
+}
+
+metrics! {
+    REQUESTS = "forebay_requests_total", Counter, Count, [Priority::SET, Outcome::SET],
+        "Requests that ended, by how; a refused one ends at once",
+        watch "any rise of `internal`, `worker_lost` or `poison`; \
+            `deadline` or `overloaded` above a few percent";
+    ACCEPTED = "forebay_requests_accepted_total", Counter, Count, [Priority::SET],
+        "Requests that were let in; each of them ends exactly once", watch "";
+    REFUSED = "forebay_requests_refused_total", Counter, Count, [Priority::SET, RefusedBy::SET],
+        "Requests that were not let in, by the limit that refused them",
+        watch "a steady rate: the load is above what the machine can serve";
+    IN_FLIGHT = "forebay_requests_in_flight", Gauge, Count, [Priority::SET],
+        "Requests accepted and not yet ended",
+        watch "stays above 0 while `forebay_requests_total` stands still";
+    REQUEST_SECONDS = "forebay_request_seconds", Histogram, Seconds, [Priority::SET],
+        "Time from acceptance to the answer, whatever it was",
+        watch "high quantiles of `control` near its deadlines";
+    STAGE_SECONDS = "forebay_stage_seconds", Histogram, Seconds, [Stage::SET],
+        "Time that a request or batch spent in a stage",
+        watch "the stage that grows when latency grows";
+    BLOCKED = "forebay_stage_blocked_microseconds_total", Counter, Microseconds, [Stage::SET],
+        "Time that a stage waited for room in the next one",
+        watch "near 1,000,000 per second: the stage after it is the bottleneck";
+    QUEUE_ROWS = "forebay_queue_rows", Gauge, Rows, [Priority::SET],
+        "Tokenized texts that wait for a batch", watch "near the class's limit for long";
+    QUEUE_TOKENS = "forebay_queue_tokens", Gauge, Tokens, [Priority::SET],
+        "Tokens of those texts", watch "";
+    UNSERVED = "forebay_requests_unserved_total", Counter, Count, [Unserved::SET],
+        "Accepted requests that were dropped before any model work was spent on them",
+        watch "a steady rate of `expired`: deadlines are shorter than the queue";
+    TRUNCATIONS = "forebay_truncations_total", Counter, Rows, [],
+        "Texts that were cut to the model's limit",
+        watch "a share that surprises: the end of those texts is not in their embedding";
+    BATCHES = "forebay_batches_total", Counter, Count, [SealReason::SET],
+        "Batches sealed, by what ended the wait for more", watch "";
+    BATCH_ROWS = "forebay_batch_rows", Histogram, Rows, [],
+        "Texts in a batch", watch "";
+    BATCH_TOKENS = "forebay_batch_tokens", Histogram, Tokens, [],
+        "Tokens in a batch", watch "";
+    BATCH_WAIT_SECONDS = "forebay_batch_wait_seconds", Histogram, Seconds, [],
+        "How long the oldest text of a batch had waited when the batch was sealed", watch "";
+    BATCH_FILL_RATIO = "forebay_batch_fill_ratio", Histogram, Ratio, [],
+        "Tokens in a batch as a share of what it was allowed to have", watch "";
+    TOKENS = "forebay_tokens_total", Counter, Tokens, [],
+        "Tokens of texts that were computed", watch "";
+    PADDING_TOKENS = "forebay_padding_tokens_total", Counter, Tokens, [],
+        "Tokens that were computed only to fill up shorter texts",
+        watch "more than a tenth of `forebay_tokens_total`";
+    LEVEL = "forebay_level", Gauge, Count, [],
+        "Service level: 0 down, 1 CPU, 1 + n for n GPUs",
+        watch "0 for any time; below the usual level";
+    SLOTS = "forebay_slots", Gauge, Count, [RUNG],
+        "Slots of a serving worker; 0 while it does not serve",
+        watch "0 on a rung that should serve";
+    SLOTS_FREE = "forebay_slots_free", Gauge, Count, [RUNG],
+        "Slots of a serving worker that hold no batch",
+        watch "always all of them under load: something before the workers is the bottleneck";
+    QUARANTINED = "forebay_rung_quarantined", Gauge, Count, [RUNG],
+        "1 while a rung is only probed because its worker failed too often", watch "1";
+    WORKER_RESTARTS = "forebay_worker_restarts_total", Counter, Count, [RUNG, RestartCause::SET],
+        "Workers that were replaced, by why", watch "any rise";
+    WORKER_START_SECONDS = "forebay_worker_start_seconds", Histogram, Seconds, [RUNG],
+        "Time from the start of a worker process until it served",
+        watch "near `worker.start_deadline_ms`";
+    BATCHES_RERUN = "forebay_batches_rerun_total", Counter, Count, [],
+        "Batches that were sent a second time because their worker was lost or late",
+        watch "any rise";
+    REQUEUED = "forebay_requests_requeued_total", Counter, Rows, [],
+        "Texts that were put back to be computed again after their worker was lost or late",
+        watch "";
+    SUSPECTS = "forebay_suspects_total", Counter, Rows, [],
+        "Texts that were in a worker when it died and therefore run alone",
+        watch "a rise with `outcome=\"poison\"`: texts that kill their worker";
+    ANSWERS_DROPPED = "forebay_answers_dropped_total", Counter, Count, [AnswerDropped::SET],
+        "Answers of workers that were not used", watch "`duplicate` or `stale` without a restart";
+    REPLY_CHECK_FAILURES = "forebay_reply_check_failures_total", Counter, Count, [ReplyCheck::SET],
+        "Answers that were refused because they are not embeddings",
+        watch "any rise: memory or a device is faulty, or the model is";
+}

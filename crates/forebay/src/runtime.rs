@@ -1,0 +1,538 @@
+//! The runtime as an application holds it: start, submit, look, shut down.
+//!
+//! Putting it together is all that happens here: from the configuration come the launch of each
+//! rung, the gate, the lanes and the stages; each of those has its own module.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam::channel;
+use forebay_model::ModelFolder;
+use forebay_stage::{LaneSender, LaneStats, SendRefused, Stage, WaitMode, lane};
+use kameo::actor::{ActorRef, Spawn};
+use kameo::mailbox;
+
+use crate::admission::Admission;
+use crate::batch::BatchPolicy;
+use crate::config::Config;
+use crate::dispatch::core::Core;
+use crate::dispatch::{DispatchEvent, DispatchSender, thread};
+use crate::error::{EmbedError, StartError};
+use crate::metrics::{Metrics, RefusedBy, Stage as MetricStage};
+use crate::options::{EmbedOptions, Embedding};
+use crate::priority::Priority;
+use crate::reply::{EmbedResult, ReplyGroup};
+use crate::request::{AcceptedText, Pending, RequestSpec, TokenizeJob};
+use crate::status::{QueueStatus, Status};
+use crate::supervisor::{self, Board, Level, LevelWatch, Shutdown, Supervisor, SupervisorArgs};
+use crate::ticket::{BatchTicket, Ticket};
+use crate::tokenize::{self, Tokenize};
+
+mod launch;
+
+/// Texts that go through the tokenizer lane together at most: small enough to keep every
+/// tokenizer thread busy, large enough that the lane costs nothing per text.
+const JOB_TEXTS_MAX: usize = 64;
+
+/// What the model gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Name of the model folder.
+    pub name: String,
+    /// Length of one embedding.
+    pub width: usize,
+    /// Tokens of one text, special tokens included, beyond which it is cut or refused.
+    pub tokens_max: usize,
+    /// Whether the model folder asks for embeddings of length 1.
+    pub normalize: bool,
+    /// Identity of the model's files.
+    pub fingerprint: String,
+}
+
+/// How a shutdown went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Whether everything accepted was computed within the drain time. Otherwise the rest was
+    /// answered with [`EmbedError::ShuttingDown`].
+    pub drained: bool,
+}
+
+/// A running runtime. Dropping it ends the workers at once and answers what is under way with an
+/// error; [`Runtime::shutdown`] ends in order.
+pub struct Runtime {
+    admission: Arc<Admission>,
+    dispatch: DispatchSender,
+    /// `None` once no more texts are accepted.
+    texts: Option<LaneSender<TokenizeJob>>,
+    metrics: Arc<Metrics>,
+    model: ModelInfo,
+    config: Config,
+    board: Arc<Board>,
+    supervisor: ActorRef<Supervisor>,
+    stop: Arc<AtomicBool>,
+    dispatcher: Stage,
+    /// `None` only while the runtime is dropped.
+    control: Option<tokio::runtime::Runtime>,
+}
+
+impl Runtime {
+    /// Starts the workers and returns when the first of them serves.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.validate()?;
+        let folder = if config.model.verify_manifest {
+            ModelFolder::open(&config.model.path)?
+        } else {
+            ModelFolder::open_unverified(&config.model.path)?
+        };
+        let plan = launch::plan(&config, &folder)?;
+        let model = ModelInfo {
+            name: folder.name().to_owned(),
+            width: folder.width(),
+            tokens_max: folder.tokens_max(),
+            normalize: folder.pooling().normalize,
+            fingerprint: folder.fingerprint().to_owned(),
+        };
+        let tokenizer = folder.tokenizer()?;
+        let control = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("fb-control")
+            .enable_all()
+            .build()
+            .map_err(|source| StartError::Os { what: "start the control thread", source })?;
+        let handle = control.handle().clone();
+        let runtime = handle
+            .spawn(Self::assemble(config, plan, model, tokenizer, control))
+            .await
+            .map_err(|error| StartError::Worker { reason: error.to_string() })?;
+        let board = Arc::clone(&runtime.board);
+        match board.wait_for_first_outcome().await {
+            Ok(()) => Ok(runtime),
+            Err(reason) => {
+                runtime.end(Duration::ZERO).await;
+                Err(StartError::Worker { reason })
+            }
+        }
+    }
+
+    async fn assemble(
+        config: Config,
+        plan: launch::Plan,
+        model: ModelInfo,
+        tokenizer: forebay_model::TextTokenizer,
+        control: tokio::runtime::Runtime,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let admission = Admission::new(&config.admission);
+        let (dispatch, inbox) = thread::channel();
+        let board = Arc::new(Board::new(&plan.devices));
+        let spin = config.lanes.spin();
+        let wait = if spin.is_zero() { WaitMode::Park } else { WaitMode::SpinThenPark(spin) };
+        let args = SupervisorArgs {
+            rungs: plan.rungs,
+            restarts: config.supervisor.clone(),
+            reply: config.reply.clone(),
+            spin,
+            board: Arc::clone(&board),
+            dispatch: dispatch.clone(),
+            admission: Arc::clone(&admission),
+            metrics: Arc::clone(&metrics),
+        };
+        let supervisor =
+            Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
+        let (to_batcher, batcher_lane) =
+            lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
+        // The gate bounds what can be in this lane: it has room for whatever was let in, so that
+        // no caller ever blocks on it.
+        let (texts, tokenize_lane) = lane::<TokenizeJob>(admission.capacity(), wait);
+        let core = Core::new(
+            batch_policy(&config, admission.capacity()),
+            config.admission.down_grace(),
+            config.reply.deadline_slack(),
+            Arc::clone(&metrics),
+            Instant::now(),
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let (gate, stopping) = (Arc::clone(&admission), Arc::clone(&stop));
+        let blocked = Blocked { metrics: Arc::clone(&metrics), lane: to_batcher.stats() };
+        let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
+            let publish = || blocked.publish();
+            thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, clock)
+        })
+        .await;
+        let work =
+            Tokenize { tokenizer, tokens_max: model.tokens_max, metrics: Arc::clone(&metrics) };
+        for _ in 0..tokenizer_threads(&config) {
+            let (work, from, to) = (work.clone(), tokenize_lane.clone(), to_batcher.clone());
+            Stage::spawn_link(&supervisor, tokenize::NAME, move |clock| {
+                work.run(&from, &to, clock)
+            })
+            .await;
+        }
+        Self {
+            admission,
+            dispatch,
+            texts: Some(texts),
+            metrics,
+            model,
+            config,
+            board,
+            supervisor,
+            stop,
+            dispatcher,
+            control: Some(control),
+        }
+    }
+
+    /// What the model gives.
+    #[must_use]
+    pub fn model(&self) -> &ModelInfo {
+        &self.model
+    }
+
+    /// The configuration it runs by.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Embeds one text, waiting for room if there is none. Dropping the future cancels it.
+    ///
+    /// # Errors
+    /// [`EmbedError`].
+    pub async fn embed(
+        &self,
+        text: impl Into<String>,
+        options: &EmbedOptions,
+    ) -> Result<Embedding, EmbedError> {
+        self.submit(text, options).await?.await
+    }
+
+    /// Embeds many texts; results come in their order. Texts are let in as room appears, so the
+    /// number of texts is not limited.
+    ///
+    /// # Errors
+    /// [`EmbedError`] if the options are wrong or the runtime no longer accepts texts; each text
+    /// has its own result otherwise.
+    pub async fn embed_batch(
+        &self,
+        texts: Vec<String>,
+        options: &EmbedOptions,
+    ) -> Result<Vec<EmbedResult>, EmbedError> {
+        let total = texts.len();
+        let step = self.chunk_texts_max(options.priority);
+        let mut texts = texts.into_iter();
+        let mut tickets = Vec::new();
+        loop {
+            let chunk: Vec<String> = texts.by_ref().take(step).collect();
+            if chunk.is_empty() {
+                break;
+            }
+            tickets.push(self.submit_batch(chunk, options).await?);
+        }
+        let mut results = Vec::with_capacity(total);
+        for ticket in tickets {
+            results.extend(ticket.await);
+        }
+        Ok(results)
+    }
+
+    /// Submits one text, waiting for room if there is none, until the deadline at most.
+    ///
+    /// # Errors
+    /// [`EmbedError`] if the text is not accepted.
+    pub async fn submit(
+        &self,
+        text: impl Into<String>,
+        options: &EmbedOptions,
+    ) -> Result<Ticket, EmbedError> {
+        self.submit_batch(vec![text.into()], options).await.map(Ticket)
+    }
+
+    /// Submits one text if there is room now, and refuses it at once otherwise.
+    ///
+    /// # Errors
+    /// [`EmbedError::Overloaded`] with a hint when to try again, or another [`EmbedError`] if the
+    /// text is not accepted.
+    pub fn try_submit(
+        &self,
+        text: impl Into<String>,
+        options: &EmbedOptions,
+    ) -> Result<Ticket, EmbedError> {
+        let texts = vec![text.into()];
+        let (spec, sizes) = self.check(&texts, options)?;
+        let permits = self.admission.try_acquire(spec.priority, &sizes).inspect_err(|error| {
+            self.refused(spec.priority, error, 1);
+        })?;
+        self.enqueue(spec, texts, permits).map(Ticket)
+    }
+
+    /// Submits texts together, waiting for room for all of them, until the deadline at most.
+    /// No more than [`Runtime::chunk_texts_max`] at a time.
+    ///
+    /// # Errors
+    /// [`EmbedError`] if they are not accepted; none of them is then.
+    pub async fn submit_batch(
+        &self,
+        texts: Vec<String>,
+        options: &EmbedOptions,
+    ) -> Result<BatchTicket, EmbedError> {
+        let (spec, sizes) = self.check(&texts, options)?;
+        let count = texts.len();
+        let permits = match self.admission.try_acquire(spec.priority, &sizes) {
+            Ok(permits) => permits,
+            Err(EmbedError::Overloaded { .. }) => {
+                let start = Instant::now();
+                let waited = {
+                    let handle = self.control.as_ref().map(tokio::runtime::Runtime::handle);
+                    // The timer of the wait belongs to our own runtime, whoever polls it.
+                    let acquire = self.admission.acquire(spec.priority, &sizes, spec.deadline);
+                    InContext { handle: handle.cloned(), future: Box::pin(acquire) }.await
+                };
+                self.metrics.stage_blocked(MetricStage::Submit, start.elapsed());
+                waited.inspect_err(|error| self.refused(spec.priority, error, count))?
+            }
+            Err(error) => {
+                self.refused(spec.priority, &error, count);
+                return Err(error);
+            }
+        };
+        self.enqueue(spec, texts, permits)
+    }
+
+    /// Most texts that [`Runtime::submit_batch`] takes at once in this class.
+    #[must_use]
+    pub fn chunk_texts_max(&self, priority: Priority) -> usize {
+        self.admission.requests_max(priority).min(4 * JOB_TEXTS_MAX)
+    }
+
+    /// One look at everything.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let queue = |priority| QueueStatus {
+            priority,
+            under_way: self.admission.under_way(priority),
+            requests_max: self.admission.requests_max(priority),
+        };
+        Status {
+            level: self.board.level(),
+            workers: self.board.workers(),
+            queues: Priority::ALL.into_iter().map(queue).collect(),
+            uptime: self.board.uptime(),
+        }
+    }
+
+    /// The service level now; one cheap read.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.board.level()
+    }
+
+    /// Tells of changes of the service level.
+    #[must_use]
+    pub fn watch_level(&self) -> LevelWatch {
+        self.board.watch()
+    }
+
+    /// Stops accepting, finishes what was accepted within `shutdown.drain_ms`, ends the workers.
+    pub async fn shutdown(self) -> ShutdownReport {
+        let drain = self.config.shutdown.drain();
+        self.end(drain).await
+    }
+
+    /// [`Runtime::shutdown`] with its own limit on the time for what was accepted.
+    pub async fn shutdown_within(self, drain: Duration) -> ShutdownReport {
+        self.end(drain).await
+    }
+
+    async fn end(mut self, drain: Duration) -> ShutdownReport {
+        let Some(control) = self.control.take() else {
+            return ShutdownReport { drained: false };
+        };
+        self.admission.close(EmbedError::ShuttingDown);
+        // With its sender gone the tokenizer lane runs empty, and then the batcher's.
+        self.texts = None;
+        let (done, drained) = channel::bounded(1);
+        self.dispatch.send(DispatchEvent::Drain(done));
+        let (supervisor, stop) = (self.supervisor.clone(), Arc::clone(&self.stop));
+        let (dispatch, dispatcher) = (self.dispatch.clone(), self.dispatcher.clone());
+        let grace = self.config.worker.drain_deadline();
+        let reap = self.config.supervisor.reap_deadline();
+        let ending = control.spawn(async move {
+            let wait = tokio::task::spawn_blocking(move || drained.recv_timeout(drain).is_ok());
+            let drained = wait.await.unwrap_or(false);
+            if !drained {
+                dispatch.send(DispatchEvent::AnswerAll(EmbedError::ShuttingDown));
+            }
+            let grace = if drained { grace } else { Duration::ZERO };
+            let down = supervisor.ask(Shutdown { drain: grace }).send();
+            // Longer than any worker may take to drain, be killed and be reaped.
+            let limit = grace + reap + reap;
+            if !matches!(tokio::time::timeout(limit, down).await, Ok(Ok(()))) {
+                tracing::error!("workers did not end within {limit:?}");
+            }
+            stop.store(true, Ordering::Release);
+            dispatch.cancelled();
+            dispatcher.ended_within(limit).await;
+            drained
+        });
+        let drained = ending.await.unwrap_or(false);
+        control.shutdown_background();
+        ShutdownReport { drained }
+    }
+
+    /// Checks the options and the sizes of the texts, before anything is spent on them.
+    fn check(
+        &self,
+        texts: &[String],
+        options: &EmbedOptions,
+    ) -> Result<(RequestSpec, Vec<usize>), EmbedError> {
+        let checked = self.checked(texts, options);
+        checked.inspect_err(|error| self.refused(options.priority, error, texts.len()))
+    }
+
+    fn checked(
+        &self,
+        texts: &[String],
+        options: &EmbedOptions,
+    ) -> Result<(RequestSpec, Vec<usize>), EmbedError> {
+        let (truncate, normalize) = (self.config.tokenize.truncate, self.model.normalize);
+        let spec = RequestSpec::new(options, truncate, normalize, self.model.width)?;
+        let max = self.chunk_texts_max(spec.priority);
+        if texts.is_empty() || texts.len() > max {
+            let (option, value) = ("number of texts", texts.len());
+            return Err(EmbedError::InvalidOption { option, value, min: 1, max });
+        }
+        let bytes_max = self.config.tokenize.text_bytes_max as usize;
+        let sizes: Vec<usize> = texts.iter().map(String::len).collect();
+        if let Some(&bytes) = sizes.iter().find(|&&bytes| bytes > bytes_max) {
+            return Err(EmbedError::TextTooLong { bytes, bytes_max });
+        }
+        if spec.expired(spec.accepted_at) {
+            return Err(EmbedError::DeadlineExceeded { waiting: "being submitted" });
+        }
+        Ok((spec, sizes))
+    }
+
+    fn enqueue(
+        &self,
+        spec: RequestSpec,
+        texts: Vec<String>,
+        permits: Vec<crate::admission::Permit>,
+    ) -> Result<BatchTicket, EmbedError> {
+        let Some(lane) = &self.texts else { return Err(EmbedError::ShuttingDown) };
+        let metrics = Arc::clone(&self.metrics);
+        let (group, repliers) =
+            ReplyGroup::new(texts.len(), spec.priority, spec.accepted_at, metrics);
+        let accepted = texts.into_iter().zip(repliers).zip(permits);
+        let mut accepted = accepted
+            .map(|((text, replier), permit)| AcceptedText { text, replier, permit })
+            .inspect(|_| self.metrics.accepted(spec.priority));
+        loop {
+            let texts: Vec<AcceptedText> = accepted.by_ref().take(JOB_TEXTS_MAX).collect();
+            if texts.is_empty() {
+                break;
+            }
+            match lane.try_send(TokenizeJob { spec, texts }) {
+                Ok(()) => {}
+                // Cannot be full (the gate); a lane without tokenizers is a runtime that is ending.
+                // Dropping the texts answers them.
+                Err(SendRefused::Full(job) | SendRefused::Closed(job)) => {
+                    for text in job.texts {
+                        text.replier.reply(Err(EmbedError::ShuttingDown));
+                    }
+                }
+            }
+        }
+        Ok(BatchTicket::new(group, self.dispatch.clone()))
+    }
+
+    fn refused(&self, priority: Priority, error: &EmbedError, texts: usize) {
+        let by = match error {
+            EmbedError::Overloaded { .. } | EmbedError::DeadlineExceeded { .. } => {
+                RefusedBy::Requests
+            }
+            EmbedError::Unavailable { .. }
+            | EmbedError::ShuttingDown
+            | EmbedError::Internal { .. } => RefusedBy::Unavailable,
+            _ => RefusedBy::Invalid,
+        };
+        for _ in 0..texts {
+            self.metrics.refused(priority, by);
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if let Some(control) = self.control.take() {
+            self.admission.close(EmbedError::ShuttingDown);
+            self.stop.store(true, Ordering::Release);
+            self.dispatch.cancelled();
+            // Killing the actors drops the children, which ends them, and closes their sockets,
+            // at which a worker exits by itself.
+            control.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runtime").field("level", &self.level()).finish_non_exhaustive()
+    }
+}
+
+/// Shows how long the tokenizers have waited for the batcher.
+struct Blocked {
+    metrics: Arc<Metrics>,
+    lane: Arc<LaneStats>,
+}
+
+impl Blocked {
+    fn publish(&self) {
+        self.metrics.stage_blocked_total(MetricStage::Tokenize, self.lane.blocked_time());
+    }
+}
+
+/// Polls a future within a tokio runtime's context, so that its timers work in any executor.
+struct InContext<F> {
+    handle: Option<tokio::runtime::Handle>,
+    future: std::pin::Pin<Box<F>>,
+}
+
+impl<F: Future> Future for InContext<F> {
+    type Output = F::Output;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<F::Output> {
+        let handle = self.handle.clone();
+        let _entered = handle.as_ref().map(tokio::runtime::Handle::enter);
+        self.future.as_mut().poll(context)
+    }
+}
+
+fn batch_policy(config: &Config, entries_max: usize) -> BatchPolicy {
+    let batch = &config.batch;
+    BatchPolicy {
+        tokens_max: batch.tokens_max as usize,
+        rows_max: batch.rows_max as usize,
+        max_wait: batch.max_wait(),
+        interactive_ageing: batch.interactive_ageing(),
+        bulk_ageing: batch.bulk_ageing(),
+        entries_max,
+        duration_target: batch.duration_target(),
+        tokens_min: batch.tokens_min as usize,
+    }
+}
+
+fn tokenizer_threads(config: &Config) -> usize {
+    match config.tokenize.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        threads => threads as usize,
+    }
+}

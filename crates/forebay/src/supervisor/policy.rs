@@ -1,0 +1,216 @@
+//! When a rung is started again after its worker ended: a pure state machine per rung.
+//!
+//! A worker that ends is started again after a random wait (full jitter) below a bound that
+//! doubles with each failure in a row. Too many restarts within the window, or an end that a
+//! restart cannot cure, put the rung into quarantine, where it is probed at growing intervals for
+//! ever: a vehicle has nobody who could start it by hand.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use forebay_protocol::WorkerExit;
+use rand::Rng;
+
+use crate::config::SupervisorConfig;
+
+/// How a worker came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndCause {
+    /// It exited with a code of the protocol.
+    Exit(WorkerExit),
+    /// It exited with a code that no worker chooses.
+    UnknownExit(i32),
+    /// A signal ended it, and not ours.
+    Signal(i32),
+    /// It could not be started, or said during its start that it cannot serve.
+    StartFailed(String),
+    /// It was not ready in time.
+    StartLate,
+    /// A batch took longer than any of its size may.
+    BatchLate,
+    /// It said something that the protocol does not allow.
+    Protocol(String),
+    /// It was told to end.
+    Requested,
+}
+
+impl EndCause {
+    /// The name used as a metrics label.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Exit(exit) => exit.name(),
+            Self::UnknownExit(_) => "unknown_exit",
+            Self::Signal(_) => "signal",
+            Self::StartFailed(_) => "start_failed",
+            Self::StartLate => "start_late",
+            Self::BatchLate => "batch_late",
+            Self::Protocol(_) => "protocol",
+            Self::Requested => "requested",
+        }
+    }
+
+    /// Whether the same start would end the same way.
+    fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::Exit(WorkerExit::Config | WorkerExit::Protocol | WorkerExit::CanaryMismatch)
+                | Self::StartFailed(_)
+        )
+    }
+}
+
+impl std::fmt::Display for EndCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Exit(exit) => {
+                write!(f, "worker exited with code {} ({})", exit.code(), exit.name())
+            }
+            Self::UnknownExit(code) => write!(f, "worker exited with code {code}"),
+            Self::Signal(signal) => write!(f, "worker was ended by signal {signal}"),
+            Self::StartFailed(message) => f.write_str(message),
+            Self::StartLate => f.write_str("worker was not ready within worker.start_deadline_ms"),
+            Self::BatchLate => {
+                f.write_str("worker kept a batch longer than worker.batch_deadline_ms")
+            }
+            Self::Protocol(message) => write!(f, "worker broke the protocol: {message}"),
+            Self::Requested => f.write_str("worker was told to end"),
+        }
+    }
+}
+
+/// What to do after an end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Start it again after this wait.
+    Restart(Duration),
+    /// Do not count on it; probe it after this wait.
+    Quarantine(Duration),
+    /// Leave it.
+    Stop,
+}
+
+/// The history of one rung, as far as it decides about its next start.
+#[derive(Debug)]
+pub(crate) struct RestartPolicy {
+    limits: SupervisorConfig,
+    recent: VecDeque<Instant>,
+    failures_in_a_row: u32,
+    probes: usize,
+    serving_since: Option<Instant>,
+}
+
+impl RestartPolicy {
+    pub(crate) fn new(limits: SupervisorConfig) -> Self {
+        Self {
+            limits,
+            recent: VecDeque::new(),
+            failures_in_a_row: 0,
+            probes: 0,
+            serving_since: None,
+        }
+    }
+
+    /// The worker serves.
+    pub(crate) fn serving(&mut self, now: Instant) {
+        self.serving_since = Some(now);
+    }
+
+    /// The worker ended.
+    pub(crate) fn ended(&mut self, cause: &EndCause, now: Instant, random: &mut impl Rng) -> Next {
+        let window = self.limits.restart_window();
+        let served_for =
+            self.serving_since.take().map(|since| now.saturating_duration_since(since));
+        if *cause == EndCause::Requested {
+            return Next::Stop;
+        }
+        if served_for.is_some_and(|served| served >= window) {
+            self.failures_in_a_row = 0;
+            self.probes = 0;
+        }
+        while self.recent.front().is_some_and(|at| now.saturating_duration_since(*at) >= window) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
+        if cause.is_lasting() || self.recent.len() > self.limits.restarts_max as usize {
+            let wait = self.limits.quarantine_probe(self.probes);
+            self.probes += 1;
+            return Next::Quarantine(wait);
+        }
+        let doublings = (self.failures_in_a_row - 1).min(31);
+        let bound =
+            self.limits.backoff_min().saturating_mul(1 << doublings).min(self.limits.backoff_max());
+        Next::Restart(bound.mul_f64(random.random::<f64>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+    use rand::rngs::SmallRng;
+
+    use super::*;
+
+    fn limits() -> SupervisorConfig {
+        SupervisorConfig {
+            backoff_min_ms: 200,
+            backoff_max_ms: 3_000,
+            restarts_max: 5,
+            restart_window_ms: 60_000,
+            quarantine_probe_ms: vec![1_000, 2_000],
+            ..SupervisorConfig::default()
+        }
+    }
+
+    #[test]
+    fn waits_grow_within_their_bounds_and_end_in_quarantine() {
+        for seed in 0..200 {
+            let mut random = SmallRng::seed_from_u64(seed);
+            let mut policy = RestartPolicy::new(limits());
+            let start = Instant::now();
+            for failure in 0..5_u32 {
+                let now = start + Duration::from_secs(u64::from(failure));
+                let bound = Duration::from_millis((200 << failure).min(3_000));
+                match policy.ended(&EndCause::Signal(9), now, &mut random) {
+                    Next::Restart(wait) => assert!(wait <= bound, "{wait:?} above {bound:?}"),
+                    other => panic!("{other:?} at failure {failure}"),
+                }
+            }
+            let mut now = start + Duration::from_secs(6);
+            for probe_ms in [1_000, 2_000, 2_000] {
+                let next = policy.ended(&EndCause::Signal(9), now, &mut random);
+                assert_eq!(next, Next::Quarantine(Duration::from_millis(probe_ms)));
+                now += Duration::from_secs(1);
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_clean_run_forgets_earlier_failures() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut policy = RestartPolicy::new(limits());
+        let mut now = Instant::now();
+        for _ in 0..50 {
+            policy.serving(now);
+            now += Duration::from_secs(61);
+            let next = policy.ended(&EndCause::Exit(WorkerExit::Panic), now, &mut random);
+            assert!(
+                matches!(next, Next::Restart(wait) if wait <= Duration::from_millis(200)),
+                "{next:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_restart_cannot_cure_is_quarantined_at_once_and_a_wish_is_obeyed() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let now = Instant::now();
+        for cause in [EndCause::Exit(WorkerExit::Config), EndCause::StartFailed("no".into())] {
+            let next = RestartPolicy::new(limits()).ended(&cause, now, &mut random);
+            assert_eq!(next, Next::Quarantine(Duration::from_secs(1)));
+        }
+        let next = RestartPolicy::new(limits()).ended(&EndCause::Requested, now, &mut random);
+        assert_eq!(next, Next::Stop);
+    }
+}

@@ -1,0 +1,418 @@
+//! The actor of one incarnation of a worker: it starts the process, watches its end, reaps it, and
+//! hands back what it had in flight. A restarted worker is a new actor.
+//!
+//! The order at an end is fixed: take no more batches, kill, reap, take the batches out of the
+//! books, tell the dispatcher, tell the supervisor. A batch is run elsewhere only when the process
+//! that had it cannot answer any more.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forebay_protocol::{Hello, PROTOCOL_VERSION, Ready, WorkerExit};
+use forebay_stage::{Stage, StageFailure};
+use kameo::Actor;
+use kameo::actor::{ActorId, ActorRef, WeakActorRef};
+use kameo::error::{ActorStopReason, Infallible};
+use kameo::message::{Context, Message};
+use rustix::net::Shutdown;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::Child;
+use tokio::sync::{mpsc, oneshot};
+
+use super::deliver::Delivery;
+use super::reader;
+use super::spawn::{LaunchSpec, Spawned, spawn};
+use crate::dispatch::lane::{InFlight, WorkerLane};
+use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId};
+use crate::metrics::{Metrics, RungMetrics};
+use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerReady};
+
+/// Control messages that may wait for one worker's actor.
+pub(crate) const MAILBOX: usize = 16;
+/// Last lines of a worker's log that are kept for the report of its end.
+const LAST_LINES: usize = 8;
+/// A longer line of a worker's log is cut.
+const LINE_BYTES_MAX: u64 = 16 * 1024;
+
+/// What every incarnation is started with.
+#[derive(Clone)]
+pub(crate) struct WorkerArgs {
+    pub(crate) id: WorkerId,
+    pub(crate) launch: Arc<LaunchSpec>,
+    pub(crate) supervisor: ActorRef<Supervisor>,
+    pub(crate) dispatch: DispatchSender,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) rung: Arc<RungMetrics>,
+    pub(crate) reap_deadline: Duration,
+    pub(crate) norm_tolerance: f64,
+    pub(crate) spin: Duration,
+}
+
+/// One incarnation of a worker.
+pub(crate) struct WorkerProcess {
+    args: WorkerArgs,
+    started_at: Instant,
+    process: Option<Process>,
+    lane: Option<Arc<WorkerLane>>,
+    cause: Option<EndCause>,
+    draining: bool,
+    reaped: bool,
+    finished: bool,
+}
+
+/// The child as the actor holds it; a task owns the handle and reports the exit.
+struct Process {
+    pid: u32,
+    kill: mpsc::Sender<()>,
+    socket: OwnedFd,
+    log_ended: Option<oneshot::Receiver<String>>,
+}
+
+/// Starts the process; the actor sends it to itself.
+struct Launch;
+/// The handshake succeeded; from the reader's thread.
+struct Greeted(Ready, Arc<WorkerLane>);
+/// The socket has ended or the worker broke the protocol; from the reader's thread.
+struct SocketEnded(Result<(), EndCause>);
+/// The process was reaped.
+struct Reaped(std::io::Result<ExitStatus>);
+/// The process was killed and not reaped in time.
+struct ReapLate;
+
+/// Asks a worker to finish what it has and exit; it is killed if it has not by the deadline.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drain {
+    pub(crate) within: Duration,
+}
+
+/// Ends a worker at once.
+#[derive(Debug, Clone)]
+pub(crate) struct End(pub(crate) EndCause);
+
+impl Actor for WorkerProcess {
+    type Args = WorkerArgs;
+    type Error = Infallible;
+
+    fn name() -> &'static str {
+        "worker-process"
+    }
+
+    /// Does nothing that can fail or take long: nothing can interrupt this hook.
+    async fn on_start(args: Self::Args, me: ActorRef<Self>) -> Result<Self, Self::Error> {
+        // The mailbox is empty, so there is room.
+        me.tell(Launch).try_send().ok();
+        Ok(Self {
+            args,
+            started_at: Instant::now(),
+            process: None,
+            lane: None,
+            cause: None,
+            draining: false,
+            reaped: false,
+            finished: false,
+        })
+    }
+
+    /// The reader's stage ended. Its own report has come before, unless it panicked.
+    async fn on_link_died(
+        &mut self,
+        me: WeakActorRef<Self>,
+        id: ActorId,
+        reason: ActorStopReason,
+    ) -> Result<std::ops::ControlFlow<ActorStopReason>, Self::Error> {
+        if id == self.args.supervisor.id() {
+            return Ok(std::ops::ControlFlow::Break(reason));
+        }
+        if !reason.is_normal()
+            && let Some(me) = me.upgrade()
+        {
+            let message = format!("reader of worker {} failed: {reason}", self.args.id.slot);
+            self.end(EndCause::Protocol(message), &me).await;
+        }
+        Ok(std::ops::ControlFlow::Continue(()))
+    }
+}
+
+impl WorkerProcess {
+    /// Begins the end: no more batches, then the kill. The rest follows when the process is reaped.
+    async fn end(&mut self, cause: EndCause, me: &ActorRef<Self>) {
+        self.cause.get_or_insert(cause);
+        self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
+        match &self.process {
+            Some(process) if !self.reaped => {
+                // A second wish to kill finds the first one still waiting, which is as good.
+                process.kill.try_send(()).ok();
+                let (me, reap_deadline) = (me.clone(), self.args.reap_deadline);
+                tokio::spawn(async move {
+                    tokio::time::sleep(reap_deadline).await;
+                    me.tell(ReapLate).send().await.ok();
+                });
+            }
+            _ => self.finish(me).await,
+        }
+    }
+
+    /// The process cannot answer any more: hands its batches back and reports the end, once.
+    async fn finish(&mut self, me: &ActorRef<Self>) {
+        if std::mem::replace(&mut self.finished, true) {
+            return;
+        }
+        let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
+        self.args.dispatch.send(DispatchEvent::WorkerEnded(self.args.id, batches));
+        let mut log = String::new();
+        if let Some(process) = &mut self.process {
+            // Wakes the reader if a process that cannot be killed keeps its end open.
+            rustix::net::shutdown(process.socket.as_fd(), Shutdown::Both).ok();
+            if let Some(ended) = process.log_ended.take()
+                && let Ok(Ok(lines)) = tokio::time::timeout(Duration::from_millis(200), ended).await
+            {
+                log = lines;
+            }
+        }
+        let cause = self.cause.take().unwrap_or(EndCause::Requested);
+        let report = WorkerEnded { id: self.args.id, cause, log };
+        self.args.supervisor.tell(report).send().await.ok();
+        me.stop_gracefully().await.ok();
+    }
+}
+
+impl Message<Launch> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, _: Launch, context: &mut Context<Self, ()>) {
+        let me = context.actor_ref().clone();
+        let Spawned { mut child, socket, arena } = match spawn(&self.args.launch) {
+            Ok(spawned) => spawned,
+            Err(message) => {
+                self.cause = Some(EndCause::StartFailed(message));
+                self.finish(&me).await;
+                return;
+            }
+        };
+        let own_socket = match socket.try_clone() {
+            Ok(own) => own,
+            Err(error) => {
+                self.cause = Some(EndCause::StartFailed(format!("cannot share socket: {error}")));
+                self.finish(&me).await;
+                return;
+            }
+        };
+        let (log_done, log_ended) = oneshot::channel();
+        if let Some(stderr) = child.stderr.take() {
+            tokio::spawn(forward_log(stderr, self.args.id, log_done));
+        }
+        let (kill, kills) = mpsc::channel(1);
+        let pid = child.id().unwrap_or_default();
+        tokio::spawn(reap(child, kills, me.clone()));
+        self.process = Some(Process { pid, kill, socket: own_socket, log_ended: Some(log_ended) });
+        let conversation = Conversation { args: self.args.clone(), socket, arena, me: me.clone() };
+        Stage::spawn_link(&me, reader::NAME, move |_| conversation.run()).await;
+    }
+}
+
+impl Message<Greeted> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, Greeted(ready, lane): Greeted, context: &mut Context<Self, ()>) {
+        if self.cause.is_some() || self.finished {
+            return;
+        }
+        let took = self.started_at.elapsed();
+        self.lane = Some(Arc::clone(&lane));
+        self.args.rung.started(took);
+        self.args.dispatch.send(DispatchEvent::WorkerUp(lane));
+        let report = WorkerReady {
+            id: self.args.id,
+            pid: self.process.as_ref().map_or(0, |process| process.pid),
+            ready,
+            took,
+        };
+        let worker = context.actor_ref().clone();
+        self.args.supervisor.tell((report, worker)).send().await.ok();
+    }
+}
+
+impl Message<SocketEnded> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, SocketEnded(end): SocketEnded, context: &mut Context<Self, ()>) {
+        let me = context.actor_ref().clone();
+        match end {
+            // The exit status says more; the kill makes sure that there will be one.
+            Ok(()) if self.draining => {}
+            Ok(()) => {
+                self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
+                if let Some(process) = &self.process {
+                    process.kill.try_send(()).ok();
+                }
+                let reap_deadline = self.args.reap_deadline;
+                tokio::spawn(async move {
+                    tokio::time::sleep(reap_deadline).await;
+                    me.tell(ReapLate).send().await.ok();
+                });
+            }
+            Err(cause) => self.end(cause, &me).await,
+        }
+    }
+}
+
+impl Message<Reaped> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, Reaped(status): Reaped, context: &mut Context<Self, ()>) {
+        self.reaped = true;
+        let found = match status {
+            Err(error) => EndCause::Protocol(format!("exit status cannot be read: {error}")),
+            Ok(status) => match (status.code(), status.signal()) {
+                (Some(0), _) if self.draining => EndCause::Requested,
+                (Some(code), _) => {
+                    WorkerExit::from_code(code).map_or(EndCause::UnknownExit(code), EndCause::Exit)
+                }
+                (None, signal) => EndCause::Signal(signal.unwrap_or_default()),
+            },
+        };
+        self.cause.get_or_insert(found);
+        let me = context.actor_ref().clone();
+        self.finish(&me).await;
+    }
+}
+
+impl Message<ReapLate> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, _: ReapLate, context: &mut Context<Self, ()>) {
+        if self.reaped || self.finished {
+            return;
+        }
+        tracing::error!(
+            worker = self.args.id.slot,
+            pid = self.process.as_ref().map_or(0, |process| process.pid),
+            "killed worker was not reaped within supervisor.reap_deadline_ms; it is left behind"
+        );
+        let me = context.actor_ref().clone();
+        self.finish(&me).await;
+    }
+}
+
+impl Message<Drain> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, Drain { within }: Drain, context: &mut Context<Self, ()>) {
+        self.draining = true;
+        self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
+        let asked = self.lane.as_ref().is_some_and(|lane| lane.drain().is_ok());
+        let within = if asked { within } else { Duration::ZERO };
+        let me = context.actor_ref().clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(within).await;
+            me.tell(End(EndCause::Requested)).send().await.ok();
+        });
+    }
+}
+
+impl Message<End> for WorkerProcess {
+    type Reply = ();
+
+    async fn handle(&mut self, End(cause): End, context: &mut Context<Self, ()>) {
+        if !self.finished {
+            let me = context.actor_ref().clone();
+            self.end(cause, &me).await;
+        }
+    }
+}
+
+/// What the reader's thread goes through from the first packet to the last.
+struct Conversation {
+    args: WorkerArgs,
+    socket: OwnedFd,
+    arena: (forebay_arena::HostArena, forebay_arena::SlotTable<InFlight>),
+    me: ActorRef<WorkerProcess>,
+}
+
+impl Conversation {
+    fn run(self) -> Result<(), StageFailure> {
+        let me = self.me.clone();
+        let end = self.talk();
+        // An actor that is gone has reported already.
+        me.tell(SocketEnded(end)).blocking_send().ok();
+        Ok(())
+    }
+
+    fn talk(self) -> Result<(), EndCause> {
+        let Self { args, socket, arena, me } = self;
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            incarnation: args.id.incarnation,
+            arena: args.launch.arena,
+            worker: args.launch.worker.clone(),
+        };
+        let deadline = Instant::now() + args.launch.config.start_deadline();
+        let ready = reader::handshake(&socket, &hello, deadline)?;
+        let sending = socket
+            .try_clone()
+            .map_err(|error| EndCause::StartFailed(format!("cannot share socket: {error}")))?;
+        let late = me.clone();
+        let lane = Arc::new(WorkerLane::new(
+            args.id,
+            arena,
+            sending,
+            args.launch.config.clone(),
+            Arc::clone(&args.rung),
+            // A full mailbox means that the actor is busy with this worker's end already.
+            Box::new(move || drop(late.tell(End(EndCause::BatchLate)).try_send())),
+        ));
+        me.tell(Greeted(ready, Arc::clone(&lane))).blocking_send().ok();
+        let delivery = Delivery {
+            lane,
+            dispatch: args.dispatch,
+            metrics: args.metrics,
+            norm_tolerance: args.norm_tolerance,
+        };
+        reader::answers(&socket, args.spin, &delivery)
+    }
+}
+
+/// Owns the child: kills it when asked to and reports its exit.
+async fn reap(mut child: Child, mut kills: mpsc::Receiver<()>, me: ActorRef<WorkerProcess>) {
+    let status = tokio::select! {
+        status = child.wait() => status,
+        _ = kills.recv() => {
+            // It may have exited by itself in the meantime.
+            child.start_kill().ok();
+            child.wait().await
+        }
+    };
+    me.tell(Reaped(status)).send().await.ok();
+}
+
+/// Passes a worker's log on, line by line, and keeps the last lines for the report of its end.
+async fn forward_log(
+    stderr: tokio::process::ChildStderr,
+    id: WorkerId,
+    done: oneshot::Sender<String>,
+) {
+    let mut last = VecDeque::with_capacity(LAST_LINES);
+    let mut lines = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
+        if !matches!(read, Ok(length) if length > 0) {
+            break;
+        }
+        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+        tracing::warn!(target: "forebay::worker", worker = id.slot, "{text}");
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(text);
+    }
+    let log = Vec::from(last).join("\n");
+    // Nobody may be waiting any more.
+    done.send(log).ok();
+}

@@ -1,0 +1,145 @@
+//! From a finished slot to the callers: check every row, hand it out, count what is wrong.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use forebay_arena::SlotLease;
+use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass};
+
+use crate::dispatch::core::FailedRows;
+use crate::dispatch::lane::{InFlight, WorkerLane};
+use crate::dispatch::{DispatchEvent, DispatchSender};
+use crate::metrics::{AnswerDropped, Metrics, ReplyCheck, Stage};
+use crate::request::Pending;
+
+/// What the reader of a worker needs to answer callers.
+pub(crate) struct Delivery {
+    pub(crate) lane: Arc<WorkerLane>,
+    pub(crate) dispatch: DispatchSender,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) norm_tolerance: f64,
+}
+
+impl Delivery {
+    /// Handles one answer. An error text means that the worker broke the protocol and must end.
+    pub(crate) fn answer(&self, answer: &Descriptor, now: Instant) -> Result<(), String> {
+        let (lease, batch, service) = match self.lane.complete(answer, now) {
+            Ok(completed) => completed,
+            Err(stale) => {
+                self.metrics.answer_dropped(AnswerDropped::Stale);
+                tracing::warn!("{stale}; dropped");
+                return Ok(());
+            }
+        };
+        let expected = (batch.rows.len() as u32, batch.tokens);
+        if (answer.rows, answer.tokens) != expected {
+            let found = (answer.rows, answer.tokens);
+            self.release(lease, 0, Duration::ZERO);
+            self.metrics.reply_check_failed(ReplyCheck::Shape);
+            let message = format!("answer of {found:?} rows and tokens, expected {expected:?}");
+            self.failed(ErrorClass::Internal, message.clone(), batch.rows);
+            return Err(message);
+        }
+        self.metrics.stage_took(Stage::Infer, now.saturating_duration_since(batch.sent_at));
+        let padding = answer.padded_tokens.saturating_sub(answer.tokens);
+        self.metrics.batch_computed(u64::from(answer.tokens), u64::from(padding));
+        match answer.kind {
+            DescriptorKind::Done => self.rows(lease, batch, service),
+            _ => {
+                let class = answer.error.unwrap_or(ErrorClass::Internal);
+                let read = self.lane.arena().read_message(&lease, answer.message_bytes as usize);
+                self.release(lease, 0, Duration::ZERO);
+                let message = read.unwrap_or_else(|error| error.to_string());
+                tracing::warn!(class = class.name(), rows = batch.rows.len(), "{message}");
+                self.failed(class, message, batch.rows);
+                Ok(())
+            }
+        }
+    }
+
+    fn rows(&self, lease: SlotLease, batch: InFlight, service: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        let row_values = self.lane.arena().layout().spec().row_values as usize;
+        let read = self.lane.arena().read_output(&lease, batch.rows.len() * row_values);
+        // The slot goes back before the callers are told: the next batch can be written meanwhile.
+        self.release(lease, batch.tokens as usize, service);
+        let values = read.map_err(|error| error.to_string())?;
+        let mut wrong = Vec::new();
+        let mut reason = String::new();
+        for (pending, row) in batch.rows.into_iter().zip(values.chunks_exact(row_values)) {
+            let Some(pending) = pending else {
+                self.metrics.answer_dropped(AnswerDropped::Late);
+                continue;
+            };
+            match check(row, self.norm_tolerance) {
+                Ok(()) => {
+                    let embedding = pending.embedding(row);
+                    pending.reply(Ok(embedding));
+                }
+                Err((check, message)) => {
+                    self.metrics.reply_check_failed(check);
+                    reason = message;
+                    wrong.push(Some(pending));
+                }
+            }
+        }
+        self.failed(ErrorClass::NonFinite, reason, wrong);
+        self.metrics.stage_took(Stage::Reply, start.elapsed());
+        Ok(())
+    }
+
+    fn release(&self, lease: SlotLease, tokens: usize, service: Duration) {
+        self.lane.release(lease);
+        self.dispatch.send(DispatchEvent::Completed { tokens, service });
+    }
+
+    fn failed(&self, class: ErrorClass, message: String, rows: Vec<Option<Pending>>) {
+        let rows: Vec<Pending> = rows.into_iter().flatten().collect();
+        if !rows.is_empty() {
+            self.dispatch.send(DispatchEvent::Failed(FailedRows { class, message, rows }));
+        }
+    }
+}
+
+/// A row is the unit-length embedding and the length it had: all finite, and the length of the
+/// unit row 1 within `tolerance`, or 0 for a row of zeros.
+fn check(row: &[f32], tolerance: f64) -> Result<(), (ReplyCheck, String)> {
+    let Some((length, unit)) = row.split_last() else {
+        return Err((ReplyCheck::Shape, "row is empty".to_owned()));
+    };
+    let squares: f64 = unit.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    // A sum of squares is finite only if every value is.
+    if !squares.is_finite() || !length.is_finite() || *length < 0.0 {
+        return Err((ReplyCheck::Finite, "a value is not finite".to_owned()));
+    }
+    let found = squares.sqrt();
+    if (found - 1.0).abs() <= tolerance || (found == 0.0 && *length == 0.0) {
+        Ok(())
+    } else {
+        let message = format!("unit row has length {found:.6}, expected 1 within {tolerance}");
+        Err((ReplyCheck::Norm, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn only_finite_unit_rows_pass() {
+        assert_eq!(check(&[0.6, 0.8, 12.0], 1e-3), Ok(()));
+        assert_eq!(check(&[0.0, 0.0, 0.0], 1e-3), Ok(()));
+        let wrong: [&[f32]; 7] = [
+            &[],
+            &[0.6, 0.9, 1.0],
+            &[f32::NAN, 1.0, 1.0],
+            &[f32::INFINITY, 0.0, 1.0],
+            &[1.0, 0.0, f32::NAN],
+            &[1.0, 0.0, -1.0],
+            &[0.0, 0.0, 3.0],
+        ];
+        for row in wrong {
+            assert!(check(row, 1e-3).is_err(), "{row:?}");
+        }
+    }
+}
