@@ -1,7 +1,7 @@
 //! The runtime as an application holds it: start, submit, look, shut down.
 //!
-//! Putting it together is all that happens here: from the configuration come the launch of each
-//! rung, the gate, the lanes and the stages; each of those has its own module.
+//! `launch` says how each rung is started, `assemble` puts the stages together, `submit` takes
+//! texts in.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,27 +9,27 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel;
 use forebay_model::ModelFolder;
-use forebay_stage::{LaneSender, LaneStats, SendRefused, Stage, WaitMode, lane};
-use kameo::actor::{ActorRef, Spawn};
-use kameo::mailbox;
+use forebay_stage::{LaneSender, Stage};
+use kameo::actor::ActorRef;
 
 use crate::admission::Admission;
-use crate::batch::BatchPolicy;
 use crate::config::Config;
-use crate::dispatch::core::Core;
-use crate::dispatch::{DispatchEvent, DispatchSender, thread};
+use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::error::{EmbedError, StartError};
-use crate::metrics::{Metrics, RefusedBy, Stage as MetricStage};
+use crate::metrics::{Metrics, Stage as MetricStage};
 use crate::options::{EmbedOptions, Embedding};
 use crate::priority::Priority;
-use crate::reply::{EmbedResult, ReplyGroup};
-use crate::request::{AcceptedText, Pending, RequestSpec, TokenizeJob};
+use crate::reply::EmbedResult;
+use crate::request::TokenizeJob;
 use crate::status::{QueueStatus, Status};
-use crate::supervisor::{self, Board, Level, LevelWatch, Shutdown, Supervisor, SupervisorArgs};
+use crate::supervisor::{Board, Level, LevelWatch, Shutdown, Supervisor};
 use crate::ticket::{BatchTicket, Ticket};
-use crate::tokenize::{self, Tokenize};
 
+mod assemble;
 mod launch;
+mod submit;
+
+use submit::InContext;
 
 /// Texts that go through the tokenizer lane together at most: small enough to keep every
 /// tokenizer thread busy, large enough that the lane costs nothing per text.
@@ -115,75 +115,6 @@ impl Runtime {
                 runtime.end(Duration::ZERO).await;
                 Err(StartError::Worker { reason })
             }
-        }
-    }
-
-    async fn assemble(
-        config: Config,
-        plan: launch::Plan,
-        model: ModelInfo,
-        tokenizer: forebay_model::TextTokenizer,
-        control: tokio::runtime::Runtime,
-    ) -> Self {
-        let metrics = Arc::new(Metrics::new());
-        let admission = Admission::new(&config.admission);
-        let (dispatch, inbox) = thread::channel();
-        let board = Arc::new(Board::new(&plan.devices));
-        let spin = config.lanes.spin();
-        let wait = if spin.is_zero() { WaitMode::Park } else { WaitMode::SpinThenPark(spin) };
-        let args = SupervisorArgs {
-            rungs: plan.rungs,
-            restarts: config.supervisor.clone(),
-            reply: config.reply.clone(),
-            spin,
-            board: Arc::clone(&board),
-            dispatch: dispatch.clone(),
-            admission: Arc::clone(&admission),
-            metrics: Arc::clone(&metrics),
-        };
-        let supervisor =
-            Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
-        let (to_batcher, batcher_lane) =
-            lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
-        // The gate bounds what can be in this lane: it has room for whatever was let in, so that
-        // no caller ever blocks on it.
-        let (texts, tokenize_lane) = lane::<TokenizeJob>(admission.capacity(), wait);
-        let core = Core::new(
-            batch_policy(&config, admission.capacity()),
-            config.admission.down_grace(),
-            config.reply.deadline_slack(),
-            Arc::clone(&metrics),
-            Instant::now(),
-        );
-        let stop = Arc::new(AtomicBool::new(false));
-        let (gate, stopping) = (Arc::clone(&admission), Arc::clone(&stop));
-        let blocked = Blocked { metrics: Arc::clone(&metrics), lane: to_batcher.stats() };
-        let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
-            let publish = || blocked.publish();
-            thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, clock)
-        })
-        .await;
-        let work =
-            Tokenize { tokenizer, tokens_max: model.tokens_max, metrics: Arc::clone(&metrics) };
-        for _ in 0..tokenizer_threads(&config) {
-            let (work, from, to) = (work.clone(), tokenize_lane.clone(), to_batcher.clone());
-            Stage::spawn_link(&supervisor, tokenize::NAME, move |clock| {
-                work.run(&from, &to, clock)
-            })
-            .await;
-        }
-        Self {
-            admission,
-            dispatch,
-            texts: Some(texts),
-            metrics,
-            model,
-            config,
-            board,
-            supervisor,
-            stop,
-            dispatcher,
-            control: Some(control),
         }
     }
 
@@ -383,87 +314,6 @@ impl Runtime {
         control.shutdown_background();
         ShutdownReport { drained }
     }
-
-    /// Checks the options and the sizes of the texts, before anything is spent on them.
-    fn check(
-        &self,
-        texts: &[String],
-        options: &EmbedOptions,
-    ) -> Result<(RequestSpec, Vec<usize>), EmbedError> {
-        let checked = self.checked(texts, options);
-        checked.inspect_err(|error| self.refused(options.priority, error, texts.len()))
-    }
-
-    fn checked(
-        &self,
-        texts: &[String],
-        options: &EmbedOptions,
-    ) -> Result<(RequestSpec, Vec<usize>), EmbedError> {
-        let (truncate, normalize) = (self.config.tokenize.truncate, self.model.normalize);
-        let spec = RequestSpec::new(options, truncate, normalize, self.model.width)?;
-        let max = self.chunk_texts_max(spec.priority);
-        if texts.is_empty() || texts.len() > max {
-            let (option, value) = ("number of texts", texts.len());
-            return Err(EmbedError::InvalidOption { option, value, min: 1, max });
-        }
-        let bytes_max = self.config.tokenize.text_bytes_max as usize;
-        let sizes: Vec<usize> = texts.iter().map(String::len).collect();
-        if let Some(&bytes) = sizes.iter().find(|&&bytes| bytes > bytes_max) {
-            return Err(EmbedError::TextTooLong { bytes, bytes_max });
-        }
-        if spec.expired(spec.accepted_at) {
-            return Err(EmbedError::DeadlineExceeded { waiting: "being submitted" });
-        }
-        Ok((spec, sizes))
-    }
-
-    fn enqueue(
-        &self,
-        spec: RequestSpec,
-        texts: Vec<String>,
-        permits: Vec<crate::admission::Permit>,
-    ) -> Result<BatchTicket, EmbedError> {
-        let Some(lane) = &self.texts else { return Err(EmbedError::ShuttingDown) };
-        let metrics = Arc::clone(&self.metrics);
-        let (group, repliers) =
-            ReplyGroup::new(texts.len(), spec.priority, spec.accepted_at, metrics);
-        let accepted = texts.into_iter().zip(repliers).zip(permits);
-        let mut accepted = accepted
-            .map(|((text, replier), permit)| AcceptedText { text, replier, permit })
-            .inspect(|_| self.metrics.accepted(spec.priority));
-        loop {
-            let texts: Vec<AcceptedText> = accepted.by_ref().take(JOB_TEXTS_MAX).collect();
-            if texts.is_empty() {
-                break;
-            }
-            match lane.try_send(TokenizeJob { spec, texts }) {
-                Ok(()) => {}
-                // Cannot be full (the gate); a lane without tokenizers is a runtime that is ending.
-                // Dropping the texts answers them.
-                Err(SendRefused::Full(job) | SendRefused::Closed(job)) => {
-                    for text in job.texts {
-                        text.replier.reply(Err(EmbedError::ShuttingDown));
-                    }
-                }
-            }
-        }
-        Ok(BatchTicket::new(group, self.dispatch.clone()))
-    }
-
-    fn refused(&self, priority: Priority, error: &EmbedError, texts: usize) {
-        let by = match error {
-            EmbedError::Overloaded { .. } | EmbedError::DeadlineExceeded { .. } => {
-                RefusedBy::Requests
-            }
-            EmbedError::Unavailable { .. }
-            | EmbedError::ShuttingDown
-            | EmbedError::Internal { .. } => RefusedBy::Unavailable,
-            _ => RefusedBy::Invalid,
-        };
-        for _ in 0..texts {
-            self.metrics.refused(priority, by);
-        }
-    }
 }
 
 impl Drop for Runtime {
@@ -482,57 +332,5 @@ impl Drop for Runtime {
 impl std::fmt::Debug for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Runtime").field("level", &self.level()).finish_non_exhaustive()
-    }
-}
-
-/// Shows how long the tokenizers have waited for the batcher.
-struct Blocked {
-    metrics: Arc<Metrics>,
-    lane: Arc<LaneStats>,
-}
-
-impl Blocked {
-    fn publish(&self) {
-        self.metrics.stage_blocked_total(MetricStage::Tokenize, self.lane.blocked_time());
-    }
-}
-
-/// Polls a future within a tokio runtime's context, so that its timers work in any executor.
-struct InContext<F> {
-    handle: Option<tokio::runtime::Handle>,
-    future: std::pin::Pin<Box<F>>,
-}
-
-impl<F: Future> Future for InContext<F> {
-    type Output = F::Output;
-
-    fn poll(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<F::Output> {
-        let handle = self.handle.clone();
-        let _entered = handle.as_ref().map(tokio::runtime::Handle::enter);
-        self.future.as_mut().poll(context)
-    }
-}
-
-fn batch_policy(config: &Config, entries_max: usize) -> BatchPolicy {
-    let batch = &config.batch;
-    BatchPolicy {
-        tokens_max: batch.tokens_max as usize,
-        rows_max: batch.rows_max as usize,
-        max_wait: batch.max_wait(),
-        interactive_ageing: batch.interactive_ageing(),
-        bulk_ageing: batch.bulk_ageing(),
-        entries_max,
-        duration_target: batch.duration_target(),
-        tokens_min: batch.tokens_min as usize,
-    }
-}
-
-fn tokenizer_threads(config: &Config) -> usize {
-    match config.tokenize.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
-        threads => threads as usize,
     }
 }

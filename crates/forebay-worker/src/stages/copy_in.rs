@@ -16,7 +16,7 @@ use crate::work::Work;
 
 pub(crate) const NAME: &str = "copy-in";
 
-pub(crate) fn run<Staged>(
+pub(crate) fn run<Staged: 'static>(
     link: &Link,
     arena: &WorkerArena,
     mut step: Box<dyn Step<(), Staged>>,

@@ -10,7 +10,7 @@ use crate::work::Work;
 
 pub(crate) const NAME: &str = "copy-out";
 
-pub(crate) fn run<Rows>(
+pub(crate) fn run<Rows: 'static>(
     lane: &LaneReceiver<Work<Rows>>,
     mut step: Box<dyn Step<Rows, ()>>,
     link: &Link,

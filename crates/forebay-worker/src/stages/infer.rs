@@ -10,7 +10,7 @@ use crate::work::{Work, saturating_us};
 
 pub(crate) const NAME: &str = "infer";
 
-pub(crate) fn run<Staged, States>(
+pub(crate) fn run<Staged: 'static, States: 'static>(
     lane: &LaneReceiver<Work<Staged>>,
     mut step: Box<dyn Step<Staged, States>>,
     next: &LaneSender<Work<States>>,

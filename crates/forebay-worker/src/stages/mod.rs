@@ -5,8 +5,8 @@ pub(crate) mod copy_out;
 pub(crate) mod infer;
 pub(crate) mod pool;
 
-use forebay_stage::StageFailure;
 use forebay_protocol::WorkerExit;
+use forebay_stage::StageFailure;
 
 use crate::engine::StepError;
 

@@ -11,7 +11,7 @@ use crate::work::{Work, saturating_us};
 
 pub(crate) const NAME: &str = "pool";
 
-pub(crate) fn run<States, Rows>(
+pub(crate) fn run<States: 'static, Rows: 'static>(
     lane: &LaneReceiver<Work<States>>,
     mut step: Box<dyn Step<States, Rows>>,
     next: &LaneSender<Work<Rows>>,

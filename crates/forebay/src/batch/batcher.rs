@@ -37,7 +37,7 @@ impl<T> Batcher<T> {
         Self {
             queues: [ClassQueue::new(), ClassQueue::new(), ClassQueue::new()],
             expired: Vec::new(),
-            pace: Pace::new(&policy),
+            pace: Pace::default(),
             aged_owed: false,
             draining: false,
             policy,
@@ -69,7 +69,6 @@ impl<T> Batcher<T> {
             return None;
         }
         self.set_expired_apart(now);
-        let urgent = self.urgent_waits();
         let rows_max = self.policy.rows_max.min(offer.rows_max);
         let tokens_target = self.tokens_target().min(offer.tokens_max);
         let reason = if offer.worker_idle && self.rows() > 0 {
@@ -80,7 +79,6 @@ impl<T> Batcher<T> {
         let selected = Selection::new(&mut self.queues, &self.policy, now, rows_max, tokens_target)
             .fill(self.aged_owed);
         self.aged_owed = selected.aged_owed;
-        self.pace.sealed(&self.policy, urgent);
         let oldest = selected.entries.iter().map(|entry| entry.queued_at).min()?;
         Some(SealedBatch {
             entries: selected.entries,

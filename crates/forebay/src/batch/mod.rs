@@ -17,9 +17,9 @@
 //! other classes may use what is left.
 //!
 //! **How much.** While `Control` or `Interactive` entries wait, the token target is what the
-//! workers are measured to finish within `duration_target`. Once only `Bulk` waits it doubles from
-//! batch to batch up to `tokens_max`: what a late urgent text may find in front of it then stays
-//! in proportion to how long there was none.
+//! workers are measured to finish within `duration_target`; once only `Bulk` waits, within
+//! `bulk_duration_target`. A running batch is not interrupted, so the second bound is what a late
+//! urgent text may find in front of it.
 //!
 //! **Cost.** `push` is O(1) amortised, `seal` O(batch) and `next_wakeup` O(1). `expire` (and
 //! `seal`, which never hands out an expired entry) scans a class only when an entry of it has

@@ -10,18 +10,12 @@ use super::policy::BatchPolicy;
 const MEASUREMENT_WEIGHT: f64 = 0.25;
 
 /// The measured speed and the size limit that follows from it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
     tokens_per_s: Option<f64>,
-    /// What a batch of nothing but `Bulk` may have now; see [`Pace::sealed`].
-    bulk_tokens: usize,
 }
 
 impl Pace {
-    pub(super) fn new(policy: &BatchPolicy) -> Self {
-        Self { tokens_per_s: None, bulk_tokens: policy.tokens_max }
-    }
-
     pub(super) fn tokens_per_s(&self) -> Option<f64> {
         self.tokens_per_s
     }
@@ -47,25 +41,17 @@ impl Pace {
     }
 
     /// The tokens that a batch may have now. `urgent`: `Control` or `Interactive` entries wait.
-    /// Before any measurement there is nothing to shrink by, and `tokens_max` holds.
+    /// A batch is not interrupted once it runs, so batches of nothing but `Bulk` are bounded too:
+    /// that bound is what an urgent text that comes late finds in front of it. Before any
+    /// measurement the smallest size holds.
     pub(super) fn tokens_target(&self, policy: &BatchPolicy, urgent: bool) -> usize {
-        if !urgent {
-            return self.bulk_tokens;
-        }
         let Some(tokens_per_s) = self.tokens_per_s else {
-            return policy.tokens_max;
+            return policy.tokens_min;
         };
+        let duration = if urgent { policy.duration_target } else { policy.bulk_duration_target };
         // A float that is too large for the integer becomes its largest value.
-        let in_time = (tokens_per_s * policy.duration_target.as_secs_f64()) as usize;
+        let in_time = (tokens_per_s * duration.as_secs_f64()) as usize;
         in_time.clamp(policy.tokens_min, policy.tokens_max)
-    }
-
-    /// Takes in that a batch was sealed. After an urgent one, `Bulk` starts from twice the urgent
-    /// target and doubles from there: a control loop that asks every 20 ms would otherwise meet a
-    /// batch of full size each time, because its own queue is empty in between.
-    pub(super) fn sealed(&mut self, policy: &BatchPolicy, urgent: bool) {
-        let size = self.tokens_target(policy, urgent);
-        self.bulk_tokens = size.saturating_mul(2).min(policy.tokens_max);
     }
 }
 
@@ -82,6 +68,7 @@ mod tests {
             bulk_ageing: Duration::from_secs(1),
             entries_max: 256,
             duration_target: Duration::from_millis(10),
+            bulk_duration_target: Duration::from_millis(40),
             tokens_min: 256,
         }
     }
@@ -91,7 +78,7 @@ mod tests {
         // A worker with fixed cost: 1 ms + 2 us per token, so 4,500 tokens take 10 ms.
         let policy = policy();
         for first_tokens in [16_usize, 256, 16_384] {
-            let mut pace = Pace::new(&policy);
+            let mut pace = Pace::default();
             let mut tokens = first_tokens;
             for _ in 0..200 {
                 pace.observe(&policy, tokens, Duration::from_micros(1_000 + 2 * tokens as u64));
@@ -104,8 +91,8 @@ mod tests {
     #[test]
     fn the_target_stays_within_its_limits() {
         let policy = policy();
-        let mut pace = Pace::new(&policy);
-        assert_eq!(pace.tokens_target(&policy, true), 16_384);
+        let mut pace = Pace::default();
+        assert_eq!(pace.tokens_target(&policy, true), 256, "unmeasured");
         for _ in 0..100 {
             pace.observe(&policy, 256, Duration::from_secs(10));
         }
@@ -117,25 +104,18 @@ mod tests {
     }
 
     #[test]
-    fn bulk_doubles_up_to_the_limit_after_urgent_traffic() {
+    fn bulk_has_its_own_bound() {
         let policy = policy();
-        let mut pace = Pace::new(&policy);
+        let mut pace = Pace::default();
         pace.observe(&policy, 1_000, Duration::from_millis(10));
         assert_eq!(pace.tokens_target(&policy, true), 1_000);
-        assert_eq!(pace.tokens_target(&policy, false), 16_384, "no urgent batch so far");
-        pace.sealed(&policy, true);
-        let mut sizes = Vec::new();
-        for _ in 0..5 {
-            sizes.push(pace.tokens_target(&policy, false));
-            pace.sealed(&policy, false);
-        }
-        assert_eq!(sizes, [2_000, 4_000, 8_000, 16_000, 16_384]);
+        assert_eq!(pace.tokens_target(&policy, false), 4_000);
     }
 
     #[test]
     fn what_yields_no_speed_is_ignored_and_small_batches_weigh_little() {
         let policy = policy();
-        let mut pace = Pace::new(&policy);
+        let mut pace = Pace::default();
         pace.observe(&policy, 0, Duration::from_millis(1));
         pace.observe(&policy, 10, Duration::ZERO);
         assert_eq!(pace.tokens_per_s(), None);

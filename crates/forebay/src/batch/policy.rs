@@ -24,6 +24,9 @@ pub struct BatchPolicy {
     pub entries_max: usize,
     /// Longest expected service time of a batch while `Control` or `Interactive` entries wait.
     pub duration_target: Duration,
+    /// The same while only `Bulk` waits: how long an urgent text that comes late may find the
+    /// worker busy.
+    pub bulk_duration_target: Duration,
     /// The token target never shrinks below this, however slow the worker is: tiny batches would
     /// lose more to fixed cost than they win in latency. Taken as at most `tokens_max`.
     pub tokens_min: usize,

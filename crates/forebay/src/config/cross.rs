@@ -12,7 +12,7 @@ pub(super) struct Clash {
 
 /// Every contradiction in `config`.
 pub(super) fn clashes(config: &Config) -> Vec<Clash> {
-    let Config { worker, admission, tokenize, batch, supervisor, .. } = config;
+    let Config { admission, tokenize, batch, supervisor, .. } = config;
     let mut found = Vec::new();
     let mut at_most = |keys: [&'static str; 2], values: [u32; 2], why: &str| {
         let [key, limit_key] = keys;
@@ -31,9 +31,9 @@ pub(super) fn clashes(config: &Config) -> Vec<Clash> {
         "batches shrink from the one to the other",
     );
     at_most(
-        ["worker.handshake_deadline_ms", "worker.start_deadline_ms"],
-        [worker.handshake_deadline_ms, worker.start_deadline_ms],
-        "the greeting is the first part of the start",
+        ["batch.duration_target_ms", "batch.bulk_duration_target_ms"],
+        [batch.duration_target_ms, batch.bulk_duration_target_ms],
+        "batches are shorter while somebody urgent waits",
     );
     at_most(
         ["supervisor.backoff_min_ms", "supervisor.backoff_max_ms"],

@@ -23,15 +23,14 @@ macro_rules! milliseconds {
 }
 
 milliseconds!(WorkerConfig {
-    handshake_deadline: handshake_deadline_ms,
     start_deadline: start_deadline_ms,
     drain_deadline: drain_deadline_ms,
-    kill_grace: kill_grace_ms,
 });
 milliseconds!(AdmissionConfig { retry_after_min: retry_after_min_ms, down_grace: down_grace_ms });
 milliseconds!(BatchConfig {
     max_wait: max_wait_ms,
     duration_target: duration_target_ms,
+    bulk_duration_target: bulk_duration_target_ms,
     interactive_ageing: interactive_ageing_ms,
     bulk_ageing: bulk_ageing_ms,
 });

@@ -16,12 +16,8 @@ group! {
         wait: LaneWait = LaneWait::Park, "", Choice(LaneWait::WORDS);
         /// How long "spin" polls before it sleeps.
         spin_us: u32 = 50, "us", Integer(0, 1_000);
-        /// Batches that may wait between two stages of a worker; more only hides a slow stage.
-        stage_batches: u32 = 2, "batches", Integer(1, 64);
         /// Tokenized groups of texts that may wait for the batcher.
         batcher_batches: u32 = 64, "batches", Integer(1, 4_096);
-        /// Finished batches that may wait for the reply stage.
-        reply_batches: u32 = 16, "batches", Integer(1, 1_024);
     }
 }
 
@@ -58,8 +54,6 @@ group! {
         /// Cut a text that is longer than the model's limit (counted and reported) instead of
         /// refusing it; a request can say otherwise.
         truncate: bool = true, "", Switch;
-        /// Groups of texts that may wait for a tokenizer thread.
-        lane_batches: u32 = 16, "batches", Integer(1, 1_024);
     }
 }
 
@@ -75,9 +69,12 @@ group! {
         /// How long requests wait for company while every worker is busy; class control and an idle
         /// worker never wait.
         max_wait_ms: u32 = 2, "ms", Integer(0, 1_000);
-        /// Time that a batch should take: shorter lets urgent requests in sooner, longer wastes
-        /// less.
-        duration_target_ms: u32 = 100, "ms", Integer(1, 60_000);
+        /// Time that a batch should take while class control or interactive waits: shorter lets
+        /// the next one in sooner, longer wastes less.
+        duration_target_ms: u32 = 25, "ms", Integer(1, 60_000);
+        /// The same while only class bulk waits: an urgent request that comes late finds no more
+        /// than this and what is queued in the worker in front of it.
+        bulk_duration_target_ms: u32 = 100, "ms", Integer(1, 60_000);
         /// After this wait an interactive request gets a share of the batches that control would
         /// fill.
         interactive_ageing_ms: u32 = 200, "ms", Integer(1, 3_600_000);

@@ -39,8 +39,6 @@ group! {
         program: Option<PathBuf> = None, "", Path("searching");
         /// Batches that a worker holds at once: one computed, one being filled, one being read.
         slots: u32 = 3, "slots", Integer(2, 16);
-        /// From the start of the process to its greeting; loading the model does not count here.
-        handshake_deadline_ms: u32 = 10_000, "ms", Integer(100, 600_000);
         /// From the start of the process to ready; large models on slow disks need more.
         start_deadline_ms: u32 = 120_000, "ms", Integer(1_000, 1_800_000);
         /// Time that any batch may take before its worker counts as hung.
@@ -50,8 +48,6 @@ group! {
         batch_deadline_ms_per_1k_tokens: u32 = 1_000, "ms", Integer(0, 600_000);
         /// Time for a worker that is asked to stop to finish what it holds.
         drain_deadline_ms: u32 = 5_000, "ms", Integer(0, 600_000);
-        /// Between asking a worker to end and killing it.
-        kill_grace_ms: u32 = 500, "ms", Integer(0, 60_000);
         /// Added to the worker's out-of-memory score: the kernel should take the process that can
         /// be restarted, not the controller.
         oom_score_adj: u32 = 500, "", Integer(0, 1_000);

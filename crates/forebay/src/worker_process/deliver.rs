@@ -31,13 +31,14 @@ impl Delivery {
                 return Ok(());
             }
         };
+        let alone = batch.rows.len() == 1;
         let expected = (batch.rows.len() as u32, batch.tokens);
         if (answer.rows, answer.tokens) != expected {
             let found = (answer.rows, answer.tokens);
             self.release(lease, 0, Duration::ZERO);
             self.metrics.reply_check_failed(ReplyCheck::Shape);
             let message = format!("answer of {found:?} rows and tokens, expected {expected:?}");
-            self.failed(ErrorClass::Internal, message.clone(), batch.rows);
+            self.failed(ErrorClass::Internal, message.clone(), alone, batch.rows);
             return Err(message);
         }
         self.metrics.stage_took(Stage::Infer, now.saturating_duration_since(batch.sent_at));
@@ -51,7 +52,7 @@ impl Delivery {
                 self.release(lease, 0, Duration::ZERO);
                 let message = read.unwrap_or_else(|error| error.to_string());
                 tracing::warn!(class = class.name(), rows = batch.rows.len(), "{message}");
-                self.failed(class, message, batch.rows);
+                self.failed(class, message, alone, batch.rows);
                 Ok(())
             }
         }
@@ -64,6 +65,7 @@ impl Delivery {
         // The slot goes back before the callers are told: the next batch can be written meanwhile.
         self.release(lease, batch.tokens as usize, service);
         let values = read.map_err(|error| error.to_string())?;
+        let alone = batch.rows.len() == 1;
         let mut wrong = Vec::new();
         let mut reason = String::new();
         for (pending, row) in batch.rows.into_iter().zip(values.chunks_exact(row_values)) {
@@ -83,7 +85,7 @@ impl Delivery {
                 }
             }
         }
-        self.failed(ErrorClass::NonFinite, reason, wrong);
+        self.failed(ErrorClass::NonFinite, reason, alone, wrong);
         self.metrics.stage_took(Stage::Reply, start.elapsed());
         Ok(())
     }
@@ -93,10 +95,11 @@ impl Delivery {
         self.dispatch.send(DispatchEvent::Completed { tokens, service });
     }
 
-    fn failed(&self, class: ErrorClass, message: String, rows: Vec<Option<Pending>>) {
+    /// Hands back the rows that have not been answered early. `alone`: the batch had one row.
+    fn failed(&self, class: ErrorClass, message: String, alone: bool, rows: Vec<Option<Pending>>) {
         let rows: Vec<Pending> = rows.into_iter().flatten().collect();
         if !rows.is_empty() {
-            self.dispatch.send(DispatchEvent::Failed(FailedRows { class, message, rows }));
+            self.dispatch.send(DispatchEvent::Failed(FailedRows { class, message, alone, rows }));
         }
     }
 }

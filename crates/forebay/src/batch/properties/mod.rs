@@ -26,6 +26,7 @@ fn policy() -> BatchPolicy {
         bulk_ageing: millis(60),
         entries_max: 40,
         duration_target: millis(4),
+        bulk_duration_target: millis(16),
         tokens_min: 50,
     }
 }

@@ -145,6 +145,7 @@ fn any_steps_agree_with_the_model_when_every_limit_is_at_its_edge() {
         bulk_ageing: Duration::ZERO,
         entries_max: 6,
         duration_target: Duration::ZERO,
+        bulk_duration_target: Duration::ZERO,
         tokens_min: 60,
     };
     check(2, 300, &edge);

@@ -1,0 +1,126 @@
+//! Puts a runtime together: the gate, the lanes, the stages and the supervisor over them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use forebay_model::TextTokenizer;
+use forebay_stage::{LaneStats, Stage, WaitMode, lane};
+use kameo::actor::Spawn;
+use kameo::mailbox;
+
+use super::{ModelInfo, Runtime, launch};
+use crate::admission::Admission;
+use crate::batch::BatchPolicy;
+use crate::config::Config;
+use crate::dispatch::core::Core;
+use crate::dispatch::thread;
+use crate::metrics::{Metrics, Stage as MetricStage};
+use crate::request::{Pending, TokenizeJob};
+use crate::supervisor::{self, Board, Supervisor, SupervisorArgs};
+use crate::tokenize::{self, Tokenize};
+
+impl Runtime {
+    pub(super) async fn assemble(
+        config: Config,
+        plan: launch::Plan,
+        model: ModelInfo,
+        tokenizer: TextTokenizer,
+        control: tokio::runtime::Runtime,
+    ) -> Self {
+        let metrics = Arc::new(Metrics::new());
+        let admission = Admission::new(&config.admission);
+        let (dispatch, inbox) = thread::channel();
+        let board = Arc::new(Board::new(&plan.devices));
+        let spin = config.lanes.spin();
+        let wait = if spin.is_zero() { WaitMode::Park } else { WaitMode::SpinThenPark(spin) };
+        let args = SupervisorArgs {
+            rungs: plan.rungs,
+            restarts: config.supervisor.clone(),
+            reply: config.reply.clone(),
+            spin,
+            board: Arc::clone(&board),
+            dispatch: dispatch.clone(),
+            admission: Arc::clone(&admission),
+            metrics: Arc::clone(&metrics),
+        };
+        let supervisor =
+            Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
+        let (to_batcher, batcher_lane) =
+            lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
+        // The gate bounds what can be in this lane: it has room for whatever was let in, so that
+        // no caller ever blocks on it.
+        let (texts, tokenize_lane) = lane::<TokenizeJob>(admission.capacity(), wait);
+        let core = Core::new(
+            batch_policy(&config, admission.capacity()),
+            config.admission.down_grace(),
+            config.reply.deadline_slack(),
+            Arc::clone(&metrics),
+            Instant::now(),
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let (gate, stopping) = (Arc::clone(&admission), Arc::clone(&stop));
+        let blocked = Blocked { metrics: Arc::clone(&metrics), lane: to_batcher.stats() };
+        let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
+            let publish = || blocked.publish();
+            thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, clock)
+        })
+        .await;
+        let work =
+            Tokenize { tokenizer, tokens_max: model.tokens_max, metrics: Arc::clone(&metrics) };
+        for _ in 0..tokenizer_threads(&config) {
+            let (work, from, to) = (work.clone(), tokenize_lane.clone(), to_batcher.clone());
+            Stage::spawn_link(&supervisor, tokenize::NAME, move |clock| {
+                work.run(&from, &to, clock)
+            })
+            .await;
+        }
+        Self {
+            admission,
+            dispatch,
+            texts: Some(texts),
+            metrics,
+            model,
+            config,
+            board,
+            supervisor,
+            stop,
+            dispatcher,
+            control: Some(control),
+        }
+    }
+}
+
+/// Shows how long the tokenizers have waited for the batcher.
+struct Blocked {
+    metrics: Arc<Metrics>,
+    lane: Arc<LaneStats>,
+}
+
+impl Blocked {
+    fn publish(&self) {
+        self.metrics.stage_blocked_total(MetricStage::Tokenize, self.lane.blocked_time());
+    }
+}
+
+fn batch_policy(config: &Config, entries_max: usize) -> BatchPolicy {
+    let batch = &config.batch;
+    BatchPolicy {
+        tokens_max: batch.tokens_max as usize,
+        rows_max: batch.rows_max as usize,
+        max_wait: batch.max_wait(),
+        interactive_ageing: batch.interactive_ageing(),
+        bulk_ageing: batch.bulk_ageing(),
+        entries_max,
+        duration_target: batch.duration_target(),
+        bulk_duration_target: batch.bulk_duration_target(),
+        tokens_min: batch.tokens_min as usize,
+    }
+}
+
+fn tokenizer_threads(config: &Config) -> usize {
+    match config.tokenize.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+        threads => threads as usize,
+    }
+}
