@@ -1,2 +1,90 @@
-//! Placeholder.
-fn main() {}
+//! The `forebay` program. Each command has its file in `commands`; here they are started, and what
+//! they return becomes an exit code. The same program serves as worker process.
+
+mod cli;
+mod commands;
+mod failure;
+mod input;
+mod interrupt;
+mod lines;
+mod log;
+mod npy;
+mod out;
+mod output;
+mod pump;
+mod service;
+mod settings;
+mod stats;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use failure::{Exit, Failure};
+use interrupt::Interrupt;
+
+/// Threads for waiting; the work is done by threads of the runtime and by the workers.
+const THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    // Before anything else: a worker has its own idea of logs, signals and threads.
+    if let Some(code) = forebay_worker::run_if_worker() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage.code() } else { 0 };
+            return if error.print().is_ok() { exit.into() } else { Exit::Io.code().into() };
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            out::report(&failure);
+            failure.exit.code().into()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let Cli { command, settings } = cli;
+    match command {
+        Command::Config(command) => return commands::config::run(command, &settings),
+        Command::Worker => {
+            let message = "`forebay worker` is started by Forebay itself";
+            return Err(Failure::new(Exit::Usage, message)
+                .help("use `forebay embed` or the library, which start the workers they need"));
+        }
+        _ => {}
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("fb-cli")
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot start: {error}")))?;
+    runtime.block_on(dispatch(command, settings))
+}
+
+async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), Failure> {
+    let mut interrupt = Interrupt::listen()?;
+    if let Command::Embed(args) = command {
+        return commands::embed::run(args, &settings, &mut interrupt).await;
+    }
+    let work = async {
+        match command {
+            Command::Bench(command) => commands::bench::run(command, &settings).await,
+            Command::Eval(command) => commands::eval::run(command, &settings).await,
+            Command::Demo(args) => commands::demo::run(args, &settings).await,
+            Command::Doctor(args) => commands::doctor::run(args, &settings).await,
+            Command::Embed(_) | Command::Config(_) | Command::Worker => Ok(()),
+        }
+    };
+    // These keep nothing that would have to be completed: dropping one ends its workers.
+    tokio::select! {
+        done = work => done,
+        exit = interrupt.raised() => Err(Failure::new(exit, "interrupted")),
+    }
+}

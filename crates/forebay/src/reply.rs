@@ -25,6 +25,7 @@ pub(crate) struct ReplyGroup {
     priority: Priority,
     submitted_at: Instant,
     metrics: Arc<Metrics>,
+    span: tracing::Span,
 }
 
 struct State {
@@ -49,6 +50,7 @@ impl ReplyGroup {
             priority,
             submitted_at,
             metrics,
+            span: tracing::debug_span!("request", %priority, texts),
         });
         let replier = |index| Replier { group: Arc::clone(&group), index, used: false };
         let repliers = (0..texts).map(replier).collect();
@@ -99,7 +101,15 @@ impl ReplyGroup {
 
     fn answer(&self, index: usize, result: EmbedResult) {
         let outcome = result.as_ref().map_or_else(EmbedError::outcome, |_| Outcome::Ok);
-        self.metrics.ended(self.priority, outcome, self.submitted_at.elapsed());
+        let elapsed = self.submitted_at.elapsed();
+        self.metrics.ended(self.priority, outcome, elapsed);
+        tracing::debug!(
+            parent: &self.span,
+            text = index,
+            outcome = outcome.as_str(),
+            elapsed_us = elapsed.as_micros() as u64,
+            "answered"
+        );
         let mut state = self.lock();
         debug_assert!(state.results[index].is_none(), "a replier is used once");
         state.results[index] = Some(result);

@@ -3,7 +3,13 @@
 //!
 //! **Suspects.** Whatever was in a worker that died may have killed it. Each such text runs once
 //! more, alone in its worker; if that one dies too, the text is poison and is answered as such.
-//! Suspects and ordinary batches take turns, so neither waits for all of the other.
+//! Suspects and ordinary batches take turns, so neither waits for all of the other: when it is a
+//! suspect's turn and no worker is empty, the first worker gets nothing more until it is. Among
+//! the suspects the most urgent class goes first.
+//!
+//! **Leaving.** A worker that is late, drains or is being ended gets no more batches, but what it
+//! holds stays under watch until its end is reported: deadlines are kept, and nothing counts as
+//! done.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use forebay_protocol::ErrorClass;
 
-use super::port::{Batch, EndedBatch, WorkerId, WorkerPort};
+use super::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
 use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, SealedShape, Stage, Unserved};
@@ -25,6 +31,8 @@ const EXECUTIONS_MAX: u32 = 2;
 pub(crate) struct FailedRows {
     pub(crate) class: ErrorClass,
     pub(crate) message: String,
+    /// The batch had one row. Otherwise `rows` may still be one: the rest has been answered.
+    pub(crate) alone: bool,
     pub(crate) rows: Vec<Pending>,
 }
 
@@ -33,6 +41,8 @@ pub(crate) struct Core<W> {
     batcher: Batcher<Pending>,
     suspects: VecDeque<Pending>,
     workers: Vec<W>,
+    /// Workers that take no more batches and have not been reported as ended.
+    leaving: Vec<W>,
     suspect_had_last_turn: bool,
     next_batch_id: u64,
     /// Since when nothing serves, and how long accepted texts wait for that to change.
@@ -56,6 +66,7 @@ impl<W: WorkerPort> Core<W> {
             batcher: Batcher::new(policy),
             suspects: VecDeque::new(),
             workers: Vec::new(),
+            leaving: Vec::new(),
             suspect_had_last_turn: false,
             next_batch_id: 1,
             down_since: Some(now),
@@ -84,7 +95,7 @@ impl<W: WorkerPort> Core<W> {
 
     /// A worker takes no more batches; what it has in flight may still come back.
     pub(crate) fn worker_leaving(&mut self, id: WorkerId, now: Instant) {
-        self.workers.retain(|worker| worker.id() != id);
+        self.leaving.extend(self.workers.extract_if(.., |worker| worker.id() == id));
         if self.workers.is_empty() && self.down_since.is_none() {
             self.down_since = Some(now);
         }
@@ -93,6 +104,7 @@ impl<W: WorkerPort> Core<W> {
     /// A worker is gone, and this is what it had in flight.
     pub(crate) fn worker_ended(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
         self.worker_leaving(id, now);
+        self.leaving.retain(|worker| worker.id() != id);
         for batch in batches {
             self.metrics.suspects(batch.rows.len());
             self.metrics.batch_rerun(batch.rows.len());
@@ -101,7 +113,7 @@ impl<W: WorkerPort> Core<W> {
                     let executions = pending.executions;
                     pending.reply(Err(EmbedError::PoisonInput { executions }));
                 } else {
-                    self.suspects.push_back(pending);
+                    self.suspect(pending);
                 }
             }
         }
@@ -109,9 +121,9 @@ impl<W: WorkerPort> Core<W> {
 
     /// A batch failed while its worker lives on.
     pub(crate) fn rows_failed(&mut self, failed: FailedRows) {
-        let FailedRows { class, message, rows } = failed;
+        let FailedRows { class, message, alone, rows } = failed;
         // Alone and refused as input: running it again gives the same answer.
-        let hopeless = rows.len() == 1 && class == ErrorClass::Input;
+        let hopeless = alone && class == ErrorClass::Input;
         for pending in rows {
             if hopeless || pending.executions >= EXECUTIONS_MAX {
                 let (class, message) = (class.name(), message.clone());
@@ -121,7 +133,7 @@ impl<W: WorkerPort> Core<W> {
                 }));
             } else {
                 self.metrics.batch_rerun(1);
-                self.suspects.push_back(pending);
+                self.suspect(pending);
             }
         }
     }
@@ -178,7 +190,7 @@ impl<W: WorkerPort> Core<W> {
     pub(crate) fn is_quiet(&self) -> bool {
         self.batcher.is_empty()
             && self.suspects.is_empty()
-            && self.workers.iter().all(|worker| worker.load().batches == 0)
+            && self.all_workers().all(|worker| worker.load().batches == 0)
     }
 
     /// Does everything that can be done now.
@@ -190,11 +202,14 @@ impl<W: WorkerPort> Core<W> {
 
     /// When `pump` must be called next although nothing happens.
     pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let free = self.workers.iter().any(|w| w.load().free > 0 && !w.load().exclusive);
-        let batcher = if free { self.batcher.next_wakeup(now) } else { self.batcher.next_expiry() };
+        let mut takers = self.workers.iter().skip(self.kept_clear()).map(W::load);
+        let batcher = match takers.any(|load| load.free > 0 && !load.exclusive) {
+            true => self.batcher.next_wakeup(now),
+            false => self.batcher.next_expiry(),
+        };
         let suspects = self.suspects.iter().filter_map(|pending| pending.spec.deadline).min();
         let late = self.workers.iter().filter_map(W::next_late).min();
-        let expiry = self.workers.iter().filter_map(W::next_expiry).min();
+        let expiry = self.all_workers().filter_map(W::next_expiry).min();
         let expiry = expiry.map(|expiry| expiry + self.deadline_slack);
         let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
         let down = self.down_since.filter(|_| waiting).map(|since| since + self.down_grace);
@@ -252,9 +267,9 @@ impl<W: WorkerPort> Core<W> {
             self.suspects = kept.into();
             gone.into_iter().for_each(|p| expired(p, "waiting for its second run"));
         }
-        for worker in &self.workers {
-            // The slack is for the answer that is nearly there.
-            let slack = now.checked_sub(self.deadline_slack).unwrap_or(now);
+        // The slack is for the answer that is nearly there.
+        let slack = now.checked_sub(self.deadline_slack).unwrap_or(now);
+        for worker in self.all_workers() {
             for pending in worker.take_expired(slack) {
                 expired(pending, "in a worker");
             }
@@ -272,28 +287,42 @@ impl<W: WorkerPort> Core<W> {
         }
     }
 
+    /// Queues a text for a run of its own, behind those that are as urgent.
+    fn suspect(&mut self, pending: Pending) {
+        let rank = |pending: &Pending| pending.spec.priority.index();
+        let place = self.suspects.partition_point(|other| rank(other) <= rank(&pending));
+        self.suspects.insert(place, pending);
+    }
+
+    fn all_workers(&self) -> impl Iterator<Item = &W> {
+        self.workers.iter().chain(&self.leaving)
+    }
+
+    /// How many workers, the first ones, ordinary batches must leave alone: one if it is a
+    /// suspect's turn.
+    fn kept_clear(&self) -> usize {
+        let turn = !self.suspect_had_last_turn || self.batcher.is_empty();
+        usize::from(turn && !self.suspects.is_empty())
+    }
+
     /// Sends one batch if a worker can take one; says whether it did.
     fn send_one(&mut self, now: Instant) -> bool {
-        if !self.suspects.is_empty() && !self.suspect_had_last_turn || self.batcher.is_empty() {
-            if self.send_suspect(now) {
-                self.suspect_had_last_turn = true;
-                return true;
-            }
-            if !self.suspects.is_empty() {
-                // The worker is kept clear until it is empty; others go on below.
-                return self.send_ordinary(now, 1);
-            }
-        }
-        if self.send_ordinary(now, 0) {
-            self.suspect_had_last_turn = false;
+        if self.kept_clear() > 0 && self.send_suspect(now) {
+            self.suspect_had_last_turn = true;
             return true;
         }
-        false
+        let kept_clear = self.kept_clear();
+        let sent = self.send_ordinary(now, kept_clear);
+        if sent && kept_clear == 0 {
+            self.suspect_had_last_turn = false;
+        }
+        sent
     }
 
     /// Runs the next suspect on an empty worker.
     fn send_suspect(&mut self, now: Instant) -> bool {
-        let Some(index) = self.workers.iter().position(|w| w.load().batches == 0) else {
+        let empty = |load: Load| load.batches == 0 && load.free > 0;
+        let Some(index) = self.workers.iter().position(|worker| empty(worker.load())) else {
             return false;
         };
         while let Some(pending) = self.suspects.pop_front() {

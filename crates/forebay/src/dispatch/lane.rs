@@ -24,6 +24,7 @@ pub(crate) struct InFlight {
     pub(crate) rows: Vec<Option<Pending>>,
     pub(crate) tokens: u32,
     pub(crate) sent_at: Instant,
+    pub(crate) span: tracing::Span,
     exclusive: bool,
     late_at: Instant,
     next_expiry: Option<Instant>,
@@ -177,8 +178,17 @@ impl WorkerPort for Arc<WorkerLane> {
             let begins = books.slots.in_flight().map(|b| b.late_at).max().unwrap_or(now).max(now);
             let late_at = begins + self.timing.batch_deadline(u64::from(tokens));
             let rows = rows.into_iter().map(Some).collect();
+            let span = tracing::debug_span!(
+                "batch",
+                batch_id,
+                worker = self.id.slot,
+                incarnation = self.id.incarnation,
+                rows = count,
+                tokens,
+                exclusive
+            );
             let in_flight =
-                InFlight { rows, tokens, sent_at: now, exclusive, late_at, next_expiry };
+                InFlight { rows, tokens, sent_at: now, span, exclusive, late_at, next_expiry };
             books.slots.sent(lease, in_flight);
         }
         // In the books before it is sent: the answer may be there before this call returns.

@@ -6,6 +6,8 @@
 //! [`lane`] is one worker as the dispatcher sees it: its arena, its slots and its socket.
 
 pub(crate) mod core;
+#[cfg(test)]
+mod core_tests;
 pub(crate) mod lane;
 pub(crate) mod port;
 pub(crate) mod thread;

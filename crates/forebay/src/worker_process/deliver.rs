@@ -42,6 +42,15 @@ impl Delivery {
             return Err(message);
         }
         self.metrics.stage_took(Stage::Infer, now.saturating_duration_since(batch.sent_at));
+        tracing::debug!(
+            parent: &batch.span,
+            kind = ?answer.kind,
+            wait_us = answer.times.wait_us,
+            infer_us = answer.times.infer_us,
+            pool_us = answer.times.pool_us,
+            padded_tokens = answer.padded_tokens,
+            "computed"
+        );
         let padding = answer.padded_tokens.saturating_sub(answer.tokens);
         self.metrics.batch_computed(u64::from(answer.tokens), u64::from(padding));
         match answer.kind {

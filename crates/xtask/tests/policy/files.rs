@@ -16,6 +16,7 @@ const SKIPPED: [&str; 6] = [".git", ".forebay", ".venv", "target", "__pycache__"
 const UNSAFE_FILES: &[(&str, &str)] = &[
     ("forebay-arena/src/host.rs", "maps the sealed memfd and hands out its slots"),
     ("forebay-arena/src/worker.rs", "maps the inherited memfd and hands out its slots"),
+    ("forebay-cli/tests/fake_worker/rogue.rs", "takes over the descriptors inherited at spawn"),
     ("forebay-onnx/src/runtime.rs", "asks the ONNX Runtime library for its version"),
     ("forebay-worker/src/exit.rs", "ends the process without running any teardown"),
     ("forebay-worker/src/process.rs", "takes over the descriptors inherited at spawn"),

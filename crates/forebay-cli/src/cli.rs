@@ -1,0 +1,87 @@
+//! The command line: what can be asked for.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::bench::BenchCommand;
+use crate::commands::config::ConfigCommand;
+use crate::commands::demo::DemoArgs;
+use crate::commands::doctor::DoctorArgs;
+use crate::commands::embed::EmbedArgs;
+use crate::commands::eval::EvalCommand;
+use crate::settings::Settings;
+
+/// Text in, embeddings out, by worker processes that are watched and replaced
+///
+/// The program itself never loads an inference library: it starts a worker process that does, feeds
+/// it through shared memory, and starts another one if it fails. Settings come from, in rising
+/// order of precedence: defaults, a configuration file, the environment (FOREBAY_<GROUP>__<KEY>),
+/// and the options here. Start with `forebay doctor`.
+#[derive(Parser, Debug)]
+#[command(
+    name = "forebay",
+    version,
+    after_long_help = "\
+Examples:
+  forebay doctor
+  forebay embed --input lines.txt --output lines.npy
+  forebay bench pipeline --input lines.txt
+
+Exit codes:
+  0    done
+  1    the work failed, or doctor found something broken
+  64   the command line is wrong
+  65   input data is not what it should be
+  66   an input is missing or unreadable
+  69   something needed is not there: library, worker, device
+  73   the output cannot be created
+  74   reading or writing failed (also: the reader of standard output has gone)
+  78   the configuration is wrong
+  130  interrupted (SIGINT)
+  143  asked to terminate (SIGTERM)"
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// What the program does.
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    Embed(EmbedArgs),
+    #[command(subcommand)]
+    Bench(BenchCommand),
+    #[command(subcommand)]
+    Eval(EvalCommand),
+    Demo(DemoArgs),
+    Doctor(DoctorArgs),
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Serve as worker; only Forebay starts this
+    #[command(hide = true)]
+    Worker,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_of_every_command_may_stand_after_it() {
+        let line = ["forebay", "doctor", "--precision", "int8", "--device", "cuda:0,cpu"];
+        assert!(Cli::try_parse_from(line).is_ok());
+        for wrong in [["--precision", "f16"], ["--device", "gpu"], ["--log-level", "loud"]] {
+            assert!(Cli::try_parse_from(["forebay", "doctor"].into_iter().chain(wrong)).is_err());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `forebay doctor`: looks at everything that the runtime needs, then tries it.
+//!
+//! Only files are looked at here; libraries are opened by a worker, as always, and what it says
+//! about itself is what is shown.
+
+use std::path::Path;
+
+use clap::Args;
+use forebay::{Config, EmbedOptions, onnxruntime_library, worker_program};
+use forebay_arena::ArenaLayout;
+use forebay_model::{GraphSource, Manifest, ModelFolder};
+use forebay_protocol::ArenaSpec;
+
+use super::doctor_machine as machine;
+use super::doctor_report::Report;
+use crate::failure::{Exit, Failure};
+use crate::out::say;
+use crate::service::{Service, engines};
+use crate::settings::Settings;
+
+/// What the self-test embeds.
+const SELF_TEST: &str = "brake pressure below limit";
+
+/// Look at everything that is needed, and try it
+///
+/// Prints what was found: program and worker, ONNX Runtime, devices, model, limits of this system,
+/// configuration. Then it starts a worker and embeds a text. Every problem comes with a remedy. The
+/// exit code is 1 if something needed is broken.
+#[derive(Args, Debug)]
+#[command(after_long_help = "\
+Examples:
+  forebay doctor
+  forebay doctor --model models/all-MiniLM-L6-v2 --config forebay.toml")]
+pub(crate) struct DoctorArgs {}
+
+/// Runs the command.
+///
+/// # Errors
+/// Something needed is broken; what, has been printed.
+pub(crate) async fn run(_: DoctorArgs, settings: &Settings) -> Result<(), Failure> {
+    let mut report = Report::default();
+    report.section("program");
+    report.ok("version", format_args!("forebay {}", env!("CARGO_PKG_VERSION")));
+    match &settings.config {
+        Some(path) => report.ok("configuration", path.display()),
+        None => report.ok("configuration", "defaults and environment; no file given"),
+    }
+    let config = match settings.config() {
+        Ok(_) => settings.runtime_config(),
+        Err(failure) => Err(failure),
+    };
+    match config {
+        Ok(config) => look(&mut report, config).await,
+        Err(failure) => {
+            let what = if failure.exit == Exit::Config { "settings" } else { "model" };
+            report.broken(what, &failure.message, failure.help.as_deref());
+            machine::devices(&mut report);
+            machine::limits(&mut report, None);
+        }
+    }
+    say!("{report}")?;
+    if report.broken_count() > 0 { Err(Failure::silent(Exit::Failed)) } else { Ok(()) }
+}
+
+async fn look(report: &mut Report, config: Config) {
+    let worker = worker_program(&config).map_err(Failure::from);
+    match &worker {
+        Ok(path) => report.ok("worker program", path.display()),
+        Err(failure) => {
+            report.broken("worker program", &failure.message, failure.help.as_deref());
+        }
+    }
+    let beside = worker.as_deref().unwrap_or(Path::new("."));
+    let library = onnxruntime_library(&config, beside).map_err(Failure::from);
+    match &library {
+        Ok(path) => report.ok("ONNX Runtime", path.display()),
+        Err(failure) => report.broken("ONNX Runtime", &failure.message, failure.help.as_deref()),
+    }
+    let folder = model(report, &config);
+    machine::devices(report);
+    let arena_bytes = folder.as_ref().and_then(|folder| arena_bytes(&config, folder));
+    machine::limits(report, arena_bytes);
+    report.section("self-test");
+    if worker.is_err() || library.is_err() || folder.is_none() {
+        report.note("worker", "not tried: see above", None);
+        return;
+    }
+    if let Err(failure) = self_test(report, config).await {
+        report.broken("worker", &failure.message, failure.help.as_deref());
+    }
+}
+
+fn model(report: &mut Report, config: &Config) -> Option<ModelFolder> {
+    report.section("model");
+    let path = &config.model.path;
+    report.ok("folder", path.display());
+    let opened = if config.model.verify_manifest {
+        ModelFolder::open(path)
+    } else {
+        ModelFolder::open_unverified(path)
+    };
+    let folder = match opened {
+        Ok(folder) => folder,
+        Err(error) => {
+            let failure = Failure::from(error);
+            report.broken("files", &failure.message, failure.help.as_deref());
+            return None;
+        }
+    };
+    let pooling = folder.pooling();
+    let normalize = if pooling.normalize { ", scaled to length 1" } else { "" };
+    report.ok(
+        "shape",
+        format_args!("{} dimensions, at most {} tokens", folder.width(), folder.tokens_max()),
+    );
+    report.ok("pooling", format_args!("{:?}{normalize}", pooling.mode));
+    let weights = match folder.graph() {
+        GraphSource::Safetensors { .. } => "safetensors",
+        GraphSource::Onnx { .. } => "an exported ONNX graph",
+    };
+    report.ok("weights", format_args!("{weights}, computed in {}", config.model.precision));
+    let has_manifest = path.join(Manifest::FILE_NAME).is_file();
+    match (has_manifest, config.model.verify_manifest) {
+        (true, true) => report.ok("manifest", "sha256 of every file verified"),
+        (true, false) => report.note("manifest", "not verified (model.verify_manifest)", None),
+        (false, _) => report.note("manifest", "none; damage would not be noticed", None),
+    }
+    Some(folder)
+}
+
+fn arena_bytes(config: &Config, folder: &ModelFolder) -> Option<usize> {
+    let spec = ArenaSpec {
+        slots: config.worker.slots,
+        tokens_max: config.batch.tokens_max.max(u32::try_from(folder.tokens_max()).ok()?),
+        rows_max: config.batch.rows_max,
+        row_values: ArenaSpec::row_values_of(u32::try_from(folder.width()).ok()?),
+    };
+    ArenaLayout::of(spec).ok().map(|layout| layout.bytes())
+}
+
+async fn self_test(report: &mut Report, config: Config) -> Result<(), Failure> {
+    let tolerance = config.reply.norm_tolerance;
+    let service = Service::start(config).await?;
+    let status = service.runtime().status();
+    report.ok("engine", engines(&status));
+    let seconds = service.start_time().as_secs_f64();
+    report.ok("level", format_args!("{}, ready after {seconds:.2} s", status.level));
+    let options = EmbedOptions { normalize: Some(true), ..EmbedOptions::default() };
+    let embedded = service.runtime().embed(SELF_TEST, &options).await;
+    let drained = service.end().await.drained;
+    let embedding = embedded?;
+    let squares: f64 = embedding.vector.iter().map(|value| f64::from(*value).powi(2)).sum();
+    let (count, tokens) = (embedding.vector.len(), embedding.tokens);
+    let shown = format!("{tokens} tokens to {count} values of length {:.6}", squares.sqrt());
+    if (squares.sqrt() - 1.0).abs() <= tolerance {
+        report.ok("embedding", shown);
+    } else {
+        let help = "the model or the library is damaged: fetch both again";
+        report.broken("embedding", format_args!("{shown}, expected 1"), Some(help));
+    }
+    if drained {
+        report.ok("end", "the worker ended in order");
+    } else {
+        report.note("end", "the worker did not end in time", None);
+    }
+    Ok(())
+}

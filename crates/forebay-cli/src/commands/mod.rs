@@ -1,0 +1,11 @@
+//! One file per command; each has its options and what it does.
+
+pub(crate) mod bench;
+pub(crate) mod config;
+pub(crate) mod demo;
+pub(crate) mod doctor;
+mod doctor_machine;
+mod doctor_report;
+pub(crate) mod embed;
+pub(crate) mod eval;
+mod timing;

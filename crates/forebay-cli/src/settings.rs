@@ -1,0 +1,98 @@
+//! From the options that every command takes to a configuration: defaults, file, environment, then
+//! the options themselves. Nothing is started here.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use forebay::Config;
+use forebay::config::{LogFormat, LogLevel, Precision, Rungs};
+
+use crate::failure::{Exit, Failure};
+
+/// Where `cargo xtask setup` puts the model, below the project's folder.
+const DEFAULT_MODEL: &str = ".forebay/models/all-MiniLM-L6-v2";
+
+/// Options of every command.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Settings {
+    /// Configuration file; `forebay config show` prints one with every key explained
+    #[arg(long, global = true, value_name = "FILE", env = "FOREBAY_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Model folder as published (config.json, tokenizer.json, model.safetensors)
+    /// [default: .forebay/models/all-MiniLM-L6-v2 here or in a folder above]
+    #[arg(long, global = true, value_name = "DIR")]
+    model: Option<PathBuf>,
+    /// Devices to serve on, best first: auto, cpu, or a list such as cuda:0,cpu
+    #[arg(long, global = true, value_name = "LIST")]
+    device: Option<Rungs>,
+    /// Arithmetic on the CPU: f32, or int8 (faster, a little less accurate)
+    #[arg(long, global = true, value_name = "f32|int8")]
+    precision: Option<Precision>,
+    /// ONNX Runtime's shared library, or the folder that holds it
+    #[arg(long, global = true, value_name = "PATH")]
+    onnxruntime: Option<PathBuf>,
+    /// Keep this file up to date with all metrics in Prometheus text format
+    #[arg(long, global = true, value_name = "FILE")]
+    metrics_file: Option<PathBuf>,
+    /// Least severe event in the log: off, error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<LogLevel>,
+    /// Form of the log on standard error: text or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+}
+
+impl Settings {
+    /// The configuration in effect; its model path may be empty.
+    ///
+    /// # Errors
+    /// Every problem of the file, the environment and the options.
+    pub(crate) fn config(&self) -> Result<Config, Failure> {
+        let mut config = match &self.config {
+            Some(path) => Config::load(path)?,
+            None => Config::from_env()?,
+        };
+        let Self { model, device, precision, onnxruntime, metrics_file, .. } = self.clone();
+        config.model.path = model.unwrap_or(config.model.path);
+        config.model.precision = precision.unwrap_or(config.model.precision);
+        config.devices.rungs = device.unwrap_or(config.devices.rungs);
+        config.cpu.onnxruntime = onnxruntime.or(config.cpu.onnxruntime);
+        config.metrics.prometheus_file = metrics_file.or(config.metrics.prometheus_file);
+        config.log.level = self.log_level.unwrap_or(config.log.level);
+        config.log.format = self.log_format.unwrap_or(config.log.format);
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The configuration in effect, with a model and the program that serves as worker.
+    ///
+    /// # Errors
+    /// As for [`Settings::config`], and if no model is named and none is at the usual place.
+    pub(crate) fn runtime_config(&self) -> Result<Config, Failure> {
+        let mut config = self.config()?;
+        if config.model.path.as_os_str().is_empty() {
+            config.model.path = default_model()?;
+        }
+        // This program is its own worker unless another is named.
+        if config.worker.program.is_none() && std::env::var_os("FOREBAY_WORKER").is_none() {
+            config.worker.program = std::env::current_exe().ok();
+        }
+        Ok(config)
+    }
+}
+
+/// The model folder at its usual place, here or in a folder above.
+fn default_model() -> Result<PathBuf, Failure> {
+    let here = std::env::current_dir()
+        .map_err(|error| Failure::reading("the current folder's name", &error))?;
+    let found = here.ancestors().map(|place| place.join(DEFAULT_MODEL)).find(|path| path.is_dir());
+    found.ok_or_else(|| {
+        let message = format!(
+            "no model: none is given, and there is no {DEFAULT_MODEL} in {} or above it",
+            here.display()
+        );
+        Failure::new(Exit::NoInput, message)
+            .help("give the model folder with --model DIR, or fetch one with `cargo xtask setup`")
+    })
+}

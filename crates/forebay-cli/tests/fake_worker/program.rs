@@ -1,0 +1,37 @@
+//! A worker that computes nothing and misbehaves on demand. It is the real worker process, with its
+//! stages and its protocol, over an engine that makes rows out of token ids; breaches of the
+//! protocol, which the real one cannot commit, are in [`rogue`].
+
+mod engine;
+mod rogue;
+#[path = "../support/script.rs"]
+#[allow(dead_code, reason = "shared with the tests, which use other parts")]
+mod script;
+#[path = "../support/vector.rs"]
+mod vector;
+
+use std::process::ExitCode;
+
+use script::{Script, Start};
+
+/// Exit code of a worker that ends without a word; no worker chooses it otherwise.
+const SILENT_EXIT: u8 = 3;
+
+fn main() -> ExitCode {
+    let Some(hello) = rogue::peek() else {
+        return ExitCode::FAILURE;
+    };
+    let script = Script::read(&hello.worker.model, hello.incarnation);
+    engine::note_pid(&hello.worker.model);
+    match script.start {
+        Start::Hang => engine::hang(),
+        Start::Exit => return SILENT_EXIT.into(),
+        Start::Ready | Start::Fail => {}
+    }
+    if let Some(breach) = script.rogue {
+        rogue::serve(&hello, breach);
+        return ExitCode::SUCCESS;
+    }
+    engine::use_script(script);
+    forebay_worker::run_if_worker_with(engine::open).unwrap_or(ExitCode::FAILURE)
+}

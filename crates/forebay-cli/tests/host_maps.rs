@@ -1,0 +1,36 @@
+//! The program that asks for embeddings never maps an inference or GPU library; its worker does.
+
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+use forebay::EmbedOptions;
+use support::tiny::{TinyModel, text};
+use support::{real_config, start, worker_pid};
+
+fn maps(process: &str) -> String {
+    std::fs::read_to_string(format!("/proc/{process}/maps")).expect("its maps can be read")
+}
+
+#[test]
+fn only_the_worker_maps_the_engine() {
+    let model = TinyModel::new();
+    let runtime = start(real_config(model.path()));
+    let texts: Vec<String> = (0..2_000).map(text).collect();
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| runtime.embed_batch(texts.clone(), &EmbedOptions::bulk()));
+        let mut looks = 0;
+        // At least once, and again as long as it embeds.
+        while looks == 0 || !run.is_finished() {
+            let own = maps("self");
+            for library in ["libonnxruntime", "libcuda", "libcudart", "libtensorrt"] {
+                assert!(!own.contains(library), "the host has mapped {library}");
+            }
+            looks += 1;
+        }
+        let results = run.join().expect("no panic").expect("accepted");
+        assert!(results.iter().all(Result::is_ok));
+    });
+    let worker = worker_pid(&runtime).expect("a worker serves");
+    assert!(maps(&worker.to_string()).contains("libonnxruntime"), "the look finds what is there");
+    assert!(runtime.shutdown().drained);
+}

@@ -1,0 +1,283 @@
+//! The graph of a BERT-family encoder over packed tokens.
+//!
+//! Dense layers and normalisation see the tokens of all rows one after another, `[tokens, hidden]`,
+//! with no padding. Attention needs rectangular blocks: one gather per operand picks the head-wide
+//! pieces of the packed projection straight into `[rows, heads, width, head_dim]`, which replaces
+//! splitting, padding and transposing; another gather takes the result back. Unused places of a
+//! block repeat the row's own first token and are masked, so no row ever reads another one.
+//!
+//! INT8 layers map each token's activations onto 8 bits from that token's least to its greatest
+//! value. Integer sums are exact, so a token's result does not depend on what else is in the run.
+
+use forebay_model::{Activation, EncoderConfig, EncoderWeights, LayerWeights, Linear, Norm};
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use ort::value::TensorElementType;
+
+use crate::error::OnnxError;
+use crate::graph::{Dimension, GraphBuilder, float, int, outlet, text};
+use crate::options::Precision;
+use crate::quantize::{self, QuantizedWeight};
+
+/// Token ids, i32 `[tokens]`.
+pub(crate) const INPUT_IDS: &str = "ids";
+/// Row of the position table for each token, i32 `[tokens]`.
+pub(crate) const INPUT_POSITIONS: &str = "positions";
+/// For each place of a block, its token times 3·heads, i32 `[rows, 1, width]`.
+pub(crate) const INPUT_SLOTS: &str = "slots";
+/// For each token and head, its place in the blocks counted over rows, heads and width, i32
+/// `[tokens, heads]`.
+pub(crate) const INPUT_RETURNS: &str = "returns";
+/// Added to the attention scores: 0, or [`MASKED`] for unused places, f32 `[rows, 1, 1, width]`.
+pub(crate) const INPUT_MASK: &str = "mask";
+/// Token states, f32 `[tokens, hidden]`.
+pub(crate) const OUTPUT_STATES: &str = "states";
+
+/// Score of an unused place: its exponential is exactly zero beside any real score.
+pub(crate) const MASKED: f32 = -1e30;
+
+/// Keeps a token of equal values from dividing by zero; far below any scale that carries
+/// information.
+const SCALE_MIN: f32 = 1e-30;
+
+/// Builds and compiles the encoder.
+pub(crate) fn build(
+    config: &EncoderConfig,
+    weights: &EncoderWeights<'_>,
+    precision: Precision,
+    builder: &SessionBuilder,
+) -> Result<Session, OnnxError> {
+    let mut encoder = Encoder { graph: GraphBuilder::new()?, config, precision };
+    let mut states = encoder.embed(weights)?;
+    let shared = encoder.shared()?;
+    for (index, layer) in weights.layers.iter().enumerate() {
+        states = encoder.layer(index, layer, &states, &shared)?;
+    }
+    encoder.graph.name_output(&states, OUTPUT_STATES)?;
+
+    use Dimension::{Fixed, Varying};
+    let ints = |name, dimensions: &[Dimension]| outlet(name, TensorElementType::Int32, dimensions);
+    let floats =
+        |name, dimensions: &[Dimension]| outlet(name, TensorElementType::Float32, dimensions);
+    let inputs = vec![
+        ints(INPUT_IDS, &[Varying("tokens")]),
+        ints(INPUT_POSITIONS, &[Varying("tokens")]),
+        ints(INPUT_SLOTS, &[Varying("rows"), Fixed(1), Varying("width")]),
+        ints(INPUT_RETURNS, &[Varying("tokens"), Fixed(config.heads)]),
+        floats(INPUT_MASK, &[Varying("rows"), Fixed(1), Fixed(1), Varying("width")]),
+    ];
+    let outputs = vec![floats(OUTPUT_STATES, &[Varying("tokens"), Fixed(config.hidden)])];
+    encoder.graph.into_session(inputs, outputs, builder)
+}
+
+struct Encoder<'a> {
+    graph: GraphBuilder,
+    config: &'a EncoderConfig,
+    precision: Precision,
+}
+
+/// Values that every layer uses.
+struct Shared {
+    /// Where to gather queries, keys and values, `[rows, heads, width]` each.
+    gathers: [String; 3],
+    /// Target shape of the head-wide pieces, and of the joined heads.
+    pieces: String,
+    joined: String,
+    quantized: Option<SharedQuantized>,
+}
+
+/// The same for INT8 layers only.
+struct SharedQuantized {
+    last_axis: String,
+    one: String,
+    /// 1 / 255.
+    step: String,
+    scale_min: String,
+    zero_point: String,
+    /// The zero point once per token.
+    zero_points: String,
+}
+
+impl Encoder<'_> {
+    fn embed(&mut self, weights: &EncoderWeights<'_>) -> Result<String, OnnxError> {
+        let EncoderConfig { hidden, vocab, positions_max, .. } = *self.config;
+        let word = weights.word.to_f32()?;
+        let word = self.graph.constant("word", &[vocab, hidden], &word)?;
+        // A text is of token type 0 throughout, so that row joins the position table.
+        let mut position = weights.position.to_f32()?;
+        let token_type = weights.token_type.to_f32()?;
+        for row in position.chunks_exact_mut(hidden) {
+            row.iter_mut().zip(&token_type).for_each(|(value, kind)| *value += kind);
+        }
+        let position = self.graph.constant("position", &[positions_max, hidden], &position)?;
+        let words = self.graph.node("Gather", &[&word, INPUT_IDS], Vec::new())?;
+        let positions = self.graph.node("Gather", &[&position, INPUT_POSITIONS], Vec::new())?;
+        self.add_and_normalize("embedding", &words, &positions, &weights.embedding_norm)
+    }
+
+    fn shared(&mut self) -> Result<Shared, OnnxError> {
+        let EncoderConfig { hidden, heads, .. } = *self.config;
+        let graph = &mut self.graph;
+        let mut gathers = [const { String::new() }; 3];
+        for (part, gather) in gathers.iter_mut().enumerate() {
+            let offsets: Vec<i32> = (0..heads).map(|head| (part * heads + head) as i32).collect();
+            let offsets = graph.constant(format!("heads_{part}"), &[1, heads, 1], &offsets)?;
+            *gather = graph.node("Add", &[INPUT_SLOTS, &offsets], Vec::new())?;
+        }
+        let pieces = [-1, self.config.head_dim() as i64];
+        let quantized = match self.precision {
+            Precision::F32 => None,
+            Precision::Int8 => Some(self.shared_quantized()?),
+        };
+        Ok(Shared {
+            gathers,
+            pieces: self.graph.constant("pieces", &[2], &pieces)?,
+            joined: self.graph.constant("joined", &[2], &[-1, hidden as i64])?,
+            quantized,
+        })
+    }
+
+    fn shared_quantized(&mut self) -> Result<SharedQuantized, OnnxError> {
+        let graph = &mut self.graph;
+        let tokens = graph.node("Shape", &[INPUT_IDS], Vec::new())?;
+        let zero = graph.constant("zero", &[1], &[0_u8])?;
+        Ok(SharedQuantized {
+            last_axis: graph.constant("last_axis", &[1], &[1_i64])?,
+            one: graph.constant("one", &[], &[1.0_f32])?,
+            step: graph.constant("step", &[1], &[1.0_f32 / 255.0])?,
+            scale_min: graph.constant("scale_min", &[1], &[SCALE_MIN])?,
+            zero_point: graph.constant("zero_point", &[], &[0_u8])?,
+            zero_points: graph.node("Expand", &[&zero, &tokens], Vec::new())?,
+        })
+    }
+
+    fn layer(
+        &mut self,
+        index: usize,
+        layer: &LayerWeights<'_>,
+        states: &str,
+        shared: &Shared,
+    ) -> Result<String, OnnxError> {
+        let name = |part: &str| format!("layer_{index}_{part}");
+        let projections = [&layer.query, &layer.key, &layer.value];
+        let projected = self.dense(&name("qkv"), states, &projections, shared)?;
+        let context = self.attention(&projected, shared)?;
+        let output = [&layer.attention_output];
+        let context = self.dense(&name("attention"), &context, &output, shared)?;
+        let name_norm = name("attention_norm");
+        let states = self.add_and_normalize(&name_norm, &context, states, &layer.attention_norm)?;
+
+        let inner = self.dense(&name("intermediate"), &states, &[&layer.intermediate], shared)?;
+        let inner = match self.config.activation {
+            Activation::GeluErf => self.graph.node("Gelu", &[&inner], Vec::new())?,
+            Activation::GeluTanh => {
+                self.graph.node("Gelu", &[&inner], vec![text("approximate", "tanh")?])?
+            }
+            Activation::Relu => self.graph.node("Relu", &[&inner], Vec::new())?,
+        };
+        let output = self.dense(&name("output"), &inner, &[&layer.output], shared)?;
+        self.add_and_normalize(&name("output_norm"), &output, &states, &layer.output_norm)
+    }
+
+    /// softmax(Q·Kᵀ / √head_dim + mask)·V per head; `[tokens, 3·hidden]` to `[tokens, hidden]`.
+    fn attention(&mut self, projected: &str, shared: &Shared) -> Result<String, OnnxError> {
+        let graph = &mut self.graph;
+        let pieces = graph.node("Reshape", &[projected, &shared.pieces], Vec::new())?;
+        let mut pick =
+            |part: usize| graph.node("Gather", &[&pieces, &shared.gathers[part]], Vec::new());
+        let (query, key, value) = (pick(0)?, pick(1)?, pick(2)?);
+        let scale = 1.0 / (self.config.head_dim() as f32).sqrt();
+        let scores = graph.contrib_node(
+            "FusedMatMul",
+            &[&query, &key],
+            vec![float("alpha", scale)?, int("transB", 1)?],
+        )?;
+        let scores = graph.node("Add", &[&scores, INPUT_MASK], Vec::new())?;
+        let shares = graph.node("Softmax", &[&scores], vec![int("axis", -1)?])?;
+        let blocks = graph.node("MatMul", &[&shares, &value], Vec::new())?;
+        let pieces = graph.node("Reshape", &[&blocks, &shared.pieces], Vec::new())?;
+        let returned = graph.node("Gather", &[&pieces, INPUT_RETURNS], Vec::new())?;
+        graph.node("Reshape", &[&returned, &shared.joined], Vec::new())
+    }
+
+    /// LayerNorm(left + right). Two plain operators: the fused one is several times slower here.
+    fn add_and_normalize(
+        &mut self,
+        name: &str,
+        left: &str,
+        right: &str,
+        norm: &Norm<'_>,
+    ) -> Result<String, OnnxError> {
+        let hidden = [self.config.hidden];
+        let graph = &mut self.graph;
+        let gamma = graph.constant(format!("{name}_gamma"), &hidden, &norm.gamma.to_f32()?)?;
+        let beta = graph.constant(format!("{name}_beta"), &hidden, &norm.beta.to_f32()?)?;
+        let sum = graph.node("Add", &[left, right], Vec::new())?;
+        let attributes = vec![int("axis", -1)?, float("epsilon", self.config.layer_norm_eps)?];
+        graph.node("LayerNormalization", &[&sum, &gamma, &beta], attributes)
+    }
+
+    /// x·Wᵀ + b for the layers of `parts` side by side.
+    fn dense(
+        &mut self,
+        name: &str,
+        input: &str,
+        parts: &[&Linear<'_>],
+        shared: &Shared,
+    ) -> Result<String, OnnxError> {
+        let (mut weight, mut bias) = (Vec::new(), Vec::new());
+        for part in parts {
+            weight.extend(part.weight.to_f32()?);
+            bias.extend(part.bias.to_f32()?);
+        }
+        let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
+        let Some(quantized) = &shared.quantized else {
+            let weight =
+                self.graph.constant(format!("{name}_weight"), &[outputs, inputs], &weight)?;
+            let bias = self.graph.constant(format!("{name}_bias"), &[outputs], &bias)?;
+            return self.graph.node("Gemm", &[input, &weight, &bias], vec![int("transB", 1)?]);
+        };
+        let weight = quantize::per_column(&weight, inputs, quantize::weight_limit());
+        self.dense_int8(name, input, weight, &bias, quantized)
+    }
+
+    /// The same with 8-bit operands. Per token, with least value m and scale s = (greatest - m)/255:
+    /// q = round((x - m) / s), and x·Wᵀ + b = (q·W_q ∘ s_W)·s + m·(column sums of W) + b.
+    fn dense_int8(
+        &mut self,
+        name: &str,
+        input: &str,
+        weight: QuantizedWeight,
+        bias: &[f32],
+        shared: &SharedQuantized,
+    ) -> Result<String, OnnxError> {
+        let (outputs, inputs) = (bias.len(), weight.values.len() / bias.len());
+        let graph = &mut self.graph;
+        let axis = shared.last_axis.as_str();
+        let greatest = graph.node("ReduceMax", &[input, axis], Vec::new())?;
+        let least = graph.node("ReduceMin", &[input, axis], Vec::new())?;
+        let span = graph.node("Sub", &[&greatest, &least], Vec::new())?;
+        let scale = graph.node("Mul", &[&span, &shared.step], Vec::new())?;
+        let scale = graph.node("Max", &[&scale, &shared.scale_min], Vec::new())?;
+        let per_token = graph.node("Squeeze", &[&scale, axis], Vec::new())?;
+        let above = graph.node("Sub", &[input, &least], Vec::new())?;
+        let quantized = graph.node(
+            "QuantizeLinear",
+            &[&above, &per_token, &shared.zero_points],
+            vec![int("axis", 0)?],
+        )?;
+        let values =
+            graph.constant(format!("{name}_weight"), &[inputs, outputs], &weight.values)?;
+        let scales = graph.constant(format!("{name}_scales"), &[outputs], &weight.scales)?;
+        let product = graph.contrib_node(
+            "MatMulIntegerToFloat",
+            &[&quantized, &values, &shared.one, &scales, &shared.zero_point],
+            Vec::new(),
+        )?;
+        let product = graph.node("Mul", &[&product, &scale], Vec::new())?;
+        let sums = graph.constant(format!("{name}_sums"), &[1, outputs], &weight.column_sums())?;
+        let bias = graph.constant(format!("{name}_bias"), &[outputs], bias)?;
+        let offset = graph.node("Gemm", &[&least, &sums, &bias], Vec::new())?;
+        graph.node("Add", &[&product, &offset], Vec::new())
+    }
+}

@@ -1,0 +1,67 @@
+//! The result of a batch: the states of every token, row by row, without padding.
+
+/// Hidden states of a batch's tokens in the caller's order.
+#[derive(Debug, Clone)]
+pub struct TokenStates {
+    values: Vec<f32>,
+    /// First token of each row, and the number of tokens at the end.
+    starts: Vec<usize>,
+    width: usize,
+    padded_tokens: usize,
+    sub_batches: usize,
+}
+
+impl TokenStates {
+    /// Room for the rows that `cu_seqlens` describes, filled with zeros.
+    pub(crate) fn zeros(cu_seqlens: &[u32], width: usize) -> Self {
+        let starts: Vec<usize> = cu_seqlens.iter().map(|&start| start as usize).collect();
+        let tokens = starts.last().copied().unwrap_or(0);
+        Self { values: vec![0.0; tokens * width], starts, width, padded_tokens: 0, sub_batches: 0 }
+    }
+
+    /// Stores the states of one row and is told how many tokens' worth of attention it cost.
+    pub(crate) fn set_row(&mut self, index: usize, states: &[f32], padded: usize) {
+        let range = self.starts[index] * self.width..self.starts[index + 1] * self.width;
+        self.values[range].copy_from_slice(states);
+        self.padded_tokens += padded;
+    }
+
+    pub(crate) fn set_sub_batches(&mut self, sub_batches: usize) {
+        self.sub_batches = sub_batches;
+    }
+
+    /// Length of one token's state.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.starts.len().saturating_sub(1)
+    }
+
+    /// States of row `index`, `[tokens, width]` row-major.
+    ///
+    /// # Panics
+    /// If `index` is not below [`TokenStates::rows`], as slices do.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[self.starts[index] * self.width..self.starts[index + 1] * self.width]
+    }
+
+    /// Tokens of all rows.
+    pub fn tokens(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// Tokens of all rows with each row counted as wide as its attention block was. In a graph
+    /// built from safetensors only attention sees the difference to [`TokenStates::tokens`]; in an
+    /// exported graph every layer does.
+    pub fn padded_tokens(&self) -> usize {
+        self.padded_tokens
+    }
+
+    /// Runs that the batch was cut into.
+    pub fn sub_batches(&self) -> usize {
+        self.sub_batches
+    }
+}

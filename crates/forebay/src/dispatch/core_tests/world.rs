@@ -1,0 +1,543 @@
+//! A world for the dispatcher's decisions to run in: scripted workers, a virtual clock, and books
+//! about every text. It advances only to moments at which something is due, the core's own next
+//! wake-up among them, so a wake-up that comes too late or never shows as a broken promise.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::admission::Admission;
+use crate::batch::BatchPolicy;
+use crate::config::AdmissionConfig;
+use crate::dispatch::core::{Core, FailedRows};
+use crate::dispatch::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
+use crate::error::EmbedError;
+use crate::metrics::Metrics;
+use crate::options::Embedding;
+use crate::priority::Priority;
+use crate::reply::{EmbedResult, ReplyGroup};
+use crate::request::{Pending, RequestSpec};
+
+pub(super) const SLACK: Duration = Duration::from_millis(5);
+pub(super) const GRACE: Duration = Duration::from_millis(400);
+const TOKENS_MAX: usize = 64;
+const ROWS_MAX: usize = 8;
+/// Time after which a worker counts as hung.
+const LATE: Duration = Duration::from_millis(200);
+
+pub(super) fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// What a text does to the worker that runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    None,
+    /// Its worker dies.
+    Kills,
+    /// The whole batch is answered as failed.
+    FailsBatch,
+    /// Its own row fails the check of the results.
+    FailsRow,
+}
+
+/// One batch in a fake worker.
+struct FakeBatch {
+    rows: Vec<Option<Pending>>,
+    effects: Vec<Effect>,
+    tokens: usize,
+    exclusive: bool,
+    due: Instant,
+    late_at: Instant,
+}
+
+/// A worker whose every move the world decides.
+pub(super) struct FakeState {
+    id: WorkerId,
+    slots: usize,
+    service: Duration,
+    hangs: bool,
+    /// A batch that is being read back: its slot is not free yet.
+    reading: usize,
+    in_flight: VecDeque<FakeBatch>,
+    /// Dead, and what it had has been handed back.
+    ended: bool,
+    /// The core has asked for its end.
+    end_asked: bool,
+}
+
+#[derive(Clone)]
+pub(super) struct FakeWorker {
+    state: Rc<RefCell<FakeState>>,
+    books: Rc<RefCell<Books>>,
+}
+
+/// What the world knows about the texts.
+#[derive(Default)]
+pub(super) struct Books {
+    runs: BTreeMap<u32, u32>,
+    effects: BTreeMap<u32, Effect>,
+    /// Whether each batch that was handed over was to run alone, in order.
+    pub(super) turns: Vec<bool>,
+    /// The texts that ran alone, in order.
+    pub(super) alone: Vec<u32>,
+}
+
+impl WorkerPort for FakeWorker {
+    fn id(&self) -> WorkerId {
+        self.state.borrow().id
+    }
+
+    fn slot_limits(&self) -> (usize, usize) {
+        (TOKENS_MAX, ROWS_MAX)
+    }
+
+    fn load(&self) -> Load {
+        let state = self.state.borrow();
+        let taken = state.in_flight.len() + state.reading;
+        Load {
+            // Every other worker dies between this look and the batch that follows from it.
+            free: if state.ended && state.id.incarnation % 2 == 0 {
+                0
+            } else {
+                state.slots - taken
+            },
+            batches: state.in_flight.len(),
+            tokens: state.in_flight.iter().map(|batch| batch.tokens).sum(),
+            exclusive: state.in_flight.iter().any(|batch| batch.exclusive),
+        }
+    }
+
+    fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
+        let Batch { rows, exclusive, .. } = batch;
+        let mut state = self.state.borrow_mut();
+        if state.ended {
+            return Err(EndedBatch { rows, exclusive });
+        }
+        assert!(!state.end_asked, "a worker that is being ended gets no batch");
+        assert!(state.in_flight.len() + state.reading < state.slots, "no slot is free");
+        assert!(!state.in_flight.iter().any(|b| b.exclusive), "a suspect has company");
+        assert!(!exclusive || state.in_flight.is_empty(), "a suspect has company");
+        assert!(!exclusive || rows.len() == 1, "one suspect at a time");
+        let tokens = rows.iter().map(|pending| pending.ids.len()).sum();
+        assert!(rows.len() <= ROWS_MAX && (tokens <= TOKENS_MAX || rows.len() == 1));
+        let mut books = self.books.borrow_mut();
+        books.turns.push(exclusive);
+        for pending in &rows {
+            let runs = books.runs.entry(pending.ids[0]).or_default();
+            *runs += 1;
+            assert!(*runs <= 2, "text {} runs {runs} times", pending.ids[0]);
+            assert_eq!(*runs == 2, exclusive, "the second run, and no other, is alone");
+            assert_eq!(pending.executions, *runs);
+        }
+        if exclusive {
+            books.alone.push(rows[0].ids[0]);
+        }
+        let effects = rows.iter().map(|pending| books.effects[&pending.ids[0]]).collect();
+        let begins = state.in_flight.back().map_or(now, |before| before.due).max(now);
+        let (due, late_at) = (begins + state.service, begins + LATE);
+        let rows = rows.into_iter().map(Some).collect();
+        state.in_flight.push_back(FakeBatch { rows, effects, tokens, exclusive, due, late_at });
+        Ok(())
+    }
+
+    fn take_expired(&self, now: Instant) -> Vec<Pending> {
+        let mut state = self.state.borrow_mut();
+        let rows = state.in_flight.iter_mut().flat_map(|batch| &mut batch.rows);
+        rows.filter_map(|row| row.take_if(|pending| pending.spec.expired(now))).collect()
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
+        let state = self.state.borrow();
+        let rows = state.in_flight.iter().flat_map(|batch| batch.rows.iter().flatten());
+        rows.filter_map(|pending| pending.spec.deadline).min()
+    }
+
+    fn next_late(&self) -> Option<Instant> {
+        self.state.borrow().in_flight.iter().map(|batch| batch.late_at).min()
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.next_late().is_some_and(|late_at| late_at <= now)
+    }
+
+    fn publish(&self) {}
+
+    fn end_late(&self) {
+        self.state.borrow_mut().end_asked = true;
+    }
+}
+
+/// What will happen at a moment.
+enum Due {
+    Completion(WorkerId),
+    /// Its death; the news of it comes later.
+    Death(WorkerId),
+    /// The slot of a batch that has been read is free again.
+    Release(WorkerId),
+    /// The news that it is gone, with what it had.
+    Ended(WorkerId),
+    Start,
+    Arrive(Vec<u32>),
+    Cancel(u32),
+}
+
+/// A text as its caller sees it.
+pub(super) struct Text {
+    pub(super) group: Arc<ReplyGroup>,
+    pub(super) effect: Effect,
+    pub(super) deadline: Option<Instant>,
+    pub(super) cancelled: bool,
+    pub(super) result: Option<EmbedResult>,
+    pending: Option<Pending>,
+}
+
+pub(super) struct World {
+    pub(super) core: Core<FakeWorker>,
+    pub(super) now: Instant,
+    pub(super) texts: BTreeMap<u32, Text>,
+    pub(super) books: Rc<RefCell<Books>>,
+    pub(super) workers: BTreeMap<WorkerId, FakeWorker>,
+    /// Time from an end to the next start; `None` leaves a worker that died dead.
+    pub(super) restart_after: Option<Duration>,
+    /// Slots and time per batch of the next worker.
+    pub(super) slots: usize,
+    pub(super) service: Duration,
+    pub(super) hang_next: bool,
+    due: BTreeMap<(Instant, u64), Due>,
+    number: u64,
+    incarnations: u64,
+    down_since: Option<Instant>,
+    /// The core has been told that nothing will serve soon.
+    hopeless: bool,
+    /// Tell it so when the next worker has ended.
+    pub(super) no_hope_next: bool,
+    admission: Arc<Admission>,
+    metrics: Arc<Metrics>,
+}
+
+impl World {
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        let now = Instant::now();
+        let policy = BatchPolicy {
+            tokens_max: TOKENS_MAX,
+            rows_max: ROWS_MAX,
+            max_wait: ms(2),
+            interactive_ageing: ms(20),
+            bulk_ageing: ms(100),
+            entries_max: 4096,
+            duration_target: ms(10),
+            bulk_duration_target: ms(40),
+            tokens_min: 8,
+        };
+        Self {
+            core: Core::new(policy, GRACE, SLACK, Arc::clone(metrics), now),
+            now,
+            texts: BTreeMap::new(),
+            books: Rc::default(),
+            workers: BTreeMap::new(),
+            restart_after: Some(ms(30)),
+            slots: 3,
+            service: ms(7),
+            hang_next: false,
+            due: BTreeMap::new(),
+            number: 0,
+            incarnations: 0,
+            down_since: Some(now),
+            hopeless: false,
+            no_hope_next: false,
+            admission: Admission::new(&AdmissionConfig::default()),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    fn at(&mut self, at: Instant, due: Due) {
+        self.number += 1;
+        self.due.insert((at, self.number), due);
+    }
+
+    pub(super) fn start_worker(&mut self, after: Duration) {
+        self.at(self.now + after, Due::Start);
+    }
+
+    pub(super) fn kill_worker(&mut self, id: WorkerId, after: Duration) {
+        self.at(self.now + after, Due::Death(id));
+    }
+
+    /// A text that will arrive with others of the same call of [`World::arrive`].
+    pub(super) fn text(
+        &mut self,
+        tokens: usize,
+        priority: Priority,
+        effect: Effect,
+        deadline: Option<Instant>,
+    ) -> u32 {
+        let id = self.texts.len() as u32;
+        let spec = RequestSpec {
+            priority,
+            deadline,
+            truncate: true,
+            normalize: true,
+            dimensions: 1,
+            accepted_at: self.now,
+        };
+        let metrics = Arc::clone(&self.metrics);
+        let (group, mut repliers) = ReplyGroup::new(1, priority, self.now, metrics);
+        let mut permits = self.admission.try_acquire(priority, &[1]).expect("room");
+        let pending = Pending {
+            spec,
+            ids: vec![id; tokens],
+            tokens_before_cut: tokens,
+            queued_at: self.now,
+            executions: 0,
+            replier: repliers.remove(0),
+            permit: permits.remove(0),
+        };
+        self.books.borrow_mut().effects.insert(id, effect);
+        let pending = Some(pending);
+        let text = Text { group, effect, deadline, cancelled: false, result: None, pending };
+        self.texts.insert(id, text);
+        id
+    }
+
+    pub(super) fn arrive(&mut self, ids: Vec<u32>, after: Duration) {
+        self.at(self.now + after, Due::Arrive(ids));
+    }
+
+    pub(super) fn cancel(&mut self, id: u32, after: Duration) {
+        self.at(self.now + after, Due::Cancel(id));
+    }
+
+    pub(super) fn runs(&self, id: u32) -> u32 {
+        self.books.borrow().runs.get(&id).copied().unwrap_or(0)
+    }
+
+    pub(super) fn all_answered(&self) -> bool {
+        self.texts.values().all(|text| text.result.is_some())
+    }
+
+    /// Goes on until every text is answered and no worker holds anything; a text that never will
+    /// be is a failure.
+    pub(super) fn run_to_the_end(&mut self) {
+        for _ in 0..100_000 {
+            if self.all_answered() && self.due.is_empty() && self.core.is_quiet() {
+                return;
+            }
+            assert!(self.step(), "nothing will ever happen; waiting: {:?}", self.waiting());
+        }
+        panic!("no end in sight; waiting: {:?}", self.waiting());
+    }
+
+    fn waiting(&self) -> Vec<u32> {
+        self.texts.iter().filter(|(_, text)| text.result.is_none()).map(|(&id, _)| id).collect()
+    }
+
+    /// Goes to the next moment at which anything is due. `false` if there is none.
+    pub(super) fn step(&mut self) -> bool {
+        let event = self.due.keys().next().map(|&(at, _)| at);
+        let Some(at) = [event, self.core.next_wakeup(self.now)].into_iter().flatten().min() else {
+            return false;
+        };
+        self.now = at.max(self.now);
+        while let Some((&key, _)) = self.due.iter().next().filter(|&(&(at, _), _)| at <= self.now) {
+            if let Some(due) = self.due.remove(&key) {
+                self.happen(due);
+            }
+        }
+        self.core.pump(self.now);
+        if let Some(wake) = self.core.next_wakeup(self.now) {
+            assert!(wake > self.now, "wakes at once after having done all that could be done");
+        }
+        self.schedule();
+        self.collect();
+        true
+    }
+
+    fn happen(&mut self, due: Due) {
+        match due {
+            Due::Start => self.start(),
+            Due::Arrive(ids) => {
+                let take = |id| self.texts.get_mut(&id).and_then(|text| text.pending.take());
+                let pending: Vec<Pending> = ids.into_iter().filter_map(take).collect();
+                self.core.accept(pending, self.now);
+            }
+            Due::Cancel(id) => {
+                if let Some(text) = self.texts.get_mut(&id).filter(|text| text.result.is_none()) {
+                    text.cancelled = true;
+                    text.group.cancel();
+                    self.core.sweep_cancelled();
+                }
+            }
+            Due::Completion(id) => self.complete(id),
+            Due::Release(id) => {
+                if let Some(worker) = self.workers.get(&id) {
+                    worker.state.borrow_mut().reading -= 1;
+                }
+            }
+            Due::Death(id) => self.die(id),
+            Due::Ended(id) => self.ended(id),
+        }
+    }
+
+    fn start(&mut self) {
+        self.incarnations += 1;
+        let id = WorkerId { slot: 0, incarnation: self.incarnations };
+        let state = FakeState {
+            id,
+            slots: self.slots,
+            service: self.service,
+            hangs: std::mem::take(&mut self.hang_next),
+            reading: 0,
+            in_flight: VecDeque::new(),
+            ended: false,
+            end_asked: false,
+        };
+        let state = Rc::new(RefCell::new(state));
+        let worker = FakeWorker { state, books: Rc::clone(&self.books) };
+        self.workers.insert(id, worker.clone());
+        self.down_since = None;
+        self.hopeless = false;
+        self.core.worker_up(worker);
+        self.core.hope(self.now);
+    }
+
+    /// The oldest batch of a worker is done: its effects come true.
+    fn complete(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id).cloned() else { return };
+        let due = worker.state.borrow().in_flight.front().map(|batch| batch.due);
+        if due.is_none_or(|due| due > self.now) {
+            return;
+        }
+        let kills = |batch: &FakeBatch| batch.effects.contains(&Effect::Kills);
+        if worker.state.borrow().in_flight.front().is_some_and(kills) {
+            self.die(id);
+            return;
+        }
+        let Some(batch) = worker.state.borrow_mut().in_flight.pop_front() else { return };
+        worker.state.borrow_mut().reading += 1;
+        self.at(self.now + Duration::from_micros(300), Due::Release(id));
+        self.core.observe(batch.tokens, worker.state.borrow().service);
+        let alone = batch.rows.len() == 1;
+        let rows = batch.rows.into_iter().zip(&batch.effects);
+        let fails_batch = batch.effects.contains(&Effect::FailsBatch);
+        let (failed, done): (Vec<_>, Vec<_>) =
+            rows.partition(|(_, effect)| fails_batch || **effect == Effect::FailsRow);
+        for (pending, _) in done {
+            if let Some(pending) = pending {
+                let tokens = pending.ids.len();
+                pending.reply(Ok(Embedding {
+                    vector: vec![1.0],
+                    tokens,
+                    tokens_before_cut: tokens,
+                }));
+            }
+        }
+        let class = match fails_batch {
+            true => forebay_protocol::ErrorClass::Input,
+            false => forebay_protocol::ErrorClass::NonFinite,
+        };
+        let rows: Vec<Pending> = failed.into_iter().filter_map(|(pending, _)| pending).collect();
+        if !rows.is_empty() {
+            self.core.rows_failed(FailedRows {
+                class,
+                message: "scripted".to_owned(),
+                alone,
+                rows,
+            });
+        }
+    }
+
+    /// The worker takes nothing any more; the news of its end follows after a while.
+    fn die(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id).filter(|w| !w.state.borrow().ended) else {
+            return;
+        };
+        worker.state.borrow_mut().ended = true;
+        self.at(self.now + ms(3), Due::Ended(id));
+        if let Some(after) = self.restart_after {
+            self.at(self.now + ms(3) + after, Due::Start);
+        }
+    }
+
+    fn ended(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.remove(&id) else { return };
+        let batches = worker.state.borrow_mut().in_flight.drain(..).collect::<Vec<_>>();
+        let batches = batches.into_iter().map(|batch| EndedBatch {
+            rows: batch.rows.into_iter().flatten().collect(),
+            exclusive: batch.exclusive,
+        });
+        self.core.worker_ended(id, batches.collect(), self.now);
+        if self.no_hope_next {
+            self.no_hope();
+        }
+    }
+
+    /// Tells the core that nothing will serve soon, if that is so.
+    pub(super) fn no_hope(&mut self) {
+        if !self.serves() {
+            self.hopeless = true;
+            self.core.no_hope("scripted".to_owned());
+        }
+    }
+
+    fn serves(&self) -> bool {
+        self.workers.values().any(|worker| {
+            let state = worker.state.borrow();
+            !state.ended && !state.end_asked
+        })
+    }
+
+    /// Schedules what follows from what the core has just done.
+    fn schedule(&mut self) {
+        let mut coming = Vec::new();
+        for (&id, worker) in &self.workers {
+            let state = worker.state.borrow();
+            if let Some(batch) = state.in_flight.front().filter(|_| !state.hangs && !state.ended) {
+                coming.push((batch.due, Due::Completion(id)));
+            }
+            if state.end_asked && !state.ended {
+                coming.push((self.now + ms(40), Due::Death(id)));
+            }
+        }
+        for (at, due) in coming {
+            let completion = matches!(due, Due::Completion(_));
+            if !completion || !self.due.range((at, 0)..=(at, u64::MAX)).any(|(_, d)| same(d, &due))
+            {
+                self.at(at, due);
+            }
+        }
+        if self.serves() {
+            self.down_since = None;
+        } else {
+            self.down_since.get_or_insert(self.now);
+        }
+    }
+
+    /// Takes the answers, and checks what is promised about their time and kind.
+    fn collect(&mut self) {
+        for (&id, text) in &mut self.texts {
+            if text.result.is_none() && text.group.is_complete() {
+                let mut results = text.group.wait(Some(self.now)).expect("complete");
+                assert_eq!(results.len(), 1);
+                let result = results.remove(0);
+                if let Err(EmbedError::Unavailable { .. }) = &result {
+                    let down = self.down_since.is_some_and(|since| self.now >= since + GRACE);
+                    assert!(
+                        down || self.hopeless,
+                        "text {id} is refused although a worker was there in time"
+                    );
+                }
+                text.result = Some(result);
+            }
+            let over = text.deadline.is_some_and(|deadline| deadline + SLACK <= self.now);
+            let arrived = text.pending.is_none();
+            assert!(!over || !arrived || text.result.is_some(), "text {id} is told too late");
+        }
+    }
+}
+
+fn same(one: &Due, other: &Due) -> bool {
+    matches!((one, other), (Due::Completion(one), Due::Completion(other)) if one == other)
+}
