@@ -272,6 +272,8 @@ fn builder(options: &EngineOptions) -> Result<SessionBuilder, OnnxError> {
         .map_err(OnnxError::runtime(action))?
         .with_intra_op_spinning(options.spinning)
         .map_err(OnnxError::runtime(action))?
+        .with_config_entry("session.intra_op.spin_duration_us", SPIN_US)
+        .map_err(OnnxError::runtime(action))?
         // One pattern per input shape would be kept forever, and shapes vary without end.
         .with_memory_pattern(false)
         .map_err(OnnxError::runtime(action))

@@ -58,8 +58,8 @@ pub struct ShutdownReport {
     pub drained: bool,
 }
 
-/// A running runtime. Dropping it ends the workers at once and answers what is under way with an
-/// error; [`Runtime::shutdown`] ends in order.
+/// A running runtime. Dropping it ends the workers in the background and answers what is under way
+/// with an error; [`Runtime::shutdown`] ends in order.
 pub struct Runtime {
     admission: Arc<Admission>,
     dispatch: DispatchSender,
@@ -280,9 +280,17 @@ impl Runtime {
     }
 
     async fn end(mut self, drain: Duration) -> ShutdownReport {
-        let Some(control) = self.control.take() else {
-            return ShutdownReport { drained: false };
+        // A caller that gives up waiting does not stop the end.
+        let drained = match self.begin_end(drain) {
+            Some(ending) => ending.await.unwrap_or(false),
+            None => false,
         };
+        ShutdownReport { drained }
+    }
+
+    /// Starts the end on the control thread, which ends itself last; `None` if it began before.
+    fn begin_end(&mut self, drain: Duration) -> Option<tokio::task::JoinHandle<bool>> {
+        let control = self.control.take()?;
         self.admission.close(EmbedError::ShuttingDown);
         // With its sender gone the tokenizer lane runs empty, and then the batcher's.
         self.texts = None;
@@ -292,7 +300,8 @@ impl Runtime {
         let (dispatch, dispatcher) = (self.dispatch.clone(), self.dispatcher.clone());
         let grace = self.config.worker.drain_deadline();
         let reap = self.config.supervisor.reap_deadline();
-        let ending = control.spawn(async move {
+        let handle = control.handle().clone();
+        Some(handle.spawn(async move {
             let wait = tokio::task::spawn_blocking(move || drained.recv_timeout(drain).is_ok());
             let drained = wait.await.unwrap_or(false);
             if !drained {
@@ -308,24 +317,17 @@ impl Runtime {
             stop.store(true, Ordering::Release);
             dispatch.cancelled();
             dispatcher.ended_within(limit).await;
+            control.shutdown_background();
             drained
-        });
-        let drained = ending.await.unwrap_or(false);
-        control.shutdown_background();
-        ShutdownReport { drained }
+        }))
     }
 }
 
 impl Drop for Runtime {
+    /// Ends the workers in the background: they are killed and reaped, and what is under way is
+    /// answered. If the process ends before that, a worker exits when its socket closes.
     fn drop(&mut self) {
-        if let Some(control) = self.control.take() {
-            self.admission.close(EmbedError::ShuttingDown);
-            self.stop.store(true, Ordering::Release);
-            self.dispatch.cancelled();
-            // Killing the actors drops the children, which ends them, and closes their sockets,
-            // at which a worker exits by itself.
-            control.shutdown_background();
-        }
+        drop(self.begin_end(Duration::ZERO));
     }
 }
 

@@ -17,8 +17,10 @@ fn pretender(bench: &Bench, version: &str) -> PathBuf {
          const struct base *OrtGetApiBase(void) {{ return &base; }}\n"
     );
     std::fs::write(&source, code).expect("writes");
-    let status = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
-    assert!(status.status().expect("a C compiler, as Rust needs one too").success());
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+    // Rust needs one to link.
+    assert!(compiler.status().expect("a C compiler").success());
     library
 }
 

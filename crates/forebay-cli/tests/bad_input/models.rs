@@ -1,4 +1,5 @@
-//! Model folders that cannot be used, through the real engine.
+//! Model folders that cannot be used, through the real engine. What the host reads itself is bad
+//! input (65, 66); what only the worker reads, the weights, is a worker that does not start (69).
 
 use std::fs;
 
@@ -28,13 +29,13 @@ fn truncated_and_corrupt_weights() {
     let whole = fs::read(&path).expect("reads");
     let said = ["model.safetensors", "not a complete safetensors file", "download it again"];
     fs::write(&path, &whole[..whole.len() / 2]).expect("writes");
-    bench.assert_fails(&mut bench.real(), 65, &said);
+    bench.assert_fails(&mut bench.real(), 69, &said);
     let mut corrupt = whole.clone();
     corrupt[9..200].fill(b'?');
     fs::write(&path, corrupt).expect("writes");
-    bench.assert_fails(&mut bench.real(), 65, &said);
+    bench.assert_fails(&mut bench.real(), 69, &said);
     fs::write(&path, b"").expect("writes");
-    bench.assert_fails(&mut bench.real(), 65, &said);
+    bench.assert_fails(&mut bench.real(), 69, &said);
 }
 
 #[test]
@@ -44,11 +45,13 @@ fn a_tensor_of_another_shape_or_none() {
     let mut wrong = tensors();
     wrong.get_mut(name).expect("it is there").0 = vec![32, 64];
     bench.model.tensors(&wrong);
-    let said = [name, "shape [32, 64], expected [64, 32]", "model.safetensors"];
-    bench.assert_fails(&mut bench.real(), 65, &said);
+    let shapes = "shape [32, 64], expected [64, 32]";
+    // The remedy is the last thing said, with nothing of the worker's log behind it.
+    let said = [name, shapes, "model.safetensors", "help:", "download both again\n"];
+    bench.assert_fails(&mut bench.real(), 69, &said);
     wrong.remove(name);
     bench.model.tensors(&wrong);
-    bench.assert_fails(&mut bench.real(), 65, &[name, "is not in", "model.safetensors"]);
+    bench.assert_fails(&mut bench.real(), 69, &[name, "is not in", "model.safetensors"]);
 }
 
 #[test]
@@ -98,7 +101,7 @@ fn pooling_that_contradicts_the_model() {
 fn files_that_do_not_match_their_manifest() {
     let bench = Bench::new();
     let manifest = Manifest::of_folder(bench.model.path(), "made by a test").expect("digests");
-    manifest.write(bench.model.path()).expect("writes");
+    manifest.write(&bench.model.file(Manifest::FILE_NAME)).expect("writes");
     assert!(crate::output(&mut bench.real()).status.success());
     fs::remove_file(bench.path("out.npy")).expect("removes");
     let mut changed = tensors();

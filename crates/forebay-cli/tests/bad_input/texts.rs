@@ -19,7 +19,14 @@ fn a_line_of_ten_megabytes() {
     bench.assert_fails(&mut bench.fake(), 65, &said);
     // Where so much is allowed, it is one text of one long, unknown word.
     let mut command = bench.fake();
-    command.env("FOREBAY_TOKENIZE__TEXT_BYTES_MAX", "20000000");
+    for key in [
+        "TOKENIZE__TEXT_BYTES_MAX",
+        "ADMISSION__CONTROL_TEXT_BYTES_QUEUED_MAX",
+        "ADMISSION__INTERACTIVE_TEXT_BYTES_QUEUED_MAX",
+        "ADMISSION__BULK_TEXT_BYTES_QUEUED_MAX",
+    ] {
+        command.env(format!("FOREBAY_{key}"), "20000000");
+    }
     let output = output(&mut command);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(npy(&bench.path("out.npy")).0.contains("(3, 32)"));

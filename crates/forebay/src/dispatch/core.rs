@@ -27,6 +27,9 @@ use crate::request::Pending;
 /// A text runs at most this often: once with others, once alone.
 const EXECUTIONS_MAX: u32 = 2;
 
+/// Batches that keep a worker busy: one computed, one waiting.
+const BATCHES_AHEAD: usize = 2;
+
 /// Rows that a worker answered as failed, each of which may run once more, alone.
 pub(crate) struct FailedRows {
     pub(crate) class: ErrorClass,
@@ -51,6 +54,8 @@ pub(crate) struct Core<W> {
     /// Why nothing will serve soon; `None` while a worker serves or is on its way.
     hopeless: Option<String>,
     deadline_slack: Duration,
+    /// Expected time beyond which a worker that has [`BATCHES_AHEAD`] gets no more.
+    in_flight_target: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -63,6 +68,7 @@ impl<W: WorkerPort> Core<W> {
         now: Instant,
     ) -> Self {
         Self {
+            in_flight_target: policy.duration_target,
             batcher: Batcher::new(policy),
             suspects: VecDeque::new(),
             workers: Vec::new(),
@@ -203,7 +209,7 @@ impl<W: WorkerPort> Core<W> {
     /// When `pump` must be called next although nothing happens.
     pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let mut takers = self.workers.iter().skip(self.kept_clear()).map(W::load);
-        let batcher = match takers.any(|load| load.free > 0 && !load.exclusive) {
+        let batcher = match takers.any(|load| self.has_room(&load)) {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
         };
@@ -220,10 +226,14 @@ impl<W: WorkerPort> Core<W> {
     pub(crate) fn backlog(&self) -> Duration {
         let waiting = self.batcher.depth().tokens_total();
         let in_flight: usize = self.workers.iter().map(|worker| worker.load().tokens).sum();
+        self.expected_duration(waiting + in_flight)
+    }
+
+    /// The time that so many tokens take at the measured speed; zero before any measurement.
+    fn expected_duration(&self, tokens: usize) -> Duration {
         match self.batcher.tokens_per_s() {
             Some(rate) if rate > 0.0 => {
-                Duration::try_from_secs_f64((waiting + in_flight) as f64 / rate)
-                    .unwrap_or(Duration::MAX)
+                Duration::try_from_secs_f64(tokens as f64 / rate).unwrap_or(Duration::MAX)
             }
             _ => Duration::ZERO,
         }
@@ -319,6 +329,15 @@ impl<W: WorkerPort> Core<W> {
         sent
     }
 
+    /// Whether a worker should be given an ordinary batch. One that is computed and one that waits
+    /// keep it busy. More are of use only if both are over soon; otherwise what comes later and is
+    /// more urgent would find them in front of it.
+    fn has_room(&self, load: &Load) -> bool {
+        let busy_for_long = load.batches >= BATCHES_AHEAD
+            && self.expected_duration(load.tokens) > self.in_flight_target;
+        load.free > 0 && !load.exclusive && !busy_for_long
+    }
+
     /// Runs the next suspect on an empty worker.
     fn send_suspect(&mut self, now: Instant) -> bool {
         let empty = |load: Load| load.batches == 0 && load.free > 0;
@@ -345,7 +364,7 @@ impl<W: WorkerPort> Core<W> {
             .enumerate()
             .skip(skip)
             .map(|(index, worker)| (index, worker.load()))
-            .filter(|(_, load)| load.free > 0 && !load.exclusive)
+            .filter(|(_, load)| self.has_room(load))
             .map(|(index, load)| (load.tokens, load.batches, index))
             .collect();
         offers.sort_unstable();

@@ -100,6 +100,9 @@ pub(crate) fn run(
         admission.set_backlog(core.backlog());
         publish();
         if stop.load(Ordering::Acquire) {
+            while let Some(pending) = texts.try_recv() {
+                core.accept(pending, now);
+            }
             core.answer_all(&EmbedError::ShuttingDown);
             return Ok(());
         }

@@ -158,7 +158,12 @@ impl Supervisor {
         }
         rung.metrics.quarantined(matches!(next, Next::Quarantine(_)));
         let device = rung.launch.worker.device.clone();
-        let reason = if log.is_empty() { cause.to_string() } else { format!("{cause}: {log}") };
+        let reason = match &cause {
+            // The worker's own words; its log says the same.
+            EndCause::StartFailed(message) => message.clone(),
+            _ if log.is_empty() => cause.to_string(),
+            _ => format!("{cause}: {log}"),
+        };
         tracing::warn!(device, incarnation = id.incarnation, ?next, "{reason}");
         let state = match next {
             Next::Restart(_) => WorkerState::Backoff,
@@ -180,7 +185,10 @@ impl Supervisor {
         }
         if let Some(reason) = self.args.board.hopeless() {
             self.args.board.first_outcome(Err(reason.clone()));
-            self.args.dispatch.send(DispatchEvent::NoHope(reason));
+            // What is left at a shutdown is told so when the dispatcher stops.
+            if !self.stopping {
+                self.args.dispatch.send(DispatchEvent::NoHope(reason));
+            }
         }
         self.finish_shutdown(me);
     }

@@ -352,7 +352,7 @@ impl Conversation {
             worker: args.launch.worker.clone(),
         };
         let deadline = Instant::now() + args.launch.config.start_deadline();
-        let ready = reader::handshake(&socket, &hello, deadline)?;
+        let Some(ready) = reader::handshake(&socket, &hello, deadline)? else { return Ok(()) };
         let sending = socket
             .try_clone()
             .map_err(|error| EndCause::StartFailed(format!("cannot share socket: {error}")))?;

@@ -15,12 +15,13 @@ use crate::supervisor::EndCause;
 
 pub(crate) const NAME: &str = "fb-reply";
 
-/// Greets a worker and waits until it is ready, at most until `deadline`.
+/// Greets a worker and waits until it is ready, at most until `deadline`. `None` if it ends without
+/// a word: its exit status says more.
 pub(crate) fn handshake(
     socket: &OwnedFd,
     hello: &Hello,
     deadline: Instant,
-) -> Result<Ready, EndCause> {
+) -> Result<Option<Ready>, EndCause> {
     let packet = hello.encode().map_err(|error| EndCause::Protocol(error.to_string()))?;
     // A worker that is gone already shows as the socket's end below.
     send(socket.as_fd(), &packet, SendFlags::NOSIGNAL).ok();
@@ -30,7 +31,7 @@ pub(crate) fn handshake(
     let mut packet = vec![0_u8; HANDSHAKE_BYTES_MAX];
     let length = receive(socket, &mut packet)?;
     if length == 0 {
-        return Err(EndCause::StartFailed("worker ended during its start".to_owned()));
+        return Ok(None);
     }
     let reply = StartReply::decode(&packet[..length])
         .map_err(|error| EndCause::Protocol(error.to_string()))?;
@@ -50,7 +51,7 @@ pub(crate) fn handshake(
                 hello.arena.width()
             )))
         }
-        StartReply::Ready(ready) => Ok(ready),
+        StartReply::Ready(ready) => Ok(Some(ready)),
     }
 }
 
