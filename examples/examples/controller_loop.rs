@@ -60,7 +60,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let Counts { answered, late, refused, failed, slowest } = counts;
     println!("{CYCLES} cycles of {CYCLE:?}, deadline {DEADLINE:?}, level {}", runtime.level());
     println!(
-        "answered {answered} (slowest after {slowest:.2?}), late {late}, refused {refused}, failed {failed}"
+        "answered {answered} (slowest after {slowest:.2?}), late {late}, refused {refused}, \
+         failed {failed}"
     );
     runtime.shutdown();
     Ok(ExitCode::SUCCESS)

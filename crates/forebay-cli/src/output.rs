@@ -222,7 +222,7 @@ impl Partial {
         self.file.sync_all()?;
         std::fs::rename(&self.path, &self.target)?;
         self.published = true;
-        // The name is in the folder now; that it stays there is as good as the file system makes it.
+        // The name is in the folder now; whether it survives a crash is up to the file system.
         let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty());
         if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
             folder.sync_all().ok();

@@ -1,6 +1,8 @@
 //! Embeddings of the real model against the committed reference, which sentence-transformers made
 //! in F32 (`fixtures/make_reference.py`).
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 

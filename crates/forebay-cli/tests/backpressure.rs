@@ -1,6 +1,8 @@
 //! More work than fits: refused at once or let in one by one, never lost, in bounded memory, and
 //! visible in the metrics.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 

@@ -1,5 +1,7 @@
 //! Deadlines, cancellation and urgency, over a real worker process that is kept from computing.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 

@@ -1,6 +1,8 @@
 //! How the program ends when it is told to, and what becomes of its worker when it cannot even
 //! be told.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 

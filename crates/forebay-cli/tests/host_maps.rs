@@ -1,5 +1,7 @@
 //! The program that asks for embeddings never maps an inference or GPU library; its worker does.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 

@@ -1,6 +1,8 @@
 //! Workers that break the protocol: what they say is refused, they are replaced, and no caller gets
 //! a row that is not its own.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 

@@ -1,6 +1,8 @@
 //! Workers that die, hang or do not start: the runtime goes on, gives no wrong row and loses none,
 //! and leaves no process behind.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
@@ -257,4 +259,44 @@ fn a_shutdown_does_not_wait_longer_than_it_is_told_to() {
         assert!(!exists(pid), "worker {pid} is left behind");
     }
     drop(hold);
+}
+
+#[test]
+fn a_killed_real_worker_changes_no_bit_of_the_output() {
+    let config = || {
+        let mut config = support::real_config(&support::real_model());
+        config.batch.rows_max = 32;
+        config.supervisor.backoff_min_ms = 1;
+        config.supervisor.backoff_max_ms = 20;
+        config.admission.down_grace_ms = 60_000;
+        config
+    };
+    let words = ["brake", "pressure", "low", "door", "open", "lidar", "lost", "robot", "stops"];
+    let texts: Vec<String> = (0..600)
+        .map(|number| {
+            let words =
+                (0..1 + number % 13).map(|word| words[(number * 5 + word * 7) % words.len()]);
+            format!("{number} {}", words.collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    let undisturbed = start(config());
+    let expected = undisturbed.embed_batch(texts.clone(), &EmbedOptions::bulk()).expect("accepted");
+    assert!(undisturbed.shutdown().drained);
+    let runtime = start(config());
+    let results = embed_while(&runtime, &texts, |_| {
+        eventually("work done and work under way", || {
+            let queues = runtime.status().queues;
+            queues.iter().any(|queue| (1..400).contains(&queue.under_way)).then_some(())
+        });
+        kill(worker_pid(&runtime).expect("a worker serves"), Signal::KILL);
+    });
+    assert_eq!(restarts(&runtime), 1);
+    assert!(runtime.shutdown().drained);
+    let rows = |results: Vec<EmbedResult>| -> Vec<Vec<f32>> {
+        results.into_iter().map(|result| result.expect("embedded").vector).collect()
+    };
+    let (expected, found) = (rows(expected), rows(results));
+    for (number, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        assert!(found == expected, "row {number} differs: {found:?} {expected:?}");
+    }
 }

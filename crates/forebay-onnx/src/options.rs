@@ -55,7 +55,7 @@ pub struct SubBatchLimits {
 
 impl Default for SubBatchLimits {
     fn default() -> Self {
-        Self { rows_max: 64, tokens_max: 1024, width_step: 16 }
+        Self { rows_max: 64, tokens_max: 1024, width_step: 8 }
     }
 }
 

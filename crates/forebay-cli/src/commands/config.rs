@@ -26,8 +26,8 @@ pub(crate) enum ConfigCommand {
     },
     /// Print the configuration in effect, every key explained
     ///
-    /// The output is a configuration file: it reads back as the same settings. File, environment and
-    /// the options of this command are taken into account in this order.
+    /// The output is a configuration file: it reads back as the same settings. File, environment
+    /// and the options of this command are taken into account in this order.
     #[command(after_long_help = "\
 Examples:
   forebay config show > forebay.toml

@@ -77,7 +77,7 @@ pub(super) fn limits(report: &mut Report, arena_bytes: Option<usize>) {
         Err(errno) => report.broken(
             "shared memory",
             format_args!("memfd of {shared} bytes: {errno}"),
-            Some("allow memfd_create with sealing in the container's or service's system call filter"),
+            Some("allow memfd_create with sealing in the system call filter of the container"),
         ),
     }
 }

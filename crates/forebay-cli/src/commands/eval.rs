@@ -20,9 +20,10 @@ pub(crate) enum EvalCommand {
 /// Semantic textual similarity: rank correlation with human scores
 ///
 /// Each row of the CSV file has two sentences and the score that people gave to their similarity:
-/// sentence1,sentence2,score. A first row whose score is no number is taken as a header. The result
-/// is Spearman's rank correlation between the cosines of the embeddings and the scores; 1 is perfect
-/// agreement. With the English STS benchmark (test split, 1,379 pairs), all-MiniLM-L6-v2 has 0.8203.
+/// sentence1,sentence2,score. A first row whose score is no number is taken as a header. The
+/// result is Spearman's rank correlation between the cosines of the embeddings and the scores; 1 is
+/// perfect agreement. On the English STS benchmark (test split, 1,379 pairs), all-MiniLM-L6-v2 has
+/// 0.8203.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:

@@ -1,6 +1,8 @@
 //! Everything that can be wrong with what the program is given: each ends with its exit code, says
 //! what was wrong and what helps, and leaves no output that looks complete.
 
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;

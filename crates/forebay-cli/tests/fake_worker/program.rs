@@ -2,6 +2,8 @@
 //! stages and its protocol, over an engine that makes rows out of token ids; breaches of the
 //! protocol, which the real one cannot commit, are in [`rogue`].
 
+#![expect(clippy::expect_used, reason = "a test tool: what it cannot rely on fails the test")]
+
 mod engine;
 mod rogue;
 #[path = "../support/script.rs"]

@@ -55,8 +55,8 @@ fn states_come_back_row_by_row_without_padding() {
             assert_eq!(states.row(row), expected);
         }
         assert_eq!(states.tokens(), lengths.iter().sum::<usize>());
-        assert_eq!(states.padded_tokens(), 16 + 32 + 16 + 16 + 48 + 16);
-        assert_eq!(states.sub_batches(), 3);
+        assert_eq!(states.padded_tokens(), 8 + 24 + 8 + 16 + 40 + 8);
+        assert_eq!(states.sub_batches(), 4);
     }
 }
 

@@ -56,7 +56,7 @@ pub fn open_cpu_engine(spec: &WorkerSpec) -> Result<Engine<(), TokenStates, ()>,
         },
         copy_in: Box::new(SlotView),
         infer,
-        pool: Box::new(Pool { spec: PoolingSpec { normalize: false, ..folder.pooling().clone() } }),
+        pool: Box::new(Pool { spec: PoolingSpec { normalize: false, ..*folder.pooling() } }),
         copy_out: Box::new(SlotView),
     })
 }

@@ -1,5 +1,6 @@
 //! The dispatcher's promises, tested over seeded random histories and a few exact ones.
 
+mod fake;
 mod world;
 
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use self::world::{Effect, GRACE, SLACK, World, ms};
+use self::fake::Effect;
+use self::world::{GRACE, SLACK, World, ms};
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
 use crate::priority::Priority;

@@ -164,7 +164,10 @@ impl Supervisor {
             _ if log.is_empty() => cause.to_string(),
             _ => format!("{cause}: {log}"),
         };
-        tracing::warn!(device, incarnation = id.incarnation, ?next, "{reason}");
+        match &next {
+            Next::Stop => tracing::debug!(device, incarnation = id.incarnation, "{reason}"),
+            _ => tracing::warn!(device, incarnation = id.incarnation, ?next, "{reason}"),
+        }
         let state = match next {
             Next::Restart(_) => WorkerState::Backoff,
             Next::Quarantine(_) => WorkerState::Quarantined,

@@ -5,7 +5,6 @@
 //! books, tell the dispatcher, tell the supervisor. A batch is run elsewhere only when the process
 //! that had it cannot answer any more.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -19,10 +18,9 @@ use kameo::actor::{ActorId, ActorRef, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
 use kameo::message::{Context, Message};
 use rustix::net::Shutdown;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::Child;
 use tokio::sync::{mpsc, oneshot};
 
+use super::child;
 use super::deliver::Delivery;
 use super::reader;
 use super::spawn::{LaunchSpec, Spawned, spawn};
@@ -33,10 +31,8 @@ use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerReady};
 
 /// Control messages that may wait for one worker's actor.
 pub(crate) const MAILBOX: usize = 16;
-/// Last lines of a worker's log that are kept for the report of its end.
-const LAST_LINES: usize = 8;
-/// A longer line of a worker's log is cut.
-const LINE_BYTES_MAX: u64 = 16 * 1024;
+/// How long the report of an end waits for the last lines of the log.
+const LOG_DEADLINE: Duration = Duration::from_millis(200);
 
 /// What every incarnation is started with.
 #[derive(Clone)]
@@ -58,9 +54,13 @@ pub(crate) struct WorkerProcess {
     started_at: Instant,
     process: Option<Process>,
     lane: Option<Arc<WorkerLane>>,
+    /// Why it was ended, if this side had a reason; otherwise the exit status says it.
     cause: Option<EndCause>,
+    exit: Option<EndCause>,
     draining: bool,
     reaped: bool,
+    /// Every answer that it sent has been read.
+    read_to_end: bool,
     finished: bool,
 }
 
@@ -80,8 +80,8 @@ struct Greeted(Ready, Arc<WorkerLane>);
 struct SocketEnded(Result<(), EndCause>);
 /// The process was reaped.
 struct Reaped(std::io::Result<ExitStatus>);
-/// The process was killed and not reaped in time.
-struct ReapLate;
+/// The process was to end and has not been reaped and read to its end in time.
+struct EndLate;
 
 /// Asks a worker to finish what it has and exit; it is killed if it has not by the deadline.
 #[derive(Debug, Clone, Copy)]
@@ -111,8 +111,10 @@ impl Actor for WorkerProcess {
             process: None,
             lane: None,
             cause: None,
+            exit: None,
             draining: false,
             reaped: false,
+            read_to_end: false,
             finished: false,
         })
     }
@@ -131,33 +133,51 @@ impl Actor for WorkerProcess {
             && let Some(me) = me.upgrade()
         {
             let message = format!("reader of worker {} failed: {reason}", self.args.id.slot);
+            self.read_to_end = true;
             self.end(EndCause::Protocol(message), &me).await;
         }
-        Ok(std::ops::ControlFlow::Continue(()))
+        Ok(match self.finished {
+            true => std::ops::ControlFlow::Break(ActorStopReason::Normal),
+            false => std::ops::ControlFlow::Continue(()),
+        })
     }
 }
 
 impl WorkerProcess {
-    /// Begins the end: no more batches, then the kill. The rest follows when the process is reaped.
+    /// Begins the end: no more batches, then the kill. The rest follows when the process is reaped
+    /// and everything that it had sent is read.
     async fn end(&mut self, cause: EndCause, me: &ActorRef<Self>) {
         self.cause.get_or_insert(cause);
+        self.kill(me);
+        self.finish_if_over().await;
+    }
+
+    /// Kills the process, if there is one, and sets the limit to the wait for its end.
+    fn kill(&mut self, me: &ActorRef<Self>) {
         self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
-        match &self.process {
-            Some(process) if !self.reaped => {
-                // A second wish to kill finds the first one still waiting, which is as good.
-                process.kill.try_send(()).ok();
-                let (me, reap_deadline) = (me.clone(), self.args.reap_deadline);
-                tokio::spawn(async move {
-                    tokio::time::sleep(reap_deadline).await;
-                    me.tell(ReapLate).send().await.ok();
-                });
-            }
-            _ => self.finish(me).await,
+        let Some(process) = self.process.as_ref().filter(|_| !self.reaped) else { return };
+        // A second wish to kill finds the first one still waiting, which is as good.
+        process.kill.try_send(()).ok();
+        self.limit_the_end(me);
+    }
+
+    fn limit_the_end(&self, me: &ActorRef<Self>) {
+        let (me, reap_deadline) = (me.clone(), self.args.reap_deadline);
+        tokio::spawn(async move {
+            tokio::time::sleep(reap_deadline).await;
+            me.tell(EndLate).send().await.ok();
+        });
+    }
+
+    async fn finish_if_over(&mut self) {
+        if self.process.is_none() || (self.reaped && self.read_to_end) {
+            self.finish().await;
         }
     }
 
-    /// The process cannot answer any more: hands its batches back and reports the end, once.
-    async fn finish(&mut self, me: &ActorRef<Self>) {
+    /// The process cannot answer any more: hands its batches back and reports the end, once. The
+    /// caller stops the actor then.
+    async fn finish(&mut self) {
         if std::mem::replace(&mut self.finished, true) {
             return;
         }
@@ -168,15 +188,20 @@ impl WorkerProcess {
             // Wakes the reader if a process that cannot be killed keeps its end open.
             rustix::net::shutdown(process.socket.as_fd(), Shutdown::Both).ok();
             if let Some(ended) = process.log_ended.take()
-                && let Ok(Ok(lines)) = tokio::time::timeout(Duration::from_millis(200), ended).await
+                && let Ok(Ok(lines)) = tokio::time::timeout(LOG_DEADLINE, ended).await
             {
                 log = lines;
             }
         }
-        let cause = self.cause.take().unwrap_or(EndCause::Requested);
+        let cause = self.cause.take().or(self.exit.take()).unwrap_or(EndCause::Requested);
         let report = WorkerEnded { id: self.args.id, cause, log };
         self.args.supervisor.tell(report).send().await.ok();
-        me.stop_gracefully().await.ok();
+    }
+
+    fn stop_if_finished(&self, context: &mut Context<Self, ()>) {
+        if self.finished {
+            context.stop();
+        }
     }
 }
 
@@ -188,26 +213,31 @@ impl Message<Launch> for WorkerProcess {
         let Spawned { mut child, socket, arena } = match spawn(&self.args.launch) {
             Ok(spawned) => spawned,
             Err(message) => {
-                self.cause = Some(EndCause::StartFailed(message));
-                self.finish(&me).await;
+                self.end(EndCause::StartFailed(message), &me).await;
+                self.stop_if_finished(context);
                 return;
             }
         };
         let own_socket = match socket.try_clone() {
             Ok(own) => own,
             Err(error) => {
-                self.cause = Some(EndCause::StartFailed(format!("cannot share socket: {error}")));
-                self.finish(&me).await;
+                let message = format!("cannot share socket: {error}");
+                self.end(EndCause::StartFailed(message), &me).await;
+                self.stop_if_finished(context);
                 return;
             }
         };
         let (log_done, log_ended) = oneshot::channel();
         if let Some(stderr) = child.stderr.take() {
-            tokio::spawn(forward_log(stderr, self.args.id, log_done));
+            tokio::spawn(child::forward_log(stderr, self.args.id, log_done));
         }
         let (kill, kills) = mpsc::channel(1);
         let pid = child.id().unwrap_or_default();
-        tokio::spawn(reap(child, kills, me.clone()));
+        let reaped = me.clone();
+        tokio::spawn(async move {
+            let status = child::reap(child, kills).await;
+            reaped.tell(Reaped(status)).send().await.ok();
+        });
         self.process = Some(Process { pid, kill, socket: own_socket, log_ended: Some(log_ended) });
         let conversation = Conversation { args: self.args.clone(), socket, arena, me: me.clone() };
         Stage::spawn_link(&me, reader::NAME, move |_| conversation.run()).await;
@@ -240,23 +270,20 @@ impl Message<SocketEnded> for WorkerProcess {
     type Reply = ();
 
     async fn handle(&mut self, SocketEnded(end): SocketEnded, context: &mut Context<Self, ()>) {
+        self.read_to_end = true;
         let me = context.actor_ref().clone();
         match end {
-            // The exit status says more; the kill makes sure that there will be one.
-            Ok(()) if self.draining => {}
-            Ok(()) => {
-                self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
-                if let Some(process) = &self.process {
-                    process.kill.try_send(()).ok();
-                }
-                let reap_deadline = self.args.reap_deadline;
-                tokio::spawn(async move {
-                    tokio::time::sleep(reap_deadline).await;
-                    me.tell(ReapLate).send().await.ok();
-                });
-            }
             Err(cause) => self.end(cause, &me).await,
+            Ok(()) => {
+                // A worker that has drained exits by itself. Any other has died, or is made to:
+                // the exit status says which.
+                if !self.draining {
+                    self.kill(&me);
+                }
+                self.finish_if_over().await;
+            }
         }
+        self.stop_if_finished(context);
     }
 }
 
@@ -265,7 +292,7 @@ impl Message<Reaped> for WorkerProcess {
 
     async fn handle(&mut self, Reaped(status): Reaped, context: &mut Context<Self, ()>) {
         self.reaped = true;
-        let found = match status {
+        self.exit = Some(match status {
             Err(error) => EndCause::Protocol(format!("exit status cannot be read: {error}")),
             Ok(status) => match (status.code(), status.signal()) {
                 (Some(0), _) if self.draining => EndCause::Requested,
@@ -274,27 +301,31 @@ impl Message<Reaped> for WorkerProcess {
                 }
                 (None, signal) => EndCause::Signal(signal.unwrap_or_default()),
             },
-        };
-        self.cause.get_or_insert(found);
-        let me = context.actor_ref().clone();
-        self.finish(&me).await;
+        });
+        self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
+        if !self.read_to_end {
+            // The end of the socket follows at once, unless somebody else holds it open.
+            self.limit_the_end(context.actor_ref());
+        }
+        self.finish_if_over().await;
+        self.stop_if_finished(context);
     }
 }
 
-impl Message<ReapLate> for WorkerProcess {
+impl Message<EndLate> for WorkerProcess {
     type Reply = ();
 
-    async fn handle(&mut self, _: ReapLate, context: &mut Context<Self, ()>) {
-        if self.reaped || self.finished {
-            return;
+    async fn handle(&mut self, _: EndLate, context: &mut Context<Self, ()>) {
+        if !self.finished {
+            tracing::error!(
+                worker = self.args.id.slot,
+                pid = self.process.as_ref().map_or(0, |process| process.pid),
+                reaped = self.reaped,
+                "worker did not end within supervisor.reap_deadline_ms; it is left behind"
+            );
+            self.finish().await;
         }
-        tracing::error!(
-            worker = self.args.id.slot,
-            pid = self.process.as_ref().map_or(0, |process| process.pid),
-            "killed worker was not reaped within supervisor.reap_deadline_ms; it is left behind"
-        );
-        let me = context.actor_ref().clone();
-        self.finish(&me).await;
+        self.stop_if_finished(context);
     }
 }
 
@@ -322,6 +353,7 @@ impl Message<End> for WorkerProcess {
             let me = context.actor_ref().clone();
             self.end(cause, &me).await;
         }
+        self.stop_if_finished(context);
     }
 }
 
@@ -375,44 +407,4 @@ impl Conversation {
         };
         reader::answers(&socket, args.spin, &delivery)
     }
-}
-
-/// Owns the child: kills it when asked to and reports its exit.
-async fn reap(mut child: Child, mut kills: mpsc::Receiver<()>, me: ActorRef<WorkerProcess>) {
-    let status = tokio::select! {
-        status = child.wait() => status,
-        _ = kills.recv() => {
-            // It may have exited by itself in the meantime.
-            child.start_kill().ok();
-            child.wait().await
-        }
-    };
-    me.tell(Reaped(status)).send().await.ok();
-}
-
-/// Passes a worker's log on, line by line, and keeps the last lines for the report of its end.
-async fn forward_log(
-    stderr: tokio::process::ChildStderr,
-    id: WorkerId,
-    done: oneshot::Sender<String>,
-) {
-    let mut last = VecDeque::with_capacity(LAST_LINES);
-    let mut lines = BufReader::new(stderr);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        let read = (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await;
-        if !matches!(read, Ok(length) if length > 0) {
-            break;
-        }
-        let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-        tracing::warn!(target: "forebay::worker", worker = id.slot, "{text}");
-        if last.len() == LAST_LINES {
-            last.pop_front();
-        }
-        last.push_back(text);
-    }
-    let log = Vec::from(last).join("\n");
-    // Nobody may be waiting any more.
-    done.send(log).ok();
 }

@@ -1,10 +1,12 @@
 //! One worker process from the host's side: start, handshake, answers, end.
 //!
-//! [`actor`] owns the process's life and is linked to the supervisor. [`spawn`] makes the process
+//! [`actor`] owns the process's life and is linked to the supervisor; [`child`] waits for its exit
+//! and reads its log. [`spawn`] makes the process
 //! with its socket and arena. [`reader`] is the thread that reads its answers; [`deliver`] checks
 //! and hands out the rows. [`locate`] finds the executable and the libraries it needs.
 
 pub(crate) mod actor;
+mod child;
 pub(crate) mod deliver;
 pub(crate) mod locate;
 pub(crate) mod reader;

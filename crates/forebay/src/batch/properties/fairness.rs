@@ -82,8 +82,13 @@ fn an_eighth_of_the_rows_goes_to_aged_entries_and_no_more_while_control_waits() 
         [(64, 40, 8), (16, 40, 2), (8, 40, 1), (5, 40, 1), (2, 40, 1), (64, 3, 3), (64, 0, 0)]
     {
         for class in [Priority::Interactive, Priority::Bulk] {
-            let policy =
-                BatchPolicy { rows_max, tokens_max: 10_000, entries_max: 1_000, ..policy() };
+            let policy = BatchPolicy {
+                rows_max,
+                tokens_max: 10_000,
+                tokens_min: 10_000,
+                entries_max: 1_000,
+                ..policy()
+            };
             let mut batcher = Batcher::new(policy);
             for id in 0..aged {
                 batcher.push(entry(id, class, 7, now - millis(60))).unwrap();
@@ -104,7 +109,13 @@ fn an_eighth_of_the_rows_goes_to_aged_entries_and_no_more_while_control_waits() 
 #[test]
 fn the_share_is_an_eighth_of_the_tokens_where_these_run_out_first() {
     let now = Instant::now() + Duration::from_secs(1);
-    let policy = BatchPolicy { rows_max: 800, tokens_max: 800, entries_max: 2_000, ..policy() };
+    let policy = BatchPolicy {
+        rows_max: 800,
+        tokens_max: 800,
+        tokens_min: 800,
+        entries_max: 2_000,
+        ..policy()
+    };
     let mut batcher = Batcher::new(policy);
     for id in 0..800 {
         batcher.push(entry(id, Priority::Bulk, 30, now - millis(60))).unwrap();
