@@ -115,6 +115,17 @@ impl<T> SlotTable<T> {
         }
     }
 
+    /// What is in flight in this slot under this generation.
+    #[must_use]
+    pub fn find(&self, slot: u32, generation: u64) -> Option<&T> {
+        match self.slots.get(slot as usize)? {
+            Slot { state: State::InFlight(batch), generation: current } => {
+                (*current == generation).then_some(batch)
+            }
+            _ => None,
+        }
+    }
+
     /// Gives a leased slot back.
     pub fn release(&mut self, lease: SlotLease) {
         let slot = self.own(&lease);
@@ -122,8 +133,7 @@ impl<T> SlotTable<T> {
         slot.state = State::Free;
     }
 
-    /// Takes everything that is in flight, oldest generation of each slot first by slot number.
-    /// The slots stay unusable: their worker is gone and its arena goes with it.
+    /// Takes everything that is in flight, in the order of the slots. The slots stay unusable: their worker is gone and its arena goes with it.
     pub fn abandon(&mut self) -> Vec<T> {
         let take = |slot: &mut Slot<T>| match std::mem::replace(&mut slot.state, State::Reading) {
             State::InFlight(batch) => Some(batch),

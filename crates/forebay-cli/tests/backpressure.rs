@@ -66,7 +66,7 @@ fn a_full_class_refuses_at_once_or_lets_wait_and_loses_nothing() {
         }
     }
     assert_eq!((tickets.len(), refused), (LIMIT as usize, SUBMISSIONS - LIMIT as usize));
-    let labels = ["priority=\"interactive\"", "limit=\"requests\""];
+    let labels = ["priority=\"interactive\"", "limit=\"full\""];
     let counted = metric(&metrics, "forebay_requests_refused_total", &labels);
     assert_eq!(counted, refused as f64);
     drop(hold);

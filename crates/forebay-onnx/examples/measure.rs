@@ -144,47 +144,45 @@ impl Bench {
     }
 
     fn layout(&self) {
-        println!("\n## bulk, 10,000 texts of 6 to 18 tokens, batches of 256, texts/s");
-        let batches: Vec<Batch> = (0..40).map(|seed| self.batch(250, 6, 18, seed)).collect();
+        const TURNS: usize = 15;
+        println!("\n## threads: bulk of texts of 6 to 18 tokens in batches of 250, texts/s");
+        println!("   (best / median of {TURNS} turns), and one text of 11 tokens, us");
+        println!("   (fastest / median of the turns' medians)");
+        let batches: Vec<Batch> = (0..2).map(|seed| self.batch(250, 6, 18, seed)).collect();
         let single = self.batch(1, 11, 11, 3);
         for precision in PRECISIONS {
-            let mut pairs = [self.session(precision, 1, false), self.session(precision, 1, false)];
-            let mut sleeping = self.session(precision, 2, false);
-            let mut spinning = self.session(precision, 2, true);
-            let mut rates: [Vec<f64>; 4] = Default::default();
-            for turn in 0..5 {
-                let part = &batches[turn * 8..turn * 8 + 8];
-                let texts = (part.len() * 250) as f64;
-                rates[0].push(texts / run_all(&mut sleeping, part).as_secs_f64());
-                rates[1].push(texts / run_all(&mut spinning, part).as_secs_f64());
-                let [first, second] = &mut pairs;
+            let [mut first, mut second] = [(); 2].map(|()| self.session(precision, 1, false));
+            let mut pools = [false, true].map(|spins| self.session(precision, 2, spins));
+            let mut rates = [const { Vec::new() }; 4];
+            let mut latencies = [const { Vec::new() }; 3];
+            for _ in 0..TURNS {
+                let rate = |texts: usize, time: Duration| texts as f64 / time.as_secs_f64();
+                rates[0].push(rate(250, encode(&mut first, &batches[0])));
                 let start = Instant::now();
                 std::thread::scope(|scope| {
-                    scope.spawn(|| run_all(first, &part[..4]));
-                    run_all(second, &part[4..]);
+                    scope.spawn(|| encode(&mut first, &batches[0]));
+                    encode(&mut second, &batches[1]);
                 });
-                rates[2].push(texts / start.elapsed().as_secs_f64());
-                rates[3].push(texts / 2.0 / run_all(first, &part[..4]).as_secs_f64());
+                rates[1].push(rate(500, start.elapsed()));
+                latencies[0].push(median_us(&mut first, &single));
+                for (index, pool) in pools.iter_mut().enumerate() {
+                    let time = batches.iter().map(|batch| encode(pool, batch)).sum();
+                    rates[2 + index].push(rate(500, time));
+                    latencies[1 + index].push(median_us(pool, &single));
+                    // A pool that spins has to fall asleep before others are measured.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
-            let names = [
-                "1 x 2 threads, sleeping",
-                "1 x 2 threads, spinning",
-                "2 x 1 thread",
-                "1 x 1 thread",
-            ];
+            let names = ["1 x 1", "2 x 1", "1 x 2", "1 x 2, spinning"];
             for (name, mut rates) in names.iter().zip(rates) {
                 rates.sort_by(f64::total_cmp);
-                println!("{precision} {name}: best {:.0}, median {:.0}", rates[4], rates[2]);
+                let (best, median) = (rates[TURNS - 1], rates[TURNS / 2]);
+                println!("{precision} bulk, sessions x threads {name}: {best:.0} / {median:.0}");
             }
-            println!("{precision} one text of 11 tokens, us (p50 / p99 of 400, one by one)");
-            for (name, session) in [
-                ("1 thread", &mut pairs[0]),
-                ("2 threads, sleeping", &mut sleeping),
-                ("2 threads, spinning", &mut spinning),
-            ] {
-                let mut times: Vec<Duration> = (0..400).map(|_| encode(session, &single)).collect();
+            for (threads, mut times) in ["1", "2", "2, spinning"].iter().zip(latencies) {
                 times.sort();
-                println!("  {name}: {} / {}", times[200].as_micros(), times[396].as_micros());
+                let (best, median) = (times[0], times[TURNS / 2]);
+                println!("{precision} one text, threads {threads}: {best} / {median}");
             }
         }
     }
@@ -271,8 +269,10 @@ fn encode(session: &mut Session, (ids, boundaries): &Batch) -> Duration {
     start.elapsed()
 }
 
-fn run_all(session: &mut Session, batches: &[Batch]) -> Duration {
-    batches.iter().map(|batch| encode(session, batch)).sum()
+fn median_us(session: &mut Session, batch: &Batch) -> u128 {
+    let mut times: Vec<Duration> = (0..25).map(|_| encode(session, batch)).collect();
+    times.sort();
+    times[12].as_micros()
 }
 
 /// Runs every variant once per turn; `per` is what a printed time is divided by.

@@ -145,6 +145,20 @@ impl Hello {
         encode(self)
     }
 
+    /// The protocol version and release of whoever sent a hello, which every version says alike.
+    ///
+    /// # Errors
+    /// [`HandshakeError`] if it is too large or says neither.
+    pub fn version_of(packet: &[u8]) -> Result<(u32, String), HandshakeError> {
+        #[derive(Deserialize)]
+        struct Version {
+            protocol: u32,
+            release: String,
+        }
+        let Version { protocol, release } = decode(packet)?;
+        Ok((protocol, release))
+    }
+
     /// Reads a received packet.
     ///
     /// # Errors
@@ -223,6 +237,13 @@ mod tests {
             StartReply::decode(&failed.encode().expect("encodes")).expect("decodes"),
             failed
         );
+    }
+
+    #[test]
+    fn the_version_is_read_from_a_hello_that_has_changed_since() {
+        let packet = br#"{"protocol":9,"release":"2.0.0","anything":{"else":true}}"#;
+        assert!(Hello::decode(packet).is_err());
+        assert_eq!(Hello::version_of(packet).expect("reads"), (9, "2.0.0".to_owned()));
     }
 
     #[test]

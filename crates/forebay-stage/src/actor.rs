@@ -1,4 +1,4 @@
-//! The actor that owns a stage's life: it starts the thread, answers questions, reports the end.
+//! The actor that owns a stage's life: it starts the thread and reports its end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -7,8 +7,7 @@ use std::time::Duration;
 use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, PanicError};
 use kameo::message::{Context, Message};
-use kameo::reply::{DelegatedReply, ReplySender};
-use kameo::{Actor, Reply, mailbox};
+use kameo::{Actor, mailbox};
 
 use crate::{StageClock, StageFailure};
 
@@ -20,31 +19,12 @@ const THREAD_NAME_BYTES: usize = 15;
 type Body = Box<dyn FnOnce(&StageClock) -> Result<(), StageFailure> + Send>;
 
 /// How a stage ended.
-#[derive(Debug, Clone, PartialEq, Eq, Reply)]
-pub enum StageEnd {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StageEnd {
     /// Its lane was closed and it finished everything.
     Finished,
     /// It could not go on.
     Failed(StageFailure),
-}
-
-/// Asks a stage what it has done so far.
-#[derive(Debug, Clone, Copy)]
-pub struct Observe;
-
-/// Waits until the stage's thread has ended.
-#[derive(Debug, Clone, Copy)]
-pub struct WaitForEnd;
-
-/// What a stage has done so far.
-#[derive(Debug, Clone, PartialEq, Eq, Reply)]
-pub struct StageReport {
-    /// Name of the stage.
-    pub stage: &'static str,
-    /// Items completed.
-    pub items: u64,
-    /// Time spent on them.
-    pub busy: Duration,
 }
 
 struct ThreadEnded(StageEnd);
@@ -58,15 +38,12 @@ pub struct StageArgs {
 
 /// The life of one stage. A failed stage stops its actor with the failure as the reason, which
 /// every linked actor is told of.
-pub struct StageActor {
-    stage: &'static str,
-    clock: Arc<StageClock>,
-    waiting: Vec<ReplySender<StageEnd>>,
-}
+pub struct StageActor;
 
 /// A running stage as its owner holds it.
 #[derive(Debug, Clone)]
 pub struct Stage {
+    name: &'static str,
     actor: ActorRef<StageActor>,
     clock: Arc<StageClock>,
 }
@@ -84,7 +61,13 @@ impl Stage {
         let args = StageArgs { stage, clock: Arc::clone(&clock), body: Box::new(body) };
         let mailbox = mailbox::bounded(MAILBOX);
         let actor = StageActor::spawn_link_with_mailbox(parent, args, mailbox).await;
-        Self { actor, clock }
+        Self { name: stage, actor, clock }
+    }
+
+    /// Name of the stage.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The stage's actor.
@@ -116,12 +99,11 @@ impl Actor for StageActor {
 
     async fn on_start(args: Self::Args, me: ActorRef<Self>) -> Result<Self, Self::Error> {
         let StageArgs { stage, clock, body } = args;
-        let thread_clock = Arc::clone(&clock);
         let name = &stage[..stage.floor_char_boundary(THREAD_NAME_BYTES)];
         std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                let end = match catch_unwind(AssertUnwindSafe(|| body(&thread_clock))) {
+                let end = match catch_unwind(AssertUnwindSafe(|| body(&clock))) {
                     Ok(Ok(())) => StageEnd::Finished,
                     Ok(Err(failure)) => StageEnd::Failed(failure),
                     Err(panic) => StageEnd::Failed(StageFailure::from_panic(stage, &*panic)),
@@ -130,7 +112,7 @@ impl Actor for StageActor {
                 me.tell(ThreadEnded(end)).blocking_send().ok();
             })
             .map_err(|error| StageFailure::new(stage, format!("cannot start thread: {error}")))?;
-        Ok(Self { stage, clock, waiting: Vec::new() })
+        Ok(Self)
     }
 
     async fn on_panic(
@@ -150,9 +132,6 @@ impl Message<ThreadEnded> for StageActor {
         ThreadEnded(end): ThreadEnded,
         context: &mut Context<Self, Self::Reply>,
     ) -> Self::Reply {
-        for sender in self.waiting.drain(..) {
-            sender.send(end.clone());
-        }
         match end {
             StageEnd::Finished => {
                 context.stop();
@@ -160,27 +139,5 @@ impl Message<ThreadEnded> for StageActor {
             }
             StageEnd::Failed(failure) => Err(failure),
         }
-    }
-}
-
-impl Message<Observe> for StageActor {
-    type Reply = StageReport;
-
-    async fn handle(&mut self, _: Observe, _: &mut Context<Self, Self::Reply>) -> Self::Reply {
-        StageReport { stage: self.stage, items: self.clock.items(), busy: self.clock.busy() }
-    }
-}
-
-impl Message<WaitForEnd> for StageActor {
-    type Reply = DelegatedReply<StageEnd>;
-
-    async fn handle(
-        &mut self,
-        _: WaitForEnd,
-        context: &mut Context<Self, Self::Reply>,
-    ) -> Self::Reply {
-        let (delegated, sender) = context.reply_sender();
-        self.waiting.extend(sender);
-        delegated
     }
 }

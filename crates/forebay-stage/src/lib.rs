@@ -1,8 +1,8 @@
 //! One stage of a pipeline: an actor for its life, a named thread for its work, a bounded lane
 //! for its input.
 //!
-//! Control and data go separate ways. The actor ([`StageActor`]) answers questions and reports
-//! the end of the stage to whoever is linked to it; it never touches an item. The items flow
+//! Control and data go separate ways. The actor ([`StageActor`]) reports the end of the stage to
+//! whoever is linked to it; it never touches an item. The items flow
 //! through [`lane`]s from thread to thread; one item is one batch, so a lane's cost is paid per
 //! batch. A sender that finds a lane full waits, and the wait is on the lane's clock: that is
 //! the backpressure of the pipeline, measured where it arises.
@@ -15,7 +15,7 @@ mod clock;
 mod failure;
 mod lane;
 
-pub use actor::{Observe, Stage, StageActor, StageEnd, StageReport, WaitForEnd};
+pub use actor::{Stage, StageActor, StageArgs};
 pub use clock::StageClock;
 pub use failure::StageFailure;
 pub use lane::{

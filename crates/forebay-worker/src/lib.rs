@@ -17,8 +17,9 @@
 //! An application that wants to ship one file calls [`run_if_worker`] first thing in `main`.
 
 mod engine;
-mod exit;
+
 mod link;
+mod os;
 mod process;
 mod root;
 mod stages;

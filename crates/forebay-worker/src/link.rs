@@ -2,8 +2,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use forebay_protocol::{Descriptor, HANDSHAKE_BYTES_MAX};
+use forebay_protocol::{DESCRIPTOR_BYTES, Descriptor, HANDSHAKE_BYTES_MAX};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
@@ -13,24 +15,49 @@ pub(crate) struct Link {
     socket: Arc<OwnedFd>,
 }
 
+/// A packet that is no longer than a descriptor, or one byte longer if the host sent more.
+pub(crate) type SmallPacket = [u8; DESCRIPTOR_BYTES + 1];
+
 impl Link {
     pub(crate) fn new(socket: OwnedFd) -> Self {
         Self { socket: Arc::new(socket) }
     }
 
-    /// Waits for one packet; `None` when the host has closed its end or is gone.
-    pub(crate) fn receive(&self) -> std::io::Result<Option<Vec<u8>>> {
+    /// Waits for the first packet; `None` when the host has closed its end or is gone.
+    pub(crate) fn receive_handshake(&self) -> std::io::Result<Option<Vec<u8>>> {
         let mut packet = vec![0_u8; HANDSHAKE_BYTES_MAX];
-        let length = loop {
-            match recv(self.socket.as_fd(), &mut packet, RecvFlags::empty()) {
-                Ok((_, length)) => break length,
-                Err(Errno::INTR) => {}
-                Err(Errno::CONNRESET) => return Ok(None),
-                Err(errno) => return Err(errno.into()),
-            }
-        };
+        let length = self.receive(&mut packet)?;
         packet.truncate(length);
         Ok((length > 0).then_some(packet))
+    }
+
+    /// Waits for a packet of the size of a descriptor; empty when the host has closed its end or
+    /// is gone.
+    pub(crate) fn receive_descriptor<'p>(
+        &self,
+        packet: &'p mut SmallPacket,
+    ) -> std::io::Result<&'p [u8]> {
+        let length = self.receive(packet)?;
+        Ok(&packet[..length])
+    }
+
+    fn receive(&self, packet: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            match recv(self.socket.as_fd(), &mut *packet, RecvFlags::empty()) {
+                Ok((_, length)) => return Ok(length),
+                Err(Errno::INTR) => {}
+                Err(Errno::CONNRESET) => return Ok(0),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Whether the host closes its end or is gone within `limit`.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        let limit = Timespec::try_from(limit).ok();
+        let mut fds = [PollFd::new(&*self.socket, PollFlags::RDHUP)];
+        let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        matches!(poll(&mut fds, limit.as_ref()), Ok(1)) && fds[0].revents().intersects(ended)
     }
 
     /// Sends one packet. A host that is gone is not an error here: the receiving side ends the

@@ -2,7 +2,9 @@
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use forebay_arena::WorkerArena;
 use forebay_protocol::{
@@ -18,6 +20,9 @@ use crate::root::{Root, RootArgs};
 
 /// Control messages that may wait for the root actor: one per stage that ends.
 const ROOT_MAILBOX: usize = 32;
+
+/// How often the wait for the host's end looks whether it is still needed.
+const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How a worker opens its engine.
 pub type OpenEngine<Staged, States, Rows> =
@@ -41,8 +46,33 @@ where
     Rows: Send + 'static,
 {
     let fds = std::env::var(WORKER_FDS_ENV).ok()?;
+    let (socket, memory) = match inherited(&fds) {
+        Ok(inherited) => inherited,
+        Err(message) => {
+            start_log();
+            tracing::error!("{message}");
+            crate::os::exit_now(WorkerExit::Protocol);
+        }
+    };
+    crate::os::ignore_polite_signals();
+    start_log();
+    // The link stays open until the process ends: its end tells the host that there is no more to
+    // come, and the exit code must be certain by then.
+    let link = Link::new(socket);
+    let exit = match serve(&link, memory, open) {
+        Ok(()) => WorkerExit::Clean,
+        Err(failure) => {
+            tracing::error!(exit = failure.0.name(), "{}", failure.1);
+            failure.0
+        }
+    };
+    // Engines may not survive their own teardown; the process has nothing left to do.
+    crate::os::exit_now(exit)
+}
+
+/// The host stamps and stores what it reads here.
+fn start_log() {
     let filter = std::env::var("FOREBAY_WORKER_LOG").unwrap_or_else(|_| "warn".to_owned());
-    // The host stamps and stores what it reads here; a second subscriber cannot exist yet.
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::new(filter))
@@ -50,44 +80,31 @@ where
         .with_ansi(false)
         .compact()
         .init();
-    let exit = match serve(&fds, open) {
-        Ok(()) => WorkerExit::Clean,
-        Err(StepError::Fatal { exit, message }) => {
-            tracing::error!(exit = exit.name(), "{message}");
-            exit
-        }
-        Err(error @ StepError::Batch { .. }) => {
-            tracing::error!("{error}");
-            WorkerExit::Panic
-        }
-    };
-    // Engines may not survive their own teardown; the process has nothing left to do.
-    crate::exit::now(exit)
 }
 
+/// How a worker ends that cannot serve, and why.
+type Failure = (WorkerExit, String);
+
 fn serve<Staged, States, Rows>(
-    fds: &str,
+    link: &Link,
+    memory: OwnedFd,
     open: OpenEngine<Staged, States, Rows>,
-) -> Result<(), StepError>
+) -> Result<(), Failure>
 where
     Staged: Send + 'static,
     States: Send + 'static,
     Rows: Send + 'static,
 {
-    let fatal = |exit: WorkerExit| move |message: String| StepError::Fatal { exit, message };
-    let protocol = fatal(WorkerExit::Protocol);
     let start = Instant::now();
-    let (socket, memory) = inherited(fds).map_err(protocol)?;
-    let link = Link::new(socket);
-    let packet = match link.receive() {
-        Ok(Some(packet)) => packet,
-        Ok(None) => return Ok(()),
-        Err(error) => return Err(protocol(format!("socket: {error}"))),
-    };
-    let hello = Hello::decode(&packet).map_err(|error| protocol(error.to_string()))?;
-    let started = prepare(&hello, memory, open);
+    let broken = |error: std::io::Error| (WorkerExit::Protocol, format!("socket: {error}"));
+    let Some(packet) = link.receive_handshake().map_err(broken)? else { return Ok(()) };
+    let started = read_hello(&packet).and_then(|hello| {
+        let wait = hello.worker.wait;
+        let (engine, arena) = watched(link, || prepare(&hello, memory, open))?;
+        Ok((engine, arena, wait))
+    });
     let reply = match &started {
-        Ok((engine, _)) => StartReply::Ready(Ready {
+        Ok((engine, ..)) => StartReply::Ready(Ready {
             protocol: PROTOCOL_VERSION,
             engine: engine.info.engine.clone(),
             device: engine.info.device.clone(),
@@ -95,43 +112,66 @@ where
             width: engine.info.width,
             start_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
         }),
-        Err(error) => StartReply::Failed(match error {
-            StepError::Fatal { exit, message } => StartFailure::new(*exit, message.clone()),
-            StepError::Batch { .. } => StartFailure::new(WorkerExit::Panic, error.to_string()),
-        }),
+        Err((exit, message)) => StartReply::Failed(StartFailure::new(*exit, message.clone())),
     };
-    let packet = reply.encode().map_err(|error| protocol(error.to_string()))?;
-    link.send(&packet).map_err(|error| protocol(format!("socket: {error}")))?;
-    let (engine, arena) = started?;
-    run_stages(RootArgs { engine, link, arena, wait: hello.worker.wait })
-        .map_err(fatal(WorkerExit::Panic))
+    let packet = reply.encode().map_err(|error| (WorkerExit::Protocol, error.to_string()))?;
+    link.send(&packet).map_err(broken)?;
+    let (engine, arena, wait) = started?;
+    run_stages(RootArgs { engine, link: link.clone(), arena, wait })
+        .map_err(|message| (WorkerExit::Panic, message))
+}
+
+/// Reads the greeting. Another version is said to be one before the rest of it, which that version
+/// may have changed, is looked at.
+fn read_hello(packet: &[u8]) -> Result<Hello, Failure> {
+    let protocol = |message| (WorkerExit::Protocol, message);
+    let (version, release) =
+        Hello::version_of(packet).map_err(|error| protocol(error.to_string()))?;
+    if version != PROTOCOL_VERSION {
+        return Err(protocol(format!(
+            "host {release} speaks protocol {version}, this worker speaks {PROTOCOL_VERSION}; \
+             install both from one release"
+        )));
+    }
+    Hello::decode(packet).map_err(|error| protocol(error.to_string()))
+}
+
+/// Runs `work`, and ends the process if the host goes away meanwhile: loading a model can take
+/// minutes, and nobody else looks at the socket yet.
+fn watched<R>(link: &Link, work: impl FnOnce() -> R) -> R {
+    let done = Arc::new(AtomicBool::new(false));
+    let (watched, over) = (link.clone(), Arc::clone(&done));
+    // Not joined: it ends by itself soon after `work`, which must not wait for it.
+    std::thread::spawn(move || {
+        while !over.load(Ordering::Acquire) {
+            if watched.ends_within(WATCH_INTERVAL) {
+                crate::os::exit_now(WorkerExit::Clean);
+            }
+        }
+    });
+    let result = work();
+    done.store(true, Ordering::Release);
+    result
 }
 
 fn prepare<Staged, States, Rows>(
     hello: &Hello,
     memory: OwnedFd,
     open: OpenEngine<Staged, States, Rows>,
-) -> Result<(Engine<Staged, States, Rows>, WorkerArena), StepError> {
-    if hello.protocol != PROTOCOL_VERSION {
-        let message = format!(
-            "host {} speaks protocol {}, this worker speaks {PROTOCOL_VERSION}; install both from \
-             one release",
-            hello.release, hello.protocol
-        );
-        return Err(StepError::Fatal { exit: WorkerExit::Protocol, message });
-    }
-    let arena = WorkerArena::open(memory, hello.arena).map_err(|error| StepError::Fatal {
-        exit: WorkerExit::Protocol,
-        message: error.to_string(),
+) -> Result<(Engine<Staged, States, Rows>, WorkerArena), Failure> {
+    let arena = WorkerArena::open(memory, hello.arena)
+        .map_err(|error| (WorkerExit::Protocol, error.to_string()))?;
+    let engine = open(&hello.worker).map_err(|error| match error {
+        StepError::Fatal { exit, message } => (exit, message),
+        StepError::Batch { message, .. } => (WorkerExit::Config, message),
     })?;
-    let engine = open(&hello.worker)?;
     if engine.info.width != hello.arena.width() {
         let message = format!(
             "engine gives rows of {} values, the host expects {}",
             engine.info.width,
             hello.arena.width()
         );
-        return Err(StepError::Fatal { exit: WorkerExit::Config, message });
+        return Err((WorkerExit::Config, message));
     }
     Ok((engine, arena))
 }
@@ -163,12 +203,11 @@ fn inherited(fds: &str) -> Result<(OwnedFd, OwnedFd), String> {
         return Err(wrong());
     }
     for fd in [socket, memory] {
-        // SAFETY: the borrow ends with this statement; a number that is no open file descriptor
-        // makes the call fail with EBADF, which is what is tested.
-        let borrowed = unsafe { rustix::fd::BorrowedFd::borrow_raw(fd) };
-        rustix::io::fcntl_getfd(borrowed)
-            .map_err(|_| format!("{WORKER_FDS_ENV} is {fds:?}, but {fd} is not open"))?;
+        if !crate::os::is_open(fd) {
+            return Err(format!("{WORKER_FDS_ENV} is {fds:?}, but {fd} is not open"));
+        }
     }
+    crate::os::close_from(socket.max(memory) + 1);
     // SAFETY: both are open (checked above), differ, and were inherited for this purpose from the
     // host, which passes their numbers in the variable; nothing else in this process knows them,
     // because this runs first thing in `main`.

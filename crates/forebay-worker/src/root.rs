@@ -92,7 +92,7 @@ where
             };
             let message = failure.map_or_else(|| reason.to_string(), |f| f.to_string());
             tracing::error!(exit = WorkerExit::Panic.name(), "{message}");
-            crate::exit::now(WorkerExit::Panic);
+            crate::os::exit_now(WorkerExit::Panic);
         }
         self.running -= 1;
         Ok(if self.running == 0 {

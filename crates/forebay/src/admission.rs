@@ -75,6 +75,11 @@ impl Admission {
         (class.requests_max as usize).saturating_sub(class.requests.available_permits())
     }
 
+    /// Whether nothing is under way.
+    pub(crate) fn is_empty(&self) -> bool {
+        Priority::ALL.into_iter().all(|priority| self.under_way(priority) == 0)
+    }
+
     /// Texts of all classes that may be under way.
     pub(crate) fn capacity(&self) -> usize {
         self.classes.iter().map(|class| class.requests_max as usize).sum()

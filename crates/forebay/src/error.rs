@@ -65,9 +65,10 @@ pub enum EmbedError {
     /// The caller gave the request up.
     #[error("request was cancelled")]
     Cancelled,
-    /// The worker died twice with this text in it, the second time alone.
+    /// A worker died while this text was the only one in it.
     #[error(
-        "text ended its worker {executions} times, the last time alone; it will not be run again"
+        "text ran {executions} times and its worker died with nothing else in it; it will not be run \
+         again"
     )]
     PoisonInput {
         /// How often it ran.

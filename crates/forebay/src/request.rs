@@ -55,6 +55,14 @@ pub(crate) struct AcceptedText {
     pub(crate) permit: Permit,
 }
 
+impl AcceptedText {
+    /// Answers and gives the room back, the room first as in [`Pending::reply`].
+    pub(crate) fn reply(self, result: EmbedResult) {
+        drop(self.permit);
+        self.replier.reply(result);
+    }
+}
+
 /// The texts of one submission, or a part of them: the unit that goes through the tokenizer lane.
 pub(crate) struct TokenizeJob {
     pub(crate) spec: RequestSpec,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
-use forebay_model::ModelFolder;
+use forebay_model::{ModelFolder, TextTokenizer};
 use forebay_stage::{LaneSender, Stage};
 use kameo::actor::ActorRef;
 
@@ -21,7 +21,7 @@ use crate::options::{EmbedOptions, Embedding};
 use crate::priority::Priority;
 use crate::reply::EmbedResult;
 use crate::request::TokenizeJob;
-use crate::status::{QueueStatus, Status};
+use crate::status::{QueueStatus, StageStatus, Status};
 use crate::supervisor::{Board, Level, LevelWatch, Shutdown, Supervisor};
 use crate::ticket::{BatchTicket, Ticket};
 
@@ -34,6 +34,8 @@ use submit::InContext;
 /// Texts that go through the tokenizer lane together at most: small enough to keep every
 /// tokenizer thread busy, large enough that the lane costs nothing per text.
 const JOB_TEXTS_MAX: usize = 64;
+/// A job is sent once its texts have this many bytes: some milliseconds of a tokenizer's time.
+const JOB_BYTES: usize = 64 * 1024;
 
 /// What the model gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,15 +65,18 @@ pub struct ShutdownReport {
 pub struct Runtime {
     admission: Arc<Admission>,
     dispatch: DispatchSender,
-    /// `None` once no more texts are accepted.
-    texts: Option<LaneSender<TokenizeJob>>,
+    /// One lane per class; `None` once no more texts are accepted.
+    texts: Option<[LaneSender<TokenizeJob>; 3]>,
     metrics: Arc<Metrics>,
     model: ModelInfo,
     config: Config,
     board: Arc<Board>,
     supervisor: ActorRef<Supervisor>,
     stop: Arc<AtomicBool>,
-    dispatcher: Stage,
+    /// The dispatcher and the tokenizers.
+    stages: Vec<Stage>,
+    /// Whose timers the waits of callers use.
+    timers: tokio::runtime::Handle,
     /// `None` only while the runtime is dropped.
     control: Option<tokio::runtime::Runtime>,
 }
@@ -83,20 +88,6 @@ impl Runtime {
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         config.validate()?;
-        let folder = if config.model.verify_manifest {
-            ModelFolder::open(&config.model.path)?
-        } else {
-            ModelFolder::open_unverified(&config.model.path)?
-        };
-        let plan = launch::plan(&config, &folder)?;
-        let model = ModelInfo {
-            name: folder.name().to_owned(),
-            width: folder.width(),
-            tokens_max: folder.tokens_max(),
-            normalize: folder.pooling().normalize,
-            fingerprint: folder.fingerprint().to_owned(),
-        };
-        let tokenizer = folder.tokenizer()?;
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("fb-control")
@@ -104,10 +95,18 @@ impl Runtime {
             .build()
             .map_err(|source| StartError::Os { what: "start the control thread", source })?;
         let handle = control.handle().clone();
-        let runtime = handle
-            .spawn(Self::assemble(config, plan, model, tokenizer, control))
-            .await
-            .map_err(|error| StartError::Worker { reason: error.to_string() })?;
+        let lost = |error: tokio::task::JoinError| StartError::Worker { reason: error.to_string() };
+        // Reading and verifying a model takes a while and must not hold up the caller's executor.
+        let opening = handle.spawn_blocking(move || open(&config).map(|opened| (config, opened)));
+        let (config, opened) = match opening.await.map_err(lost) {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(error)) | Err(error) => {
+                control.shutdown_background();
+                return Err(error);
+            }
+        };
+        let assembling = handle.spawn(Self::assemble(config, opened, control));
+        let runtime = assembling.await.map_err(lost)?;
         let board = Arc::clone(&runtime.board);
         match board.wait_for_first_outcome().await {
             Ok(()) => Ok(runtime),
@@ -146,8 +145,8 @@ impl Runtime {
     /// number of texts is not limited.
     ///
     /// # Errors
-    /// [`EmbedError`] if the options are wrong or the runtime no longer accepts texts; each text
-    /// has its own result otherwise.
+    /// [`EmbedError::InvalidOption`] if the options are wrong; each text has its own result
+    /// otherwise.
     pub async fn embed_batch(
         &self,
         texts: Vec<String>,
@@ -162,11 +161,18 @@ impl Runtime {
             if chunk.is_empty() {
                 break;
             }
-            tickets.push(self.submit_batch(chunk, options).await?);
+            let texts = chunk.len();
+            tickets.push(match self.submit_batch(chunk, options).await {
+                Err(error @ EmbedError::InvalidOption { .. }) => return Err(error),
+                submitted => (texts, submitted),
+            });
         }
         let mut results = Vec::with_capacity(total);
-        for ticket in tickets {
-            results.extend(ticket.await);
+        for (texts, submitted) in tickets {
+            match submitted {
+                Ok(ticket) => results.extend(ticket.await),
+                Err(error) => results.extend(std::iter::repeat_n(Err(error), texts)),
+            }
         }
         Ok(results)
     }
@@ -180,7 +186,9 @@ impl Runtime {
         text: impl Into<String>,
         options: &EmbedOptions,
     ) -> Result<Ticket, EmbedError> {
-        self.submit_batch(vec![text.into()], options).await.map(Ticket)
+        let text = text.into();
+        self.check_one(&text, options)?;
+        self.submit_batch(vec![text], options).await.map(Ticket)
     }
 
     /// Submits one text if there is room now, and refuses it at once otherwise.
@@ -193,36 +201,36 @@ impl Runtime {
         text: impl Into<String>,
         options: &EmbedOptions,
     ) -> Result<Ticket, EmbedError> {
-        let texts = vec![text.into()];
-        let (spec, sizes) = self.check(&texts, options)?;
-        let permits = self.admission.try_acquire(spec.priority, &sizes).inspect_err(|error| {
-            self.refused(spec.priority, error, 1);
-        })?;
-        self.enqueue(spec, texts, permits).map(Ticket)
+        let text = text.into();
+        self.check_one(&text, options)?;
+        let spec = self.check(1, options)?;
+        let acquired = self.admission.try_acquire(spec.priority, &[text.len()]);
+        let permits = acquired.inspect_err(|error| self.refused(spec.priority, error, 1))?;
+        self.enqueue(spec, vec![text], permits).map(Ticket)
     }
 
     /// Submits texts together, waiting for room for all of them, until the deadline at most.
     /// No more than [`Runtime::chunk_texts_max`] at a time.
     ///
     /// # Errors
-    /// [`EmbedError`] if they are not accepted; none of them is then.
+    /// [`EmbedError`] if they are not accepted; none of them is then. A text that is too long is
+    /// accepted and answered with its own error.
     pub async fn submit_batch(
         &self,
         texts: Vec<String>,
         options: &EmbedOptions,
     ) -> Result<BatchTicket, EmbedError> {
-        let (spec, sizes) = self.check(&texts, options)?;
         let count = texts.len();
+        let spec = self.check(count, options)?;
+        let sizes: Vec<usize> = texts.iter().map(String::len).collect();
         let permits = match self.admission.try_acquire(spec.priority, &sizes) {
             Ok(permits) => permits,
             Err(EmbedError::Overloaded { .. }) => {
                 let start = Instant::now();
-                let waited = {
-                    let handle = self.control.as_ref().map(tokio::runtime::Runtime::handle);
-                    // The timer of the wait belongs to our own runtime, whoever polls it.
-                    let acquire = self.admission.acquire(spec.priority, &sizes, spec.deadline);
-                    InContext { handle: handle.cloned(), future: Box::pin(acquire) }.await
-                };
+                // The timer of the wait belongs to our own runtime, whoever polls it.
+                let acquire = self.admission.acquire(spec.priority, &sizes, spec.deadline);
+                let waited =
+                    InContext { handle: self.timers.clone(), future: Box::pin(acquire) }.await;
                 self.metrics.stage_blocked(MetricStage::Submit, start.elapsed());
                 waited.inspect_err(|error| self.refused(spec.priority, error, count))?
             }
@@ -240,6 +248,12 @@ impl Runtime {
         self.admission.requests_max(priority).min(4 * JOB_TEXTS_MAX)
     }
 
+    /// A text that is submitted alone is refused before anything is made for it.
+    fn check_one(&self, text: &str, options: &EmbedOptions) -> Result<(), EmbedError> {
+        let checked = self.check_length(text);
+        checked.inspect_err(|error| self.refused(options.priority, error, 1))
+    }
+
     /// One look at everything.
     #[must_use]
     pub fn status(&self) -> Status {
@@ -252,6 +266,7 @@ impl Runtime {
             level: self.board.level(),
             workers: self.board.workers(),
             queues: Priority::ALL.into_iter().map(queue).collect(),
+            stages: self.stages.iter().map(stage_status).collect(),
             uptime: self.board.uptime(),
         }
     }
@@ -265,7 +280,7 @@ impl Runtime {
     /// Tells of changes of the service level.
     #[must_use]
     pub fn watch_level(&self) -> LevelWatch {
-        self.board.watch()
+        self.board.watch(self.timers.clone())
     }
 
     /// Stops accepting, finishes what was accepted within `shutdown.drain_ms`, ends the workers.
@@ -297,7 +312,7 @@ impl Runtime {
         let (done, drained) = channel::bounded(1);
         self.dispatch.send(DispatchEvent::Drain(done));
         let (supervisor, stop) = (self.supervisor.clone(), Arc::clone(&self.stop));
-        let (dispatch, dispatcher) = (self.dispatch.clone(), self.dispatcher.clone());
+        let (dispatch, stages) = (self.dispatch.clone(), self.stages.clone());
         let grace = self.config.worker.drain_deadline();
         let reap = self.config.supervisor.reap_deadline();
         let handle = control.handle().clone();
@@ -315,12 +330,45 @@ impl Runtime {
                 tracing::error!("workers did not end within {limit:?}");
             }
             stop.store(true, Ordering::Release);
-            dispatch.cancelled();
-            dispatcher.ended_within(limit).await;
+            dispatch.wake();
+            for stage in &stages {
+                stage.ended_within(limit).await;
+            }
             control.shutdown_background();
             drained
         }))
     }
+}
+
+/// What a runtime is put together from.
+struct Opened {
+    plan: launch::Plan,
+    model: ModelInfo,
+    tokenizer: TextTokenizer,
+}
+
+fn open(config: &Config) -> Result<Opened, StartError> {
+    let folder = if config.model.verify_manifest {
+        ModelFolder::open(&config.model.path)?
+    } else {
+        ModelFolder::open_unverified(&config.model.path)?
+    };
+    Ok(Opened {
+        plan: launch::plan(config, &folder)?,
+        model: ModelInfo {
+            name: folder.name().to_owned(),
+            width: folder.width(),
+            tokens_max: folder.tokens_max(),
+            normalize: folder.pooling().normalize,
+            fingerprint: folder.fingerprint().to_owned(),
+        },
+        tokenizer: folder.tokenizer()?,
+    })
+}
+
+fn stage_status(stage: &Stage) -> StageStatus {
+    let clock = stage.clock();
+    StageStatus { stage: stage.name(), items: clock.items(), busy: clock.busy() }
 }
 
 impl Drop for Runtime {

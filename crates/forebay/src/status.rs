@@ -18,6 +18,18 @@ pub struct QueueStatus {
     pub requests_max: usize,
 }
 
+/// What one thread of the host has done. Counts that stand still while texts are under way are a
+/// stage that hangs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StageStatus {
+    /// Name of the stage and of its thread.
+    pub stage: &'static str,
+    /// Items completed.
+    pub items: u64,
+    /// Time spent on them.
+    pub busy: Duration,
+}
+
 /// The state of a runtime at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
@@ -27,6 +39,8 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Each class.
     pub queues: Vec<QueueStatus>,
+    /// Each thread of the host's pipeline.
+    pub stages: Vec<StageStatus>,
     /// Time since the start.
     pub uptime: Duration,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use crate::dispatch::DispatchSender;
+use crate::dispatch::CancelNotice;
 use crate::error::EmbedError;
 use crate::reply::{EmbedResult, ReplyGroup};
 
@@ -16,13 +16,13 @@ use crate::reply::{EmbedResult, ReplyGroup};
 #[must_use = "dropping a ticket cancels its texts"]
 pub struct BatchTicket {
     group: Arc<ReplyGroup>,
-    dispatch: DispatchSender,
+    cancel: CancelNotice,
     taken: bool,
 }
 
 impl BatchTicket {
-    pub(crate) fn new(group: Arc<ReplyGroup>, dispatch: DispatchSender) -> Self {
-        Self { group, dispatch, taken: false }
+    pub(crate) fn new(group: Arc<ReplyGroup>, cancel: CancelNotice) -> Self {
+        Self { group, cancel, taken: false }
     }
 
     /// Whether every text has been answered.
@@ -61,7 +61,7 @@ impl Drop for BatchTicket {
     fn drop(&mut self) {
         if !self.taken && !self.group.is_complete() {
             self.group.cancel();
-            self.dispatch.cancelled();
+            self.cancel.send();
         }
     }
 }

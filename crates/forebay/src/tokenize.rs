@@ -1,6 +1,8 @@
 //! The tokenize stage: N threads that turn accepted texts into token ids.
 //!
-//! A text that cannot be encoded is answered here; one whose caller has gone or whose deadline has
+//! Each class has a lane of its own and the more urgent lane goes first, so that a control text
+//! waits for no more than the job that a thread is at. A text that cannot be encoded is answered
+//! here; one whose caller has gone or whose deadline has
 //! passed is answered before any work is spent on it. A panic in the tokenizer is that text's
 //! failure alone.
 
@@ -8,14 +10,46 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crossbeam::channel::select_biased;
 use forebay_model::{Scratch, TextTokenizer, TokenizeError};
-use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, run_lane};
+use forebay_stage::LaneClosed;
+use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, WaitMode};
 
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, Stage, Unserved};
 use crate::request::{AcceptedText, Pending, RequestSpec, TokenizeJob};
 
 pub(crate) const NAME: &str = "fb-tokenize";
+
+/// The lanes of the three classes, most urgent first.
+#[derive(Clone)]
+pub(crate) struct TokenizeLanes(pub(crate) [LaneReceiver<TokenizeJob>; 3]);
+
+impl TokenizeLanes {
+    /// The next job of the most urgent class that has one; `None` once all lanes are closed and
+    /// empty. They are closed together.
+    fn next(&self) -> Option<TokenizeJob> {
+        let [control, interactive, bulk] = &self.0;
+        let ready =
+            || control.try_recv().or_else(|| interactive.try_recv()).or_else(|| bulk.try_recv());
+        if let WaitMode::SpinThenPark(spin) = control.wait_mode() {
+            let until = Instant::now() + spin;
+            while Instant::now() < until {
+                if let Some(job) = ready() {
+                    return Some(job);
+                }
+                std::hint::spin_loop();
+            }
+        }
+        let received = select_biased! {
+            recv(control.channel()) -> job => job,
+            recv(interactive.channel()) -> job => job,
+            recv(bulk.channel()) -> job => job,
+        };
+        // A closed lane is always ready, also before one that still holds something.
+        received.ok().or_else(ready)
+    }
+}
 
 /// What each tokenizer thread works with.
 #[derive(Clone)]
@@ -26,27 +60,37 @@ pub(crate) struct Tokenize {
 }
 
 impl Tokenize {
-    /// The body of one tokenizer thread.
+    /// The body of one tokenizer thread. It ends when the lanes are closed and empty; once the
+    /// dispatcher has ended, what is still in them is answered without work.
     pub(crate) fn run(
         &self,
-        lane: &LaneReceiver<TokenizeJob>,
+        lanes: &TokenizeLanes,
         next: &LaneSender<Vec<Pending>>,
         clock: &StageClock,
     ) -> Result<(), StageFailure> {
         let mut scratch = Scratch::default();
-        run_lane(lane, clock, |job| {
+        let mut dispatcher_ended = false;
+        while let Some(TokenizeJob { spec, texts }) = lanes.next() {
+            if dispatcher_ended {
+                texts.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+                continue;
+            }
             let start = Instant::now();
-            let TokenizeJob { spec, texts } = job;
             let encoded: Vec<Pending> = texts
                 .into_iter()
-                .filter_map(|text| self.encode(spec, text, &mut scratch, start))
+                .filter_map(|text| self.encode(spec, text, &mut scratch))
                 .collect();
             self.metrics.stage_took(Stage::Tokenize, start.elapsed());
+            clock.add(start.elapsed());
             if encoded.is_empty() {
-                return Ok(());
+                continue;
             }
-            next.send(encoded).map_err(|_| StageFailure::new(NAME, "the dispatcher has ended"))
-        })
+            if let Err(LaneClosed(encoded)) = next.send(encoded) {
+                encoded.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+                dispatcher_ended = true;
+            }
+        }
+        Ok(())
     }
 
     fn encode(
@@ -54,18 +98,16 @@ impl Tokenize {
         spec: RequestSpec,
         accepted: AcceptedText,
         scratch: &mut Scratch,
-        now: Instant,
     ) -> Option<Pending> {
         let refuse = |accepted: AcceptedText, error| {
-            drop(accepted.permit);
-            accepted.replier.reply(Err(error));
+            accepted.reply(Err(error));
             None
         };
         if accepted.replier.is_cancelled() {
             self.metrics.unserved(Unserved::Cancelled);
             return refuse(accepted, EmbedError::Cancelled);
         }
-        if spec.expired(now) {
+        if spec.expired(Instant::now()) {
             self.metrics.unserved(Unserved::Expired);
             let waiting = "waiting for the tokenizer";
             return refuse(accepted, EmbedError::DeadlineExceeded { waiting });
@@ -96,7 +138,7 @@ impl Tokenize {
             spec,
             ids,
             tokens_before_cut: encoded.tokens_before_cut,
-            queued_at: now,
+            queued_at: Instant::now(),
             executions: 0,
             replier: accepted.replier,
             permit: accepted.permit,

@@ -67,5 +67,5 @@ fn a_text_that_kills_the_worker_is_named_by_its_line() {
     let bench = Bench::new();
     bench.model.script(&Script { die_on: vec![BAD_ID], ..Script::default() });
     bench.input(b"w1\nw2\nbad\nw3\n");
-    bench.assert_fails(&mut bench.fake(), 1, &["line 3", "ended its worker 2 times"]);
+    bench.assert_fails(&mut bench.fake(), 1, &["line 3", "ran 2 times and its worker died"]);
 }

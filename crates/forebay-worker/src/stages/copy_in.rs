@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use forebay_arena::WorkerArena;
-use forebay_protocol::{BatchTimes, Descriptor, DescriptorKind, WorkerExit};
+use forebay_protocol::{BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorKind, WorkerExit};
 use forebay_stage::{LaneSender, StageClock, StageFailure};
 
 use super::{fatal_ends, protocol_violation, successor_gone};
@@ -23,15 +23,16 @@ pub(crate) fn run<Staged: 'static>(
     next: &LaneSender<Work<Staged>>,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
+    let mut packet = [0_u8; DESCRIPTOR_BYTES + 1];
     loop {
-        let packet = match link.receive() {
-            Ok(Some(packet)) => packet,
+        let packet = match link.receive_descriptor(&mut packet) {
             // The host is gone or has let go: nobody is left to answer.
-            Ok(None) => crate::exit::now(WorkerExit::Clean),
+            Ok([]) => crate::os::exit_now(WorkerExit::Clean),
+            Ok(packet) => packet,
             Err(error) => return Err(StageFailure::new(NAME, format!("socket: {error}"))),
         };
         let received_at = Instant::now();
-        let request = Descriptor::decode(&packet).unwrap_or_else(|e| protocol_violation(&e));
+        let request = Descriptor::decode(packet).unwrap_or_else(|e| protocol_violation(&e));
         match request.kind {
             DescriptorKind::Run => {}
             // Dropping the lane lets the stages behind finish what they have.

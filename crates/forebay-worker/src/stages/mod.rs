@@ -15,7 +15,7 @@ use crate::engine::StepError;
 pub(crate) fn fatal_ends<T>(result: Result<T, StepError>) -> Result<T, StepError> {
     if let Err(StepError::Fatal { exit, message }) = &result {
         tracing::error!(exit = exit.name(), "{message}");
-        crate::exit::now(*exit);
+        crate::os::exit_now(*exit);
     }
     result
 }
@@ -23,7 +23,7 @@ pub(crate) fn fatal_ends<T>(result: Result<T, StepError>) -> Result<T, StepError
 /// The host said something that it must never say.
 pub(crate) fn protocol_violation(error: &dyn std::fmt::Display) -> ! {
     tracing::error!(exit = WorkerExit::Protocol.name(), "{error}");
-    crate::exit::now(WorkerExit::Protocol)
+    crate::os::exit_now(WorkerExit::Protocol)
 }
 
 /// The stage behind this one has ended, so this one cannot go on.

@@ -40,7 +40,7 @@ group! {
         /// spin.
         retry_after_min_ms: u32 = 5, "ms", Integer(0, 60_000);
         /// How long accepted requests wait for a worker to come back while nothing serves.
-        down_grace_ms: u32 = 5_000, "ms", Integer(0, 600_000);
+        down_grace_ms: u32 = 60_000, "ms", Integer(0, 600_000);
     }
 }
 

@@ -17,12 +17,13 @@ use std::time::{Duration, Instant};
 
 use forebay_protocol::ErrorClass;
 
-use super::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
+use super::port::{Batch, EndedWorker, Load, WorkerId, WorkerPort};
 use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, SealedShape, Stage, Unserved};
 use crate::priority::Priority;
 use crate::request::Pending;
+use crate::supervisor::EndCause;
 
 /// A text runs at most this often: once with others, once alone.
 const EXECUTIONS_MAX: u32 = 2;
@@ -108,10 +109,17 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// A worker is gone, and this is what it had in flight.
-    pub(crate) fn worker_ended(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
+    pub(crate) fn worker_ended(&mut self, ended: EndedWorker, now: Instant) {
+        let EndedWorker { id, batches, requested } = ended;
         self.worker_leaving(id, now);
         self.leaving.retain(|worker| worker.id() != id);
-        for batch in batches {
+        for batch in batches.into_iter().filter(|batch| !batch.rows.is_empty()) {
+            if requested {
+                // We ended it; its texts are under no suspicion, and there is no next worker.
+                let error = EmbedError::ShuttingDown;
+                batch.rows.into_iter().for_each(|pending| pending.reply(Err(error.clone())));
+                continue;
+            }
             self.metrics.suspects(batch.rows.len());
             self.metrics.batch_rerun(batch.rows.len());
             for pending in batch.rows {
@@ -130,17 +138,21 @@ impl<W: WorkerPort> Core<W> {
         let FailedRows { class, message, alone, rows } = failed;
         // Alone and refused as input: running it again gives the same answer.
         let hopeless = alone && class == ErrorClass::Input;
+        let mut again = 0;
         for pending in rows {
             if hopeless || pending.executions >= EXECUTIONS_MAX {
-                let (class, message) = (class.name(), message.clone());
+                let message = message.clone();
                 pending.reply(Err(match class {
-                    "non_finite" => EmbedError::InvalidResult { message },
-                    _ => EmbedError::Inference { class, message },
+                    ErrorClass::NonFinite => EmbedError::InvalidResult { message },
+                    class => EmbedError::Inference { class: class.name(), message },
                 }));
             } else {
-                self.metrics.batch_rerun(1);
+                again += 1;
                 self.suspect(pending);
             }
+        }
+        if again > 0 {
+            self.metrics.batch_rerun(again);
         }
     }
 
@@ -152,13 +164,6 @@ impl<W: WorkerPort> Core<W> {
         let error = EmbedError::Unavailable { reason: reason.clone() };
         self.hopeless = Some(reason);
         self.answer_all(&error);
-    }
-
-    /// A worker is on its way after all.
-    pub(crate) fn hope(&mut self, now: Instant) {
-        if self.hopeless.take().is_some() {
-            self.down_since = Some(now);
-        }
     }
 
     /// Drops what nobody waits for any more.
@@ -288,7 +293,7 @@ impl<W: WorkerPort> Core<W> {
             self.workers.iter().filter(|w| w.is_late(now)).map(W::id).collect();
         for id in late {
             if let Some(worker) = self.workers.iter().find(|worker| worker.id() == id) {
-                worker.end_late();
+                worker.end(EndCause::BatchLate);
             }
             self.worker_leaving(id, now);
         }
@@ -400,10 +405,14 @@ impl<W: WorkerPort> Core<W> {
         let batch_id = self.next_batch_id;
         self.next_batch_id += 1;
         let worker = &self.workers[index];
-        if let Err(mut back) = worker.run(Batch { batch_id, rows, exclusive }, now) {
+        let start = Instant::now();
+        let handed_over = worker.run(Batch { batch_id, rows, exclusive }, now);
+        self.metrics.stage_took(Stage::Dispatch, start.elapsed());
+        if let Err(mut back) = handed_over {
             // It never reached the worker, so it does not count as a run.
             back.rows.iter_mut().for_each(|pending| pending.executions -= 1);
             let id = worker.id();
+            worker.end(EndCause::Protocol("batch could not be handed over".to_owned()));
             self.worker_leaving(id, now);
             for pending in back.rows {
                 if back.exclusive {

@@ -171,10 +171,10 @@ fn without_hope_nothing_waits_until_there_is_hope_again() {
         let result = world.texts[&id].result.as_ref().expect("answered");
         assert_eq!(result.as_ref().map_err(EmbedError::code), Err("unavailable"));
     }
-    world.core.hope(world.now);
+    world.start_worker(Duration::ZERO);
+    world.step();
     let served = world.text(3, Priority::Bulk, Effect::None, None);
     world.arrive(vec![served], Duration::ZERO);
-    world.start_worker(GRACE - ms(1));
     world.run_to_the_end();
     assert!(world.texts[&served].result.as_ref().expect("answered").is_ok());
 }

@@ -17,6 +17,7 @@ use super::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
 use crate::config::WorkerConfig;
 use crate::metrics::RungMetrics;
 use crate::request::Pending;
+use crate::supervisor::EndCause;
 
 /// A batch that its worker has.
 pub(crate) struct InFlight {
@@ -38,7 +39,15 @@ struct Books {
 }
 
 /// Ends the worker that this lane belongs to; must not block.
-type EndLate = Box<dyn Fn() + Send + Sync>;
+type End = Box<dyn Fn(EndCause) + Send + Sync>;
+
+/// An answer that is of no use.
+pub(crate) enum Unusable {
+    /// It names no batch in flight. The worker may be sound: it has answered twice.
+    Stale(StaleAnswer),
+    /// It does not fit its batch, which stays in the books until the worker has ended.
+    Shape(String),
+}
 
 pub(crate) struct WorkerLane {
     id: WorkerId,
@@ -47,7 +56,7 @@ pub(crate) struct WorkerLane {
     socket: OwnedFd,
     timing: WorkerConfig,
     rung: Arc<RungMetrics>,
-    end_late: EndLate,
+    end: End,
 }
 
 impl WorkerLane {
@@ -57,10 +66,10 @@ impl WorkerLane {
         socket: OwnedFd,
         timing: WorkerConfig,
         rung: Arc<RungMetrics>,
-        end_late: EndLate,
+        end: End,
     ) -> Self {
         let books = Mutex::new(Books { slots, free_since: Instant::now(), ended: false });
-        Self { id, arena, books, socket, timing, rung, end_late }
+        Self { id, arena, books, socket, timing, rung, end }
     }
 
     pub(crate) fn arena(&self) -> &HostArena {
@@ -72,9 +81,18 @@ impl WorkerLane {
         &self,
         answer: &Descriptor,
         now: Instant,
-    ) -> Result<(SlotLease, InFlight, Duration), StaleAnswer> {
+    ) -> Result<(SlotLease, InFlight, Duration), Unusable> {
         let mut books = self.lock();
-        let (lease, batch) = books.slots.complete(answer.slot, answer.generation)?;
+        if let Some(batch) = books.slots.find(answer.slot, answer.generation) {
+            let expected = (batch.rows.len() as u32, batch.tokens);
+            let found = (answer.rows, answer.tokens);
+            if found != expected {
+                let message = format!("answer of {found:?} rows and tokens, expected {expected:?}");
+                return Err(Unusable::Shape(message));
+            }
+        }
+        let (lease, batch) =
+            books.slots.complete(answer.slot, answer.generation).map_err(Unusable::Stale)?;
         let service = now.saturating_duration_since(batch.sent_at.max(books.free_since));
         books.free_since = now;
         Ok((lease, batch, service))
@@ -192,12 +210,17 @@ impl WorkerPort for Arc<WorkerLane> {
             books.slots.sent(lease, in_flight);
         }
         // In the books before it is sent: the answer may be there before this call returns.
-        if let Err(errno) = self.send(&descriptor) {
-            // The reader sees the socket's end and takes everything out of the books, this batch
-            // included, unless it has done so already.
-            tracing::warn!(worker = self.id.slot, "descriptor cannot be sent: {errno}");
+        let Err(errno) = self.send(&descriptor) else { return Ok(()) };
+        // It never reached the worker, so it is under no suspicion; unless the worker's end has
+        // taken it out of the books already.
+        tracing::warn!(worker = self.id.slot, "descriptor cannot be sent: {errno}");
+        match self.lock().slots.complete(descriptor.slot, descriptor.generation) {
+            Ok((_, batch)) => {
+                let rows = batch.rows.into_iter().flatten().collect();
+                Err(EndedBatch { rows, exclusive })
+            }
+            Err(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn take_expired(&self, now: Instant) -> Vec<Pending> {
@@ -235,7 +258,7 @@ impl WorkerPort for Arc<WorkerLane> {
         }
     }
 
-    fn end_late(&self) {
-        (self.end_late)();
+    fn end(&self, cause: EndCause) {
+        (self.end)(cause);
     }
 }

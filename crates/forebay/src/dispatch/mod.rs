@@ -12,5 +12,5 @@ pub(crate) mod lane;
 pub(crate) mod port;
 pub(crate) mod thread;
 
-pub(crate) use port::WorkerId;
-pub(crate) use thread::{DispatchEvent, DispatchSender};
+pub(crate) use port::{EndedWorker, WorkerId};
+pub(crate) use thread::{CancelNotice, DispatchEvent, DispatchSender};

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use crate::request::Pending;
+use crate::supervisor::EndCause;
 
 /// Names one incarnation of one worker: a restarted worker is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -25,6 +26,14 @@ pub(crate) struct Batch {
 pub(crate) struct EndedBatch {
     pub(crate) rows: Vec<Pending>,
     pub(crate) exclusive: bool,
+}
+
+/// A worker that is gone, with what it had in flight.
+pub(crate) struct EndedWorker {
+    pub(crate) id: WorkerId,
+    pub(crate) batches: Vec<EndedBatch>,
+    /// It was told to end, so what it had is not to blame.
+    pub(crate) requested: bool,
 }
 
 /// How busy a worker is.
@@ -61,6 +70,6 @@ pub(crate) trait WorkerPort {
     fn is_late(&self, now: Instant) -> bool;
     /// Shows how many slots are free.
     fn publish(&self);
-    /// Ends the worker because it is late. What it holds comes back as the worker's end.
-    fn end_late(&self);
+    /// Ends the worker. What it holds comes back as the worker's end.
+    fn end(&self, cause: EndCause);
 }

@@ -11,7 +11,7 @@ use forebay_stage::{LaneReceiver, StageClock, StageFailure, WaitMode};
 
 use super::core::{Core, FailedRows};
 use super::lane::WorkerLane;
-use super::port::{EndedBatch, WorkerId};
+use super::port::{EndedWorker, WorkerId};
 use crate::admission::Admission;
 use crate::error::EmbedError;
 use crate::request::Pending;
@@ -21,6 +21,8 @@ pub(crate) const NAME: &str = "fb-dispatch";
 const EVENTS_MAX: usize = 1024;
 /// The thread looks around at least this often; no deadline hangs on it.
 const IDLE: Duration = Duration::from_secs(1);
+/// How long an ending dispatcher waits for the tokenizers to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// News for the dispatcher.
 pub(crate) enum DispatchEvent {
@@ -29,15 +31,13 @@ pub(crate) enum DispatchEvent {
     /// A worker takes no more batches.
     WorkerLeaving(WorkerId),
     /// A worker is gone, with what it had in flight.
-    WorkerEnded(WorkerId, Vec<EndedBatch>),
+    WorkerEnded(EndedWorker),
     /// A slot is free again after a batch of this many tokens and this service time.
     Completed { tokens: usize, service: Duration },
     /// A batch failed while its worker lives on.
     Failed(FailedRows),
     /// Nothing will serve for a while, and why.
     NoHope(String),
-    /// A worker is on its way.
-    Hope,
     /// Accept what is under way, then say so on this channel once nothing is left.
     Drain(Sender<()>),
     /// Answer what has not been sent to a worker with this error.
@@ -48,8 +48,14 @@ pub(crate) enum DispatchEvent {
 #[derive(Clone)]
 pub(crate) struct DispatchSender {
     events: Sender<DispatchEvent>,
-    cancellations: Sender<()>,
+    cancellations: CancelNotice,
 }
+
+/// Tells the dispatcher that something was cancelled. A caller's ticket holds this and not the whole
+/// sender: an event with its text in it, unread by a dispatcher that has ended, must not be kept
+/// alive by the very caller that waits for the text.
+#[derive(Clone)]
+pub(crate) struct CancelNotice(Sender<()>);
 
 /// The dispatcher's end of it.
 pub(crate) struct DispatchInbox {
@@ -61,7 +67,7 @@ pub(crate) fn channel() -> (DispatchSender, DispatchInbox) {
     let (events, events_in) = bounded(EVENTS_MAX);
     let (cancellations, cancellations_in) = bounded(1);
     (
-        DispatchSender { events, cancellations },
+        DispatchSender { events, cancellations: CancelNotice(cancellations) },
         DispatchInbox { events: events_in, cancellations: cancellations_in },
     )
 }
@@ -74,11 +80,31 @@ impl DispatchSender {
         }
     }
 
+    /// What a ticket holds.
+    pub(crate) fn cancel_notice(&self) -> CancelNotice {
+        self.cancellations.clone()
+    }
+
+    /// Wakes the dispatcher.
+    pub(crate) fn wake(&self) {
+        self.cancellations.send();
+    }
+}
+
+impl CancelNotice {
     /// Says that something was cancelled. One notice covers any number of cancellations.
-    pub(crate) fn cancelled(&self) {
-        match self.cancellations.try_send(()) {
+    pub(crate) fn send(&self) {
+        match self.0.try_send(()) {
             Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
         }
+    }
+}
+
+impl Drop for DispatchInbox {
+    /// A bounded channel keeps what nobody has read for as long as it has senders; what is dropped
+    /// here is answered.
+    fn drop(&mut self) {
+        self.events.try_iter().for_each(drop);
     }
 }
 
@@ -100,13 +126,16 @@ pub(crate) fn run(
         admission.set_backlog(core.backlog());
         publish();
         if stop.load(Ordering::Acquire) {
-            while let Some(pending) = texts.try_recv() {
-                core.accept(pending, now);
-            }
+            // Read to the end first: what a worker had last comes back in an event, and the
+            // tokenizers may be at work on what was let in.
+            inbox.events.try_iter().for_each(|event| take_in(&mut core, event, now, &mut drained));
             core.answer_all(&EmbedError::ShuttingDown);
+            while let Ok(pending) = texts.recv_deadline(now + STOP_DEADLINE) {
+                pending.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+            }
             return Ok(());
         }
-        if core.is_quiet() && texts.depth() == 0 {
+        if drained.is_some() && core.is_quiet() && admission.is_empty() {
             // The receiver may have given up waiting; then nobody needs to know.
             if let Some(Err(_)) = drained.take_if(|_| !texts_open).map(|done| done.send(())) {}
         }
@@ -117,26 +146,35 @@ pub(crate) fn run(
             News::Texts(pending) => core.accept(pending, start),
             News::TextsClosed => texts_open = false,
             News::Cancelled => core.sweep_cancelled(),
-            News::Event(event) => match event {
-                DispatchEvent::WorkerUp(worker) => core.worker_up(worker),
-                DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, start),
-                DispatchEvent::WorkerEnded(id, batches) => core.worker_ended(id, batches, start),
-                DispatchEvent::Completed { tokens, service } => core.observe(tokens, service),
-                DispatchEvent::Failed(failed) => core.rows_failed(failed),
-                DispatchEvent::NoHope(reason) => core.no_hope(reason),
-                DispatchEvent::Hope => core.hope(start),
-                DispatchEvent::AnswerAll(error) => core.answer_all(&error),
-                DispatchEvent::Drain(done) => {
-                    core.set_draining();
-                    drained = Some(done);
-                }
-            },
+            News::Event(event) => take_in(&mut core, event, start, &mut drained),
         }
         // Whatever else has arrived joins before the next batch is sealed.
         while let Some(pending) = texts.try_recv() {
             core.accept(pending, start);
         }
         clock.add(start.elapsed());
+    }
+}
+
+/// Lets the core know; `drained` is where to say that nothing is left.
+fn take_in(
+    core: &mut Core<Arc<WorkerLane>>,
+    event: DispatchEvent,
+    now: Instant,
+    drained: &mut Option<Sender<()>>,
+) {
+    match event {
+        DispatchEvent::WorkerUp(worker) => core.worker_up(worker),
+        DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
+        DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
+        DispatchEvent::Completed { tokens, service } => core.observe(tokens, service),
+        DispatchEvent::Failed(failed) => core.rows_failed(failed),
+        DispatchEvent::NoHope(reason) => core.no_hope(reason),
+        DispatchEvent::AnswerAll(error) => core.answer_all(&error),
+        DispatchEvent::Drain(done) => {
+            core.set_draining();
+            *drained = Some(done);
+        }
     }
 }
 

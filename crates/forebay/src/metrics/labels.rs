@@ -74,10 +74,10 @@ label! {
 label! {
     /// What refused a request.
     RefusedBy as "limit" {
-        /// The class's limit of requests.
-        Requests = "requests",
-        /// The class's limit of waiting text.
-        TextBytes = "text_bytes",
+        /// The class is full: of requests, or of waiting text.
+        Full = "full",
+        /// The deadline passed before there was room.
+        Deadline = "deadline",
         /// The text or the options, checked before anything else.
         Invalid = "invalid",
         /// The runtime is shutting down, or nothing has served for too long.
@@ -90,7 +90,8 @@ impl RefusedBy {
     #[must_use]
     pub const fn outcome(self) -> Outcome {
         match self {
-            Self::Requests | Self::TextBytes => Outcome::Overloaded,
+            Self::Full => Outcome::Overloaded,
+            Self::Deadline => Outcome::Deadline,
             Self::Invalid => Outcome::Invalid,
             Self::Unavailable => Outcome::Unavailable,
         }
@@ -140,8 +141,6 @@ label! {
         StartFailed = "start_failed",
         /// It sent something that the protocol does not allow.
         Protocol = "protocol",
-        /// Its answers failed the checks.
-        BadReply = "bad_reply",
     }
 }
 
@@ -150,9 +149,7 @@ label! {
     AnswerDropped as "reason" {
         /// The batch was given up before.
         Late = "late",
-        /// The batch had been answered already.
-        Duplicate = "duplicate",
-        /// It belongs to an earlier use of its slot.
+        /// It names no batch in flight: answered before, or an earlier use of its slot.
         Stale = "stale",
     }
 }
@@ -162,8 +159,6 @@ label! {
     ReplyCheck as "check" {
         /// Rows or width are not those of the batch.
         Shape = "shape",
-        /// The slot's generation is not the one that was sent.
-        Generation = "generation",
         /// A value is infinite or not a number.
         Finite = "finite",
         /// A normalised embedding does not have length 1.

@@ -213,7 +213,7 @@ fn accepted_requests_are_ended_or_in_flight() {
         }
         metrics.ended(Priority::Control, Outcome::Ok, Duration::ZERO);
         metrics.ended(Priority::Control, Outcome::Deadline, Duration::ZERO);
-        metrics.refused(Priority::Control, RefusedBy::TextBytes);
+        metrics.refused(Priority::Control, RefusedBy::Full);
     });
     let of = |series: &str| sample(&text, series).expect("recorded");
     assert_eq!(of("forebay_requests_accepted_total{priority=\"control\"}"), 5.0);
@@ -223,7 +223,7 @@ fn accepted_requests_are_ended_or_in_flight() {
     assert_eq!(of(&format!("{outcome}\"ok\"}}")), 1.0);
     assert_eq!(of(&format!("{outcome}\"overloaded\"}}")), 1.0);
     assert_eq!(
-        of("forebay_requests_refused_total{priority=\"control\",limit=\"text_bytes\"}"),
+        of("forebay_requests_refused_total{priority=\"control\",limit=\"full\"}"),
         1.0
     );
 }

@@ -4,28 +4,26 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use forebay_model::TextTokenizer;
-use forebay_stage::{LaneStats, Stage, WaitMode, lane};
+use forebay_stage::{LaneStats, Stage, StageClock, WaitMode, lane};
 use kameo::actor::Spawn;
 use kameo::mailbox;
 
-use super::{ModelInfo, Runtime, launch};
+use super::{Opened, Runtime};
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
 use crate::config::Config;
 use crate::dispatch::core::Core;
 use crate::dispatch::thread;
 use crate::metrics::{Metrics, Stage as MetricStage};
+use crate::priority::Priority;
 use crate::request::{Pending, TokenizeJob};
 use crate::supervisor::{self, Board, Supervisor, SupervisorArgs};
-use crate::tokenize::{self, Tokenize};
+use crate::tokenize::{self, Tokenize, TokenizeLanes};
 
 impl Runtime {
     pub(super) async fn assemble(
         config: Config,
-        plan: launch::Plan,
-        model: ModelInfo,
-        tokenizer: TextTokenizer,
+        Opened { plan, model, tokenizer }: Opened,
         control: tokio::runtime::Runtime,
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
@@ -48,9 +46,12 @@ impl Runtime {
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
         let (to_batcher, batcher_lane) =
             lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
-        // The gate bounds what can be in this lane: it has room for whatever was let in, so that
-        // no caller ever blocks on it.
-        let (texts, tokenize_lane) = lane::<TokenizeJob>(admission.capacity(), wait);
+        // The gate bounds what can be in these lanes: each has room for whatever its class lets
+        // in, so that no caller ever blocks on one.
+        let pairs = Priority::ALL
+            .map(|priority| lane::<TokenizeJob>(admission.requests_max(priority), wait));
+        let lanes = TokenizeLanes(pairs.each_ref().map(|(_, receiver)| receiver.clone()));
+        let texts = pairs.map(|(sender, _)| sender);
         let core = Core::new(
             batch_policy(&config, admission.capacity()),
             config.admission.down_grace(),
@@ -68,12 +69,11 @@ impl Runtime {
         .await;
         let work =
             Tokenize { tokenizer, tokens_max: model.tokens_max, metrics: Arc::clone(&metrics) };
+        let mut stages = vec![dispatcher];
         for _ in 0..tokenizer_threads(&config) {
-            let (work, from, to) = (work.clone(), tokenize_lane.clone(), to_batcher.clone());
-            Stage::spawn_link(&supervisor, tokenize::NAME, move |clock| {
-                work.run(&from, &to, clock)
-            })
-            .await;
+            let (work, from, to) = (work.clone(), lanes.clone(), to_batcher.clone());
+            let body = move |clock: &StageClock| work.run(&from, &to, clock);
+            stages.push(Stage::spawn_link(&supervisor, tokenize::NAME, body).await);
         }
         Self {
             admission,
@@ -85,7 +85,8 @@ impl Runtime {
             board,
             supervisor,
             stop,
-            dispatcher,
+            stages,
+            timers: control.handle().clone(),
             control: Some(control),
         }
     }

@@ -4,9 +4,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use forebay_stage::SendRefused;
+use forebay_stage::{LaneSender, SendRefused};
 
-use super::{JOB_TEXTS_MAX, Runtime};
+use super::{JOB_BYTES, JOB_TEXTS_MAX, Runtime};
 use crate::admission::Permit;
 use crate::error::EmbedError;
 use crate::metrics::RefusedBy;
@@ -17,77 +17,75 @@ use crate::request::{AcceptedText, RequestSpec, TokenizeJob};
 use crate::ticket::BatchTicket;
 
 impl Runtime {
-    /// Checks the options and the sizes of the texts, before anything is spent on them.
+    /// Checks the options and the number of texts, before anything is spent on them.
     pub(super) fn check(
         &self,
-        texts: &[String],
+        texts: usize,
         options: &EmbedOptions,
-    ) -> Result<(RequestSpec, Vec<usize>), EmbedError> {
+    ) -> Result<RequestSpec, EmbedError> {
         let checked = self.checked(texts, options);
-        checked.inspect_err(|error| self.refused(options.priority, error, texts.len()))
+        checked.inspect_err(|error| self.refused(options.priority, error, texts))
     }
 
-    fn checked(
-        &self,
-        texts: &[String],
-        options: &EmbedOptions,
-    ) -> Result<(RequestSpec, Vec<usize>), EmbedError> {
+    fn checked(&self, texts: usize, options: &EmbedOptions) -> Result<RequestSpec, EmbedError> {
         let (truncate, normalize) = (self.config.tokenize.truncate, self.model.normalize);
         let spec = RequestSpec::new(options, truncate, normalize, self.model.width)?;
         let max = self.chunk_texts_max(spec.priority);
-        if texts.is_empty() || texts.len() > max {
-            let (option, value) = ("number of texts", texts.len());
-            return Err(EmbedError::InvalidOption { option, value, min: 1, max });
-        }
-        let bytes_max = self.config.tokenize.text_bytes_max as usize;
-        let sizes: Vec<usize> = texts.iter().map(String::len).collect();
-        if let Some(&bytes) = sizes.iter().find(|&&bytes| bytes > bytes_max) {
-            return Err(EmbedError::TextTooLong { bytes, bytes_max });
+        if texts == 0 || texts > max {
+            let option = "number of texts";
+            return Err(EmbedError::InvalidOption { option, value: texts, min: 1, max });
         }
         if spec.expired(spec.accepted_at) {
             return Err(EmbedError::DeadlineExceeded { waiting: "being submitted" });
         }
-        Ok((spec, sizes))
+        Ok(spec)
     }
 
+    /// Refuses a text that is too long for any work to be spent on it.
+    pub(super) fn check_length(&self, text: &str) -> Result<(), EmbedError> {
+        let (bytes, bytes_max) = (text.len(), self.config.tokenize.text_bytes_max as usize);
+        if bytes > bytes_max {
+            return Err(EmbedError::TextTooLong { bytes, bytes_max });
+        }
+        Ok(())
+    }
+
+    /// Sends accepted texts to the tokenizers, in jobs that keep one busy for a short time only.
     pub(super) fn enqueue(
         &self,
         spec: RequestSpec,
         texts: Vec<String>,
         permits: Vec<Permit>,
     ) -> Result<BatchTicket, EmbedError> {
-        let Some(lane) = &self.texts else { return Err(EmbedError::ShuttingDown) };
+        let Some(lanes) = &self.texts else { return Err(EmbedError::ShuttingDown) };
+        let lane = &lanes[spec.priority.index()];
         let metrics = Arc::clone(&self.metrics);
         let (group, repliers) =
             ReplyGroup::new(texts.len(), spec.priority, spec.accepted_at, metrics);
-        let accepted = texts.into_iter().zip(repliers).zip(permits);
-        let mut accepted = accepted
-            .map(|((text, replier), permit)| AcceptedText { text, replier, permit })
-            .inspect(|_| self.metrics.accepted(spec.priority));
-        loop {
-            let texts: Vec<AcceptedText> = accepted.by_ref().take(JOB_TEXTS_MAX).collect();
-            if texts.is_empty() {
-                break;
+        let mut job = Vec::new();
+        let mut job_bytes = 0;
+        for ((text, replier), permit) in texts.into_iter().zip(repliers).zip(permits) {
+            self.metrics.accepted(spec.priority);
+            let accepted = AcceptedText { text, replier, permit };
+            if let Err(error) = self.check_length(&accepted.text) {
+                accepted.reply(Err(error));
+                continue;
             }
-            match lane.try_send(TokenizeJob { spec, texts }) {
-                Ok(()) => {}
-                // Cannot be full (the gate); a lane without tokenizers is a runtime that is ending.
-                // Dropping the texts answers them.
-                Err(SendRefused::Full(job) | SendRefused::Closed(job)) => {
-                    for text in job.texts {
-                        text.replier.reply(Err(EmbedError::ShuttingDown));
-                    }
-                }
+            job_bytes += accepted.text.len();
+            job.push(accepted);
+            if job.len() == JOB_TEXTS_MAX || job_bytes >= JOB_BYTES {
+                send(lane, spec, std::mem::take(&mut job));
+                job_bytes = 0;
             }
         }
-        Ok(BatchTicket::new(group, self.dispatch.clone()))
+        send(lane, spec, job);
+        Ok(BatchTicket::new(group, self.dispatch.cancel_notice()))
     }
 
     pub(super) fn refused(&self, priority: Priority, error: &EmbedError, texts: usize) {
         let by = match error {
-            EmbedError::Overloaded { .. } | EmbedError::DeadlineExceeded { .. } => {
-                RefusedBy::Requests
-            }
+            EmbedError::Overloaded { .. } => RefusedBy::Full,
+            EmbedError::DeadlineExceeded { .. } => RefusedBy::Deadline,
             EmbedError::Unavailable { .. }
             | EmbedError::ShuttingDown
             | EmbedError::Internal { .. } => RefusedBy::Unavailable,
@@ -99,9 +97,22 @@ impl Runtime {
     }
 }
 
+fn send(lane: &LaneSender<TokenizeJob>, spec: RequestSpec, texts: Vec<AcceptedText>) {
+    if texts.is_empty() {
+        return;
+    }
+    // The lane has room for whatever the gate lets in, so it is never full; one without
+    // tokenizers belongs to a runtime that is ending.
+    if let Err(SendRefused::Full(job) | SendRefused::Closed(job)) =
+        lane.try_send(TokenizeJob { spec, texts })
+    {
+        job.texts.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+    }
+}
+
 /// Polls a future within a tokio runtime's context, so that its timers work in any executor.
 pub(super) struct InContext<F> {
-    pub(super) handle: Option<tokio::runtime::Handle>,
+    pub(super) handle: tokio::runtime::Handle,
     pub(super) future: Pin<Box<F>>,
 }
 
@@ -110,7 +121,7 @@ impl<F: Future> Future for InContext<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let handle = self.handle.clone();
-        let _entered = handle.as_ref().map(tokio::runtime::Handle::enter);
+        let _entered = handle.enter();
         self.future.as_mut().poll(context)
     }
 }

@@ -19,7 +19,7 @@ use super::board::{Board, WorkerState};
 use super::policy::{EndCause, Next, RestartPolicy};
 use crate::admission::Admission;
 use crate::config::{ReplyConfig, SupervisorConfig};
-use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId};
+use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, RestartCause, RungMetrics};
 use crate::worker_process::actor::{self as worker_actor, Drain, WorkerArgs, WorkerProcess};
@@ -126,7 +126,8 @@ impl Actor for Supervisor {
                 let incarnation = self.rungs[slot].incarnation;
                 let id = WorkerId { slot, incarnation };
                 let cause = EndCause::Protocol(format!("worker actor ended: {reason}"));
-                self.args.dispatch.send(DispatchEvent::WorkerEnded(id, Vec::new()));
+                let ended = EndedWorker { id, batches: Vec::new(), requested: false };
+                self.args.dispatch.send(DispatchEvent::WorkerEnded(ended));
                 self.worker_ended(WorkerEnded { id, cause, log: String::new() }, &me);
             }
         } else if !reason.is_normal() {
@@ -135,7 +136,8 @@ impl Actor for Supervisor {
             let error = EmbedError::Internal { message: message.clone() };
             self.args.admission.close(error.clone());
             self.args.dispatch.send(DispatchEvent::AnswerAll(error));
-            self.args.board.first_outcome(Err(message));
+            self.args.board.fail(&message);
+            self.level_shown(true);
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -258,14 +260,10 @@ impl Message<Launch> for Supervisor {
     }
 }
 
-impl Message<(WorkerReady, ActorRef<WorkerProcess>)> for Supervisor {
+impl Message<WorkerReady> for Supervisor {
     type Reply = ();
 
-    async fn handle(
-        &mut self,
-        (report, _worker): (WorkerReady, ActorRef<WorkerProcess>),
-        _: &mut Context<Self, ()>,
-    ) {
+    async fn handle(&mut self, report: WorkerReady, _: &mut Context<Self, ()>) {
         let WorkerReady { id, pid, ready, took } = report;
         let Some(rung) = self.rungs.get_mut(id.slot).filter(|r| r.incarnation == id.incarnation)
         else {
@@ -288,7 +286,6 @@ impl Message<(WorkerReady, ActorRef<WorkerProcess>)> for Supervisor {
             status.start_time = Some(took);
         });
         self.level_shown(changed);
-        self.args.dispatch.send(DispatchEvent::Hope);
         self.args.board.first_outcome(Ok(()));
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::executor::block_on;
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::level::Level;
@@ -94,12 +96,23 @@ impl Board {
         self.level.send_if_modified(|shown| std::mem::replace(shown, level) != level)
     }
 
+    /// The runtime itself cannot go on: nothing serves from now on, whatever the workers do.
+    pub(crate) fn fail(&self, reason: &str) {
+        for rung in self.lock().iter_mut() {
+            rung.status.state = WorkerState::Stopped;
+            rung.status.last_end = Some(reason.to_owned());
+        }
+        self.update(usize::MAX, |_| ());
+        self.first_outcome(Err(reason.to_owned()));
+    }
+
     pub(crate) fn level(&self) -> Level {
         *self.level.borrow()
     }
 
-    pub(crate) fn watch(&self) -> LevelWatch {
-        LevelWatch { level: self.level.subscribe() }
+    /// A watch on the level whose waits by plain threads use the timers of `handle`'s runtime.
+    pub(crate) fn watch(&self, timers: Handle) -> LevelWatch {
+        LevelWatch { level: self.level.subscribe(), timers }
     }
 
     pub(crate) fn workers(&self) -> Vec<WorkerStatus> {
@@ -156,6 +169,7 @@ impl Board {
 #[derive(Debug, Clone)]
 pub struct LevelWatch {
     level: watch::Receiver<Level>,
+    timers: Handle,
 }
 
 impl LevelWatch {
@@ -169,6 +183,14 @@ impl LevelWatch {
     pub async fn changed(&mut self) -> Option<Level> {
         self.level.changed().await.ok()?;
         Some(*self.level.borrow_and_update())
+    }
+
+    /// Blocks this thread until the next change, for `limit` at most; `None` if there is none by
+    /// then or the runtime is gone.
+    pub fn wait_changed(&mut self, limit: Duration) -> Option<Level> {
+        let timers = self.timers.clone();
+        let _entered = timers.enter();
+        block_on(tokio::time::timeout(limit, self.changed())).ok().flatten()
     }
 
     /// Waits until the level is at least `level`; `false` if the runtime ends first.

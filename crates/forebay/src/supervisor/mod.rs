@@ -13,4 +13,4 @@ pub(crate) use actor::{MAILBOX, Shutdown, Supervisor, SupervisorArgs, WorkerEnde
 pub(crate) use board::Board;
 pub use board::{LevelWatch, WorkerState, WorkerStatus};
 pub use level::Level;
-pub use policy::EndCause;
+pub(crate) use policy::EndCause;

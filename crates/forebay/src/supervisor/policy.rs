@@ -15,7 +15,7 @@ use crate::config::SupervisorConfig;
 
 /// How a worker came to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EndCause {
+pub(crate) enum EndCause {
     /// It exited with a code of the protocol.
     Exit(WorkerExit),
     /// It exited with a code that no worker chooses.
@@ -35,27 +35,13 @@ pub enum EndCause {
 }
 
 impl EndCause {
-    /// The name used as a metrics label.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Exit(exit) => exit.name(),
-            Self::UnknownExit(_) => "unknown_exit",
-            Self::Signal(_) => "signal",
-            Self::StartFailed(_) => "start_failed",
-            Self::StartLate => "start_late",
-            Self::BatchLate => "batch_late",
-            Self::Protocol(_) => "protocol",
-            Self::Requested => "requested",
-        }
-    }
-
     /// Whether the same start would end the same way.
     fn is_lasting(&self) -> bool {
         matches!(
             self,
             Self::Exit(WorkerExit::Config | WorkerExit::Protocol | WorkerExit::CanaryMismatch)
                 | Self::StartFailed(_)
+                | Self::StartLate
         )
     }
 }
@@ -133,7 +119,11 @@ impl RestartPolicy {
         }
         self.recent.push_back(now);
         self.failures_in_a_row = self.failures_in_a_row.saturating_add(1);
-        if cause.is_lasting() || self.recent.len() > self.limits.restarts_max as usize {
+        let max = self.limits.restarts_max;
+        // Deaths that are far apart fill no window, but a worker that never serves is no better
+        // for dying slowly.
+        let too_often = self.recent.len() > max as usize || self.failures_in_a_row > max;
+        if cause.is_lasting() || too_often {
             let wait = self.limits.quarantine_probe(self.probes);
             self.probes += 1;
             return Next::Quarantine(wait);
@@ -187,6 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_dies_slowly_and_never_serves_is_quarantined_too() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let mut policy = RestartPolicy::new(limits());
+        let mut now = Instant::now();
+        let restarts = (0..100).take_while(|_| {
+            now += Duration::from_secs(120);
+            let next = policy.ended(&EndCause::Signal(9), now, &mut random);
+            matches!(next, Next::Restart(_))
+        });
+        assert_eq!(restarts.count(), 5);
+    }
+
+    #[test]
     fn a_long_clean_run_forgets_earlier_failures() {
         let mut random = SmallRng::seed_from_u64(1);
         let mut policy = RestartPolicy::new(limits());
@@ -206,7 +209,12 @@ mod tests {
     fn what_a_restart_cannot_cure_is_quarantined_at_once_and_a_wish_is_obeyed() {
         let mut random = SmallRng::seed_from_u64(1);
         let now = Instant::now();
-        for cause in [EndCause::Exit(WorkerExit::Config), EndCause::StartFailed("no".into())] {
+        let lasting = [
+            EndCause::Exit(WorkerExit::Config),
+            EndCause::StartFailed("no".into()),
+            EndCause::StartLate,
+        ];
+        for cause in lasting {
             let next = RestartPolicy::new(limits()).ended(&cause, now, &mut random);
             assert_eq!(next, Next::Quarantine(Duration::from_secs(1)));
         }

@@ -25,7 +25,7 @@ use super::deliver::Delivery;
 use super::reader;
 use super::spawn::{LaunchSpec, Spawned, spawn};
 use crate::dispatch::lane::{InFlight, WorkerLane};
-use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId};
+use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::metrics::{Metrics, RungMetrics};
 use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerReady};
 
@@ -127,6 +127,8 @@ impl Actor for WorkerProcess {
         reason: ActorStopReason,
     ) -> Result<std::ops::ControlFlow<ActorStopReason>, Self::Error> {
         if id == self.args.supervisor.id() {
+            // Nobody is left to report to; what is in flight is handed back all the same.
+            self.finish().await;
             return Ok(std::ops::ControlFlow::Break(reason));
         }
         if !reason.is_normal()
@@ -182,7 +184,12 @@ impl WorkerProcess {
             return;
         }
         let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
-        self.args.dispatch.send(DispatchEvent::WorkerEnded(self.args.id, batches));
+        let cause = self.cause.take().or(self.exit.take()).unwrap_or(EndCause::Requested);
+        self.args.dispatch.send(DispatchEvent::WorkerEnded(EndedWorker {
+            id: self.args.id,
+            batches,
+            requested: cause == EndCause::Requested,
+        }));
         let mut log = String::new();
         if let Some(process) = &mut self.process {
             // Wakes the reader if a process that cannot be killed keeps its end open.
@@ -193,7 +200,6 @@ impl WorkerProcess {
                 log = lines;
             }
         }
-        let cause = self.cause.take().or(self.exit.take()).unwrap_or(EndCause::Requested);
         let report = WorkerEnded { id: self.args.id, cause, log };
         self.args.supervisor.tell(report).send().await.ok();
     }
@@ -247,8 +253,8 @@ impl Message<Launch> for WorkerProcess {
 impl Message<Greeted> for WorkerProcess {
     type Reply = ();
 
-    async fn handle(&mut self, Greeted(ready, lane): Greeted, context: &mut Context<Self, ()>) {
-        if self.cause.is_some() || self.finished {
+    async fn handle(&mut self, Greeted(ready, lane): Greeted, _: &mut Context<Self, ()>) {
+        if self.cause.is_some() || self.draining || self.finished {
             return;
         }
         let took = self.started_at.elapsed();
@@ -261,8 +267,7 @@ impl Message<Greeted> for WorkerProcess {
             ready,
             took,
         };
-        let worker = context.actor_ref().clone();
-        self.args.supervisor.tell((report, worker)).send().await.ok();
+        self.args.supervisor.tell(report).send().await.ok();
     }
 }
 
@@ -388,7 +393,7 @@ impl Conversation {
         let sending = socket
             .try_clone()
             .map_err(|error| EndCause::StartFailed(format!("cannot share socket: {error}")))?;
-        let late = me.clone();
+        let ending = me.clone();
         let lane = Arc::new(WorkerLane::new(
             args.id,
             arena,
@@ -396,7 +401,7 @@ impl Conversation {
             args.launch.config.clone(),
             Arc::clone(&args.rung),
             // A full mailbox means that the actor is busy with this worker's end already.
-            Box::new(move || drop(late.tell(End(EndCause::BatchLate)).try_send())),
+            Box::new(move |cause| drop(ending.tell(End(cause)).try_send())),
         ));
         me.tell(Greeted(ready, Arc::clone(&lane))).blocking_send().ok();
         let delivery = Delivery {

@@ -7,7 +7,7 @@ use forebay_arena::SlotLease;
 use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass};
 
 use crate::dispatch::core::FailedRows;
-use crate::dispatch::lane::{InFlight, WorkerLane};
+use crate::dispatch::lane::{InFlight, Unusable, WorkerLane};
 use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::metrics::{AnswerDropped, Metrics, ReplyCheck, Stage};
 use crate::request::Pending;
@@ -25,22 +25,16 @@ impl Delivery {
     pub(crate) fn answer(&self, answer: &Descriptor, now: Instant) -> Result<(), String> {
         let (lease, batch, service) = match self.lane.complete(answer, now) {
             Ok(completed) => completed,
-            Err(stale) => {
+            Err(Unusable::Stale(stale)) => {
                 self.metrics.answer_dropped(AnswerDropped::Stale);
                 tracing::warn!("{stale}; dropped");
                 return Ok(());
             }
+            Err(Unusable::Shape(message)) => {
+                self.metrics.reply_check_failed(ReplyCheck::Shape);
+                return Err(message);
+            }
         };
-        let alone = batch.rows.len() == 1;
-        let expected = (batch.rows.len() as u32, batch.tokens);
-        if (answer.rows, answer.tokens) != expected {
-            let found = (answer.rows, answer.tokens);
-            self.release(lease, 0, Duration::ZERO);
-            self.metrics.reply_check_failed(ReplyCheck::Shape);
-            let message = format!("answer of {found:?} rows and tokens, expected {expected:?}");
-            self.failed(ErrorClass::Internal, message.clone(), alone, batch.rows);
-            return Err(message);
-        }
         self.metrics.stage_took(Stage::Infer, now.saturating_duration_since(batch.sent_at));
         tracing::debug!(
             parent: &batch.span,
@@ -61,7 +55,7 @@ impl Delivery {
                 self.release(lease, 0, Duration::ZERO);
                 let message = read.unwrap_or_else(|error| error.to_string());
                 tracing::warn!(class = class.name(), rows = batch.rows.len(), "{message}");
-                self.failed(class, message, alone, batch.rows);
+                self.failed(class, message, batch.rows.len() == 1, batch.rows);
                 Ok(())
             }
         }

@@ -1,4 +1,5 @@
-//! Makes a worker process: sealed arena, socket pair, both inherited, everything else closed.
+//! Makes a worker process with a sealed arena and one end of a socket pair, both inherited. The
+//! worker closes whatever else it inherits.
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

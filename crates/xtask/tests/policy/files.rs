@@ -18,7 +18,10 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("forebay-arena/src/worker.rs", "maps the inherited memfd and hands out its slots"),
     ("forebay-cli/tests/fake_worker/rogue.rs", "takes over the descriptors inherited at spawn"),
     ("forebay-onnx/src/runtime.rs", "asks the ONNX Runtime library for its version"),
-    ("forebay-worker/src/exit.rs", "ends the process without running any teardown"),
+    (
+        "forebay-worker/src/os.rs",
+        "exit without teardown, signal dispositions, inherited descriptors",
+    ),
     ("forebay-worker/src/process.rs", "takes over the descriptors inherited at spawn"),
 ];
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::world::ms;
 use crate::dispatch::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
 use crate::request::Pending;
+use crate::supervisor::EndCause;
 
 /// What one slot holds.
 pub(super) const TOKENS_MAX: usize = 64;
@@ -150,7 +151,7 @@ impl WorkerPort for FakeWorker {
 
     fn publish(&self) {}
 
-    fn end_late(&self) {
+    fn end(&self, _: EndCause) {
         self.state.borrow_mut().end_asked = true;
     }
 }

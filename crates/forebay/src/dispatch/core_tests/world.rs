@@ -13,7 +13,7 @@ use crate::admission::Admission;
 use crate::batch::BatchPolicy;
 use crate::config::AdmissionConfig;
 use crate::dispatch::core::{Core, FailedRows};
-use crate::dispatch::port::{EndedBatch, WorkerId};
+use crate::dispatch::port::{EndedBatch, EndedWorker, WorkerId};
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
 use crate::options::Embedding;
@@ -258,7 +258,6 @@ impl World {
         self.down_since = None;
         self.hopeless = false;
         self.core.worker_up(worker);
-        self.core.hope(self.now);
     }
 
     /// The oldest batch of a worker is done: its effects come true.
@@ -326,7 +325,8 @@ impl World {
             rows: batch.rows.into_iter().flatten().collect(),
             exclusive: batch.exclusive,
         });
-        self.core.worker_ended(id, batches.collect(), self.now);
+        let batches = batches.collect();
+        self.core.worker_ended(EndedWorker { id, batches, requested: false }, self.now);
         if self.no_hope_next {
             self.no_hope();
         }
