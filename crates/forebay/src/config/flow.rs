@@ -109,7 +109,7 @@ group! {
     /// What the program logs, to standard error. An embedding application uses its own subscriber.
     LogConfig as "log" {
         /// Least severe event that is logged.
-        level: LogLevel = LogLevel::Info, "", Choice(LogLevel::WORDS);
+        level: LogLevel = LogLevel::Warn, "", Choice(LogLevel::WORDS);
         /// "text" for people, "json" for collectors.
         format: LogFormat = LogFormat::Text, "", Choice(LogFormat::WORDS);
     }

@@ -68,13 +68,13 @@ group! {
         sessions: u32 = 1, "sessions", Integer(1, 64);
         /// Threads of each session; 0 shares all cores out among the sessions.
         threads_per_session: u32 = 0, "threads", Integer(0, 256);
-        /// Let idle threads poll for work: lower latency, but a busy core even when nothing is
-        /// asked.
-        spinning: bool = false, "", Switch;
+        /// Let idle threads of a session look for work for 0.2 ms before they sleep: they are not
+        /// woken anew for each layer, nor for each request of a busy caller.
+        spinning: bool = true, "", Switch;
         /// Rows computed at once; rows are sorted by length so that little is padding.
         sub_batch_rows_max: u32 = 64, "rows", Integer(1, 4_096);
         /// Tokens computed at once, padding included; bounds the memory of intermediate results.
-        sub_batch_tokens_max: u32 = 2_048, "tokens", Integer(16, 1_048_576);
+        sub_batch_tokens_max: u32 = 1_024, "tokens", Integer(16, 1_048_576);
     }
 }
 

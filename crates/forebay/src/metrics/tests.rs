@@ -222,10 +222,7 @@ fn accepted_requests_are_ended_or_in_flight() {
     let outcome = "forebay_requests_total{priority=\"control\",outcome=";
     assert_eq!(of(&format!("{outcome}\"ok\"}}")), 1.0);
     assert_eq!(of(&format!("{outcome}\"overloaded\"}}")), 1.0);
-    assert_eq!(
-        of("forebay_requests_refused_total{priority=\"control\",limit=\"full\"}"),
-        1.0
-    );
+    assert_eq!(of("forebay_requests_refused_total{priority=\"control\",limit=\"full\"}"), 1.0);
 }
 
 #[test]
