@@ -14,7 +14,7 @@ use crate::settings::Settings;
 ///
 /// The program itself never loads an inference library: it starts a worker process that does, feeds
 /// it through shared memory, and starts another one if it fails. Settings come from, in rising
-/// order of precedence: defaults, a configuration file, the environment (FOREBAY_<GROUP>__<KEY>),
+/// order of precedence: defaults, a configuration file, the environment (FOREBAY_GROUP__KEY),
 /// and the options here. Start with `forebay doctor`.
 #[derive(Parser, Debug)]
 #[command(

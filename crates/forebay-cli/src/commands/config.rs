@@ -15,7 +15,7 @@ pub(crate) enum ConfigCommand {
     /// Check a configuration file and the environment
     ///
     /// Reads the file (or the one that --config or FOREBAY_CONFIG names) with the overrides of the
-    /// environment, FOREBAY_<GROUP>__<KEY>. Every problem is printed with file, line, column, key
+    /// environment, FOREBAY_GROUP__KEY. Every problem is printed with file, line, column, key
     /// and the allowed range; the exit code is 78 then. Paths are not followed: `forebay doctor`
     /// does that.
     #[command(after_long_help = "Example:\n  forebay config check config/forebay.toml")]

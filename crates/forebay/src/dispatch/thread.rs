@@ -108,6 +108,17 @@ impl Drop for DispatchInbox {
     }
 }
 
+/// Answers what is left in the lane of texts when the dispatcher ends.
+struct AnswerLeft<'l>(&'l LaneReceiver<Vec<Pending>>);
+
+impl Drop for AnswerLeft<'_> {
+    fn drop(&mut self) {
+        while let Some(texts) = self.0.try_recv() {
+            texts.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+        }
+    }
+}
+
 /// The body of the dispatcher's thread. It ends when `stop` is set and an event wakes it.
 pub(crate) fn run(
     mut core: Core<Arc<WorkerLane>>,
@@ -118,6 +129,8 @@ pub(crate) fn run(
     publish: &dyn Fn(),
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
+    // Holds also if a decision panics: a channel keeps what nobody has read while it has senders.
+    let _left = AnswerLeft(texts);
     let mut drained: Option<Sender<()>> = None;
     let mut texts_open = true;
     loop {
