@@ -15,7 +15,7 @@ use crate::stats::cosine;
 
 /// Queries where no file of them is given.
 const QUERIES: [&str; 3] = [
-    "the robot could not hold on to the object",
+    "the gripper let go of what it was carrying",
     "no satellite position available",
     "someone walked into the road in front of the vehicle",
 ];
