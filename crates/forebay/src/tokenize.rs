@@ -12,8 +12,7 @@ use std::time::Instant;
 
 use crossbeam::channel::select_biased;
 use forebay_model::{Scratch, TextTokenizer, TokenizeError};
-use forebay_stage::LaneClosed;
-use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, WaitMode};
+use forebay_stage::{LaneClosed, LaneReceiver, LaneSender, StageClock, StageFailure, WaitMode};
 
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, Stage, Unserved};

@@ -412,7 +412,6 @@ impl<W: WorkerPort> Core<W> {
             // It never reached the worker, so it does not count as a run.
             back.rows.iter_mut().for_each(|pending| pending.executions -= 1);
             let id = worker.id();
-            worker.end(EndCause::Protocol("batch could not be handed over".to_owned()));
             self.worker_leaving(id, now);
             for pending in back.rows {
                 if back.exclusive {

@@ -172,8 +172,8 @@ impl WorkerPort for Arc<WorkerLane> {
         let (count, tokens) = match self.arena.write_rows(&mut lease, ids) {
             Ok(written) => written,
             Err(error) => {
-                tracing::error!(worker = self.id.slot, "batch cannot be written: {error}");
                 self.release(lease);
+                self.end(EndCause::Protocol(format!("batch cannot be written: {error}")));
                 return Err(EndedBatch { rows, exclusive });
             }
         };
@@ -211,9 +211,13 @@ impl WorkerPort for Arc<WorkerLane> {
         }
         // In the books before it is sent: the answer may be there before this call returns.
         let Err(errno) = self.send(&descriptor) else { return Ok(()) };
+        // A worker that is gone is seen by its reader, and its exit status says why. Any other
+        // failure leaves one behind that must be ended.
+        if !matches!(errno, Errno::PIPE | Errno::CONNRESET) {
+            self.end(EndCause::Protocol(format!("descriptor cannot be sent: {errno}")));
+        }
         // It never reached the worker, so it is under no suspicion; unless the worker's end has
         // taken it out of the books already.
-        tracing::warn!(worker = self.id.slot, "descriptor cannot be sent: {errno}");
         match self.lock().slots.complete(descriptor.slot, descriptor.generation) {
             Ok((_, batch)) => {
                 let rows = batch.rows.into_iter().flatten().collect();

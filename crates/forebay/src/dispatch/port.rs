@@ -58,7 +58,7 @@ pub(crate) trait WorkerPort {
     /// How busy it is.
     fn load(&self) -> Load;
     /// Hands a batch over. The rows come back if the worker cannot take it; the worker is of no
-    /// more use then.
+    /// more use then, and its end is under way.
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch>;
     /// Takes the rows in flight whose deadline has passed.
     fn take_expired(&self, now: Instant) -> Vec<Pending>;
