@@ -39,9 +39,7 @@ impl GraphBuilder {
         inputs: &[&str],
         attributes: Vec<Attribute>,
     ) -> Result<String, OnnxError> {
-        let output = self.fresh(operator);
-        self.add(ONNX_DOMAIN, operator, inputs, &output, attributes)?;
-        Ok(output)
+        self.node_of(ONNX_DOMAIN, operator, inputs, attributes)
     }
 
     /// The same for one of ONNX Runtime's own operators.
@@ -51,8 +49,18 @@ impl GraphBuilder {
         inputs: &[&str],
         attributes: Vec<Attribute>,
     ) -> Result<String, OnnxError> {
+        self.node_of(CONTRIB_DOMAIN, operator, inputs, attributes)
+    }
+
+    fn node_of(
+        &mut self,
+        domain: &str,
+        operator: &str,
+        inputs: &[&str],
+        attributes: Vec<Attribute>,
+    ) -> Result<String, OnnxError> {
         let output = self.fresh(operator);
-        self.add(CONTRIB_DOMAIN, operator, inputs, &output, attributes)?;
+        self.add(domain, operator, inputs, &output, attributes)?;
         Ok(output)
     }
 

@@ -18,9 +18,9 @@ use crate::runtime;
 use crate::states::TokenStates;
 
 /// How long an idle thread of a spinning pool looks for work, in microseconds. It bridges the gap
-/// between two layers of a run and between two requests of a busy caller; the library's default
-/// is about a millisecond, in which the spinning thread holds a core that the stages around the
-/// encoder need to wake up on.
+/// between two layers of a run and between two requests of a busy caller. Left at the library's
+/// own, longer default, the spinning thread holds a core that the stages around the encoder need
+/// to wake up on, and the slowest of the single requests take twice as long.
 const SPIN_US: &str = "200";
 
 /// An encoder ready to run. Several may be loaded and used from different threads; each has its own
