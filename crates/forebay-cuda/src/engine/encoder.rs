@@ -1,0 +1,144 @@
+//! The encoder on one stream: embedding, then the layers as one captured graph.
+//!
+//! The embedding kernel takes the batch's own addresses and sizes, so it is launched by itself; all
+//! that follows reads sizes from the device and is the same for every batch of a bucket. Products
+//! are measured and graphs captured when a bucket is first used, which makes that batch slow once.
+
+use std::sync::Arc;
+
+use super::buckets::Buckets;
+use super::error::{EngineError, InputError};
+use super::graphs::{GraphKey, Graphs};
+use super::layers::{Activations, Input, Layers, Watch};
+use super::loading::Loaded;
+use super::memory::{MemoryReport, RINGS};
+use crate::edge::Stream;
+
+/// The encoder. One thread uses it, with one stream.
+pub(crate) struct Encoder {
+    layers: Layers,
+    graphs: Graphs,
+    buckets: Buckets,
+}
+
+impl Encoder {
+    pub(crate) fn new(layers: Layers, graphs_max: u32) -> Self {
+        let buckets = Buckets::up_to(layers.loaded().workspace.plan().tokens_max);
+        Self { layers, graphs: Graphs::new(graphs_max), buckets }
+    }
+
+    pub(crate) fn loaded(&self) -> &Arc<Loaded> {
+        self.layers.loaded()
+    }
+
+    /// Who computes the products, for logs and reports.
+    pub(crate) fn products_name(&self) -> &'static str {
+        self.layers.products().paths().name()
+    }
+
+    /// Tokens really computed for a batch of `tokens` in `bucket`: library products compute all of
+    /// the bucket, everything else stops at the real count.
+    pub(crate) fn computed_tokens(&self, tokens: u32, bucket: u32) -> u32 {
+        if self.layers.products().paths().library() { bucket } else { tokens }
+    }
+
+    /// Graphs dropped for want of room so far.
+    pub(crate) fn graphs_dropped(&self) -> u64 {
+        self.graphs.dropped()
+    }
+
+    /// Where the memory goes now.
+    pub(crate) fn report(&self) -> MemoryReport {
+        let (graphs, bytes) = self.graphs.held();
+        self.loaded().workspace.plan().report(graphs, bytes)
+    }
+
+    /// Enqueues the whole encoder for `input` on `stream`, leaving the token states in buffer
+    /// `ring`. Returns the bucket it ran in.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] for more tokens than the largest bucket; [`EngineError::Cuda`].
+    pub(crate) fn run(
+        &mut self,
+        ring: usize,
+        input: &Input,
+        stream: &Stream,
+    ) -> Result<u32, EngineError> {
+        let bucket = self.bucket_of(input)?;
+        self.prepare(ring, bucket, stream)?;
+        self.layers.embed(ring, input, stream)?;
+        if self.graphs.launch(GraphKey { ring, bucket }, stream)? {
+            Ok(bucket)
+        } else {
+            Err(EngineError::Pipeline("a graph vanished between capture and launch"))
+        }
+    }
+
+    /// Enqueues the encoder without a graph and shows every activation to `watch`.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), and what `watch` returns.
+    pub(crate) fn run_watched(
+        &mut self,
+        ring: usize,
+        input: &Input,
+        stream: &Stream,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), EngineError> {
+        let bucket = self.bucket_of(input)?;
+        self.layers.prepare(ring, bucket, stream)?;
+        self.layers.embed(ring, input, stream)?;
+        let width = self.loaded().geometry.hidden;
+        let at = self.loaded().workspace.ring(ring).states;
+        watch(Activations { layer: 0, what: "embeddings", at, width })?;
+        Ok(self.layers.run(ring, bucket, stream, watch)?)
+    }
+
+    /// Captures the graphs of all buckets for `rings` buffers, as far as the cache has room.
+    ///
+    /// # Errors
+    /// As for [`prepare`](Self::prepare).
+    pub(crate) fn prepare_all(&mut self, rings: usize, stream: &Stream) -> Result<(), EngineError> {
+        let room = self.graphs.capacity();
+        let buckets = self.buckets.capacities().to_vec();
+        let keys =
+            buckets.iter().flat_map(|&bucket| (0..rings.min(RINGS)).map(move |r| (r, bucket)));
+        for (ring, bucket) in keys.take(room) {
+            self.prepare(ring, bucket, stream)?;
+        }
+        Ok(())
+    }
+
+    /// Measures products and captures the graph of `bucket` for buffer `ring`, if that has not been
+    /// done. Overwrites the buffer and the scratch memory.
+    ///
+    /// # Errors
+    /// [`EngineError::Cuda`].
+    fn prepare(&mut self, ring: usize, bucket: u32, stream: &Stream) -> Result<(), EngineError> {
+        let key = GraphKey { ring, bucket };
+        if self.graphs.contains(key) {
+            return Ok(());
+        }
+        self.layers.prepare(ring, bucket, stream)?;
+        let (graphs, layers) = (&mut self.graphs, &self.layers);
+        graphs.capture(&layers.loaded().context, stream, key, |stream| {
+            layers.run(ring, bucket, stream, &mut |_| Ok(()))
+        })?;
+        Ok(())
+    }
+
+    fn bucket_of(&self, input: &Input) -> Result<u32, EngineError> {
+        let plan = self.loaded().workspace.plan();
+        match self.buckets.holding(input.tokens) {
+            Some(bucket) if input.rows <= plan.rows_max => Ok(bucket),
+            _ => Err(EngineError::Input(InputError::Slot {
+                slot: 0,
+                rows: input.rows as usize,
+                tokens: input.tokens as usize,
+                slots: 1,
+                rows_max: plan.rows_max,
+                tokens_max: plan.tokens_max,
+            })),
+        }
+    }
+}
