@@ -78,6 +78,24 @@ impl ArenaLayout {
         self.spec.rows_max as usize * self.spec.row_values as usize
     }
 
+    /// Distance from one slot to the next in bytes.
+    #[must_use]
+    pub fn slot_bytes(&self) -> usize {
+        self.slot_bytes
+    }
+
+    /// Offset of the token ids from the start of their slot in bytes; the row boundaries are at 0.
+    #[must_use]
+    pub fn ids_offset(&self) -> usize {
+        self.ids_offset
+    }
+
+    /// Offset of the output values from the start of their slot in bytes.
+    #[must_use]
+    pub fn output_offset(&self) -> usize {
+        self.output_offset
+    }
+
     pub(crate) fn boundaries_at(&self, slot: u32) -> usize {
         self.slot_bytes * slot as usize
     }

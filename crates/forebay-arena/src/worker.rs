@@ -61,6 +61,41 @@ impl WorkerArena {
         claimed.check_boundaries()?;
         Ok(claimed)
     }
+
+    /// Puts a batch of the worker's own into a slot and claims it, to run the pipeline before the
+    /// host is told that it is ready: until then the host writes to no slot.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim), and [`ArenaError::DoesNotFit`] for boundaries without a row.
+    pub fn rehearse(
+        &self,
+        slot: u32,
+        ids: &[u32],
+        boundaries: &[u32],
+    ) -> Result<ClaimedSlot, ArenaError> {
+        let layout = &self.shared.layout;
+        layout.check_slot(slot)?;
+        let (rows, tokens) = (boundaries.len().saturating_sub(1), ids.len());
+        layout.check_fit(rows as u64, tokens as u64)?;
+        if self.shared.claimed[slot as usize].swap(true, Ordering::Acquire) {
+            return Err(ArenaError::InUse { slot });
+        }
+        // Both fit 32 bits, as the layout's dimensions do.
+        let (rows, tokens) = (rows as u32, tokens as u32);
+        let claimed = ClaimedSlot { shared: Arc::clone(&self.shared), slot, rows, tokens };
+        let parts = [(layout.boundaries_at(slot), boundaries), (layout.ids_at(slot), ids)];
+        for (offset, values) in parts {
+            // SAFETY: the slot exists and holds so many rows and tokens (checked above), and the
+            // layout aligns the part. The claim is unique in this process, nobody holds a reference
+            // into the slot yet, and the host writes to no slot before it hears of readiness.
+            unsafe {
+                let start = self.shared.mapping.base().add(offset).cast::<u32>();
+                std::ptr::copy_nonoverlapping(values.as_ptr(), start, values.len());
+            }
+        }
+        claimed.check_boundaries()?;
+        Ok(claimed)
+    }
 }
 
 /// One slot while the worker owns it. Dropping it ends the claim; the host learns of that by
