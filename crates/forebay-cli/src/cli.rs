@@ -8,12 +8,13 @@ use crate::commands::demo::DemoArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::embed::EmbedArgs;
 use crate::commands::eval::EvalCommand;
+use crate::commands::selftest::SelftestArgs;
 use crate::settings::Settings;
 
 /// Text in, embeddings out, by worker processes that are watched and replaced
 ///
-/// The program itself never loads an inference library: it starts a worker process that does, feeds
-/// it through shared memory, and starts another one if it fails. Settings come from, in rising
+/// To embed, the program loads no inference library itself: it starts a worker process that does,
+/// feeds it through shared memory, and starts another one if it fails. Settings come from, in rising
 /// order of precedence: defaults, a configuration file, the environment (FOREBAY_GROUP__KEY),
 /// and the options here. Start with `forebay doctor`.
 #[derive(Parser, Debug)]
@@ -25,6 +26,7 @@ Examples:
   forebay doctor
   forebay embed --input lines.txt --output lines.npy
   forebay bench pipeline --input lines.txt
+  forebay selftest --device cuda:0
 
 Exit codes:
   0    done
@@ -58,6 +60,7 @@ pub(crate) enum Command {
     Eval(EvalCommand),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
+    Selftest(SelftestArgs),
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Serve as worker; only Forebay starts this
@@ -68,6 +71,7 @@ pub(crate) enum Command {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use forebay::config::{CudaPrecision, Fallback, Precision};
 
     use super::*;
 
@@ -80,8 +84,29 @@ mod tests {
     fn options_of_every_command_may_stand_after_it() {
         let line = ["forebay", "doctor", "--precision", "int8", "--device", "cuda:0,cpu"];
         assert!(Cli::try_parse_from(line).is_ok());
-        for wrong in [["--precision", "f16"], ["--device", "gpu"], ["--log-level", "loud"]] {
+        for wrong in [["--precision", "f64"], ["--device", "gpu"], ["--log-level", "loud"]] {
             assert!(Cli::try_parse_from(["forebay", "doctor"].into_iter().chain(wrong)).is_err());
         }
+    }
+
+    #[test]
+    fn a_list_of_devices_is_all_there_is_and_precision_finds_its_device() {
+        let config = |options: &[&str]| {
+            let line = ["forebay", "doctor"].iter().chain(options);
+            let cli = Cli::try_parse_from(line).expect("parses");
+            cli.settings.config().unwrap_or_else(|failure| panic!("{}", failure.message))
+        };
+        let defaults = config(&[]);
+        let auto = config(&["--device", "auto"]);
+        assert_eq!(auto.devices, defaults.devices);
+        let listed = config(&["--device", "cuda:1,cuda:0"]);
+        assert_eq!(listed.devices.rungs, "cuda:1,cuda:0".parse().expect("devices"));
+        assert_eq!(listed.devices.fallback, Fallback::None);
+        let both = config(&["--precision", "bf16,int8"]);
+        assert_eq!(both.cuda.precision, CudaPrecision::Bf16);
+        assert_eq!(both.model.precision, Precision::Int8);
+        let one = config(&["--precision", "f16"]);
+        assert_eq!(one.cuda.precision, CudaPrecision::F16);
+        assert_eq!(one.model.precision, defaults.model.precision);
     }
 }

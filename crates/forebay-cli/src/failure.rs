@@ -6,7 +6,8 @@ use std::io;
 use std::path::Path;
 
 use forebay::config::ConfigError;
-use forebay::{EmbedError, StartError};
+use forebay::{EmbedError, ProbeError, StartError};
+use forebay_cuda::{CudaError, EngineError, ErrorKind};
 use forebay_model::ModelError;
 
 /// The exit codes of the program, as in sysexits.h; `forebay --help` lists them.
@@ -160,6 +161,45 @@ impl From<StartError> for Failure {
     }
 }
 
+impl From<ProbeError> for Failure {
+    fn from(error: ProbeError) -> Self {
+        match error {
+            ProbeError::Program(error) => error.into(),
+            _ => Self::with_remedy(Exit::Unavailable, &error.to_string()),
+        }
+    }
+}
+
+impl From<CudaError> for Failure {
+    fn from(error: CudaError) -> Self {
+        let exit = match error.kind {
+            ErrorKind::Missing | ErrorKind::DeviceLost => Exit::Unavailable,
+            _ => Exit::Failed,
+        };
+        let failure = Self::new(exit, error.to_string());
+        match exit {
+            Exit::Unavailable => {
+                failure.help("`forebay doctor` lists the GPUs and what is missing to use them")
+            }
+            _ => failure,
+        }
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let exit = match error {
+            EngineError::Cuda(error) => return error.into(),
+            EngineError::Model(error) => return error.into(),
+            EngineError::Option { .. } => Exit::Usage,
+            EngineError::Geometry(_) | EngineError::Input(_) => Exit::BadInput,
+            EngineError::Memory { .. } => Exit::Unavailable,
+            _ => Exit::Failed,
+        };
+        Self::with_remedy(exit, &error.to_string())
+    }
+}
+
 impl From<EmbedError> for Failure {
     fn from(error: EmbedError) -> Self {
         let exit = match &error {
@@ -182,10 +222,15 @@ mod tests {
 
     #[test]
     fn the_remedy_of_a_library_error_becomes_the_help_line() {
-        let failure = Failure::from(StartError::NoEngine { device: "cuda:0".to_owned() });
+        let failure = Failure::from(StartError::DeviceHidden {
+            device: "cuda:1".to_owned(),
+            reason: "CUDA_VISIBLE_DEVICES is \"0\"".to_owned(),
+        });
         assert_eq!(failure.exit, Exit::Unavailable);
-        assert_eq!(failure.message, "device cuda:0 has no engine in this build");
-        assert_eq!(failure.help.as_deref(), Some("use \"cpu\" or \"auto\""));
+        let message = "device cuda:1 is not visible: CUDA_VISIBLE_DEVICES is \"0\"";
+        assert_eq!(failure.message, message);
+        let help = "list another device, or change that variable";
+        assert_eq!(failure.help.as_deref(), Some(help));
     }
 
     #[test]

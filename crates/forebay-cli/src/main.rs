@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, Command};
+use commands::bench::BenchCommand;
 use failure::{Exit, Failure};
 use interrupt::Interrupt;
 
@@ -52,6 +53,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { command, settings } = cli;
     match command {
         Command::Config(command) => return commands::config::run(command, &settings),
+        Command::Selftest(args) => return commands::selftest::run(&args, &settings),
+        Command::Bench(BenchCommand::Engine(args)) => {
+            return commands::bench::engine(&args, &settings);
+        }
         Command::Worker => {
             let message = "`forebay worker` is started by Forebay itself";
             return Err(Failure::new(Exit::Usage, message)
@@ -79,7 +84,9 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Eval(command) => commands::eval::run(command, &settings).await,
             Command::Demo(args) => commands::demo::run(args, &settings).await,
             Command::Doctor(args) => commands::doctor::run(args, &settings).await,
-            Command::Embed(_) | Command::Config(_) | Command::Worker => Ok(()),
+            Command::Embed(_) | Command::Config(_) | Command::Selftest(_) | Command::Worker => {
+                Ok(())
+            }
         }
     };
     // These keep nothing that would have to be completed: dropping one ends its workers.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use forebay::Config;
-use forebay::config::{LogFormat, LogLevel, Precision, Rungs};
+use forebay::config::{CudaPrecision, Fallback, LogFormat, LogLevel, Precision, Rungs};
 
 use crate::failure::{Exit, Failure};
 
@@ -23,12 +23,14 @@ pub(crate) struct Settings {
     /// [default: .forebay/models/all-MiniLM-L6-v2 here or in a folder above]
     #[arg(long, global = true, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// Devices to serve on, best first: auto, cpu, or a list such as cuda:0,cpu
+    /// Devices to serve on, best first: auto (every GPU, and the CPU), cpu, or a list such as
+    /// cuda:0,cuda:1; what a list does not name is not used, so add cpu for a fallback
     #[arg(long, global = true, value_name = "LIST")]
     device: Option<Rungs>,
-    /// Arithmetic on the CPU: f32, or int8 (faster, a little less accurate)
-    #[arg(long, global = true, value_name = "f32|int8")]
-    precision: Option<Precision>,
+    /// Arithmetic: on the CPU f32, or int8 (faster, a little less accurate); on a GPU f16 or bf16.
+    /// May be given for both: f16,int8
+    #[arg(long, global = true, value_name = "f32|int8|f16|bf16", value_delimiter = ',')]
+    precision: Vec<Arithmetic>,
     /// ONNX Runtime's shared library, or the folder that holds it
     #[arg(long, global = true, value_name = "PATH")]
     onnxruntime: Option<PathBuf>,
@@ -43,6 +45,24 @@ pub(crate) struct Settings {
     log_format: Option<LogFormat>,
 }
 
+/// Arithmetic of one kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arithmetic {
+    Cpu(Precision),
+    Gpu(CudaPrecision),
+}
+
+impl std::str::FromStr for Arithmetic {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let gpu = text.parse().ok().filter(|precision| *precision != CudaPrecision::Auto);
+        let cpu = text.parse().ok().map(Self::Cpu);
+        cpu.or(gpu.map(Self::Gpu))
+            .ok_or_else(|| format!("`{text}` is not one of f32, int8 (CPU), f16, bf16 (GPU)"))
+    }
+}
+
 impl Settings {
     /// The configuration in effect; its model path may be empty.
     ///
@@ -53,16 +73,39 @@ impl Settings {
             Some(path) => Config::load(path)?,
             None => Config::from_env()?,
         };
-        let Self { model, device, precision, onnxruntime, metrics_file, .. } = self.clone();
+        let Self { model, device, onnxruntime, metrics_file, .. } = self.clone();
         config.model.path = model.unwrap_or(config.model.path);
-        config.model.precision = precision.unwrap_or(config.model.precision);
-        config.devices.rungs = device.unwrap_or(config.devices.rungs);
+        for arithmetic in &self.precision {
+            match *arithmetic {
+                Arithmetic::Cpu(precision) => config.model.precision = precision,
+                Arithmetic::Gpu(precision) => config.cuda.precision = precision,
+            }
+        }
+        if let Some(rungs) = device {
+            // Who names devices wants these: figures of another would mislead.
+            if matches!(rungs, Rungs::Listed(_)) {
+                config.devices.fallback = Fallback::None;
+            }
+            config.devices.rungs = rungs;
+        }
         config.cpu.onnxruntime = onnxruntime.or(config.cpu.onnxruntime);
         config.metrics.prometheus_file = metrics_file.or(config.metrics.prometheus_file);
         config.log.level = self.log_level.unwrap_or(config.log.level);
         config.log.format = self.log_format.unwrap_or(config.log.format);
         config.validate()?;
         Ok(config)
+    }
+
+    /// The arithmetic that was asked for on the command line, on the CPU and on a GPU, in order.
+    pub(crate) fn precisions(&self) -> (Vec<Precision>, Vec<CudaPrecision>) {
+        let (mut cpu, mut gpu) = (Vec::new(), Vec::new());
+        for arithmetic in &self.precision {
+            match *arithmetic {
+                Arithmetic::Cpu(precision) => cpu.push(precision),
+                Arithmetic::Gpu(precision) => gpu.push(precision),
+            }
+        }
+        (cpu, gpu)
     }
 
     /// The configuration in effect, with a model and the program that serves as worker.

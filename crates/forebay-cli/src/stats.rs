@@ -65,6 +65,15 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
     sorted.get(middle - 1).map(|lower| (lower + upper) / 2.0)
 }
 
+/// The smallest value that at least the fraction `q` of all values does not exceed; `None` of no
+/// values.
+pub(crate) fn quantile(values: &[f64], q: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (q.clamp(0.0, 1.0) * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied()
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -115,6 +124,15 @@ mod tests {
             let above = values.iter().filter(|value| **value > middle).count();
             prop_assert!(below <= values.len() / 2 && above <= values.len() / 2);
         }
+    }
+
+    #[test]
+    fn a_quantile_is_a_value_that_enough_others_do_not_exceed() {
+        let values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(quantile(&values, 0.99), Some(198.0));
+        assert_eq!(quantile(&values, 0.5), Some(100.0));
+        assert_eq!((quantile(&values, 0.0), quantile(&values, 1.0)), (Some(1.0), Some(200.0)));
+        assert_eq!((quantile(&[3.0], 0.99), quantile(&[], 0.5)), (Some(3.0), None));
     }
 
     #[test]

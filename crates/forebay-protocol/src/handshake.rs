@@ -1,14 +1,15 @@
 //! The start of a worker: what the host wants of it, and what it answers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{ArenaSpec, WorkerExit};
+use crate::{ArenaSpec, CudaSpec, WorkerExit};
 
 /// Version of everything in this crate. Host and worker must agree exactly: they come from one
 /// build, and a mixture is a deployment mistake worth refusing.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest handshake packet in bytes.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
@@ -30,7 +31,7 @@ pub enum WaitSpec {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CpuSpec {
-    /// Path of ONNX Runtime's shared library.
+    /// Path of ONNX Runtime's shared library; empty on a rung that does not need it.
     pub onnxruntime: PathBuf,
     /// Sessions, each with its own encoder thread.
     pub sessions: u32,
@@ -52,10 +53,12 @@ pub struct WorkerSpec {
     pub device: String,
     /// The model folder.
     pub model: PathBuf,
-    /// Arithmetic of the encoder, such as `f32` or `int8`.
+    /// Arithmetic of the encoder on the CPU, such as `f32` or `int8`.
     pub precision: String,
     /// How the CPU engine uses the machine.
     pub cpu: CpuSpec,
+    /// How the CUDA engine uses its device.
+    pub cuda: CudaSpec,
     /// How the stages of the worker wait for work.
     pub wait: WaitSpec,
 }
@@ -92,6 +95,9 @@ pub struct Ready {
     pub width: u32,
     /// Time from receipt of [`Hello`] until now, in milliseconds.
     pub start_ms: u64,
+    /// What else the engine has to say of itself, by name, such as where its kernels come from;
+    /// for people, nothing is decided by it.
+    pub details: BTreeMap<String, String>,
 }
 
 /// A worker that cannot serve, said before it exits.
@@ -122,17 +128,19 @@ pub enum StartReply {
     Failed(StartFailure),
 }
 
-/// Why a handshake packet cannot be used.
+/// Why a packet of the handshake, or what a probe says, cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// The packet is larger than allowed.
-    #[error("handshake packet of {found} bytes, allowed are {HANDSHAKE_BYTES_MAX}")]
+    /// The message is larger than allowed.
+    #[error("message of {found} bytes, allowed are {allowed}")]
     TooLarge {
-        /// Size of the packet in bytes.
+        /// Size of the message in bytes.
         found: usize,
+        /// Allowed size in bytes.
+        allowed: usize,
     },
-    /// The packet is not the expected JSON.
-    #[error("handshake packet is not valid: {0}")]
+    /// The message is not the expected JSON.
+    #[error("message is not valid: {0}")]
     Invalid(#[from] serde_json::Error),
 }
 
@@ -189,14 +197,14 @@ impl StartReply {
 fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, HandshakeError> {
     let packet = serde_json::to_vec(message)?;
     if packet.len() > HANDSHAKE_BYTES_MAX {
-        return Err(HandshakeError::TooLarge { found: packet.len() });
+        return Err(HandshakeError::TooLarge { found: packet.len(), allowed: HANDSHAKE_BYTES_MAX });
     }
     Ok(packet)
 }
 
 fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, HandshakeError> {
     if packet.len() > HANDSHAKE_BYTES_MAX {
-        return Err(HandshakeError::TooLarge { found: packet.len() });
+        return Err(HandshakeError::TooLarge { found: packet.len(), allowed: HANDSHAKE_BYTES_MAX });
     }
     Ok(serde_json::from_slice(packet)?)
 }
@@ -204,6 +212,7 @@ fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, HandshakeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{CudaCopies, CudaGemm, CudaKernels, CudaPrecision};
 
     fn hello() -> Hello {
         Hello {
@@ -222,6 +231,20 @@ mod tests {
                     spinning: true,
                     sub_batch_rows_max: 64,
                     sub_batch_tokens_max: 2048,
+                },
+                cuda: CudaSpec {
+                    ordinal: 0,
+                    precision: CudaPrecision::Auto,
+                    memory_bytes_max: 0,
+                    graphs_max: 64,
+                    zero_copy_tokens_max: 512,
+                    completion_spin_us: 100,
+                    gemm: CudaGemm::CublasLt,
+                    kernels: CudaKernels::Ptx,
+                    copies: CudaCopies::Mapped,
+                    libraries: vec!["/opt/cuda".into()],
+                    cache_dir: Some("/cache".into()),
+                    trace: None,
                 },
                 wait: WaitSpec::SpinThenPark { spin_us: 50 },
             },

@@ -14,16 +14,18 @@
 //! flight; when a stage fails it exits with the code that says why. It never retries, never
 //! restarts a stage, and never talks to anybody but its host.
 //!
-//! An application that wants to ship one file calls [`run_if_worker`] first thing in `main`.
+//! An application that wants to ship one file calls [`run_if_worker`] first thing in `main`. The
+//! same call answers a host that looks for devices: the driver is opened in a process of its own.
 
 mod engine;
 
 mod link;
 mod os;
+mod probe;
 mod process;
 mod root;
 mod stages;
 mod work;
 
-pub use engine::{Engine, EngineInfo, Step, StepError, open_cpu_engine};
+pub use engine::{Engine, EngineInfo, Step, StepError, cuda_engine_options, open_cpu_engine};
 pub use process::{OpenEngine, run_if_worker, run_if_worker_with};

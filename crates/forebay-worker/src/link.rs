@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use forebay_protocol::{DESCRIPTOR_BYTES, Descriptor, HANDSHAKE_BYTES_MAX};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -31,14 +31,34 @@ impl Link {
         Ok((length > 0).then_some(packet))
     }
 
-    /// Waits for a packet of the size of a descriptor; empty when the host has closed its end or
-    /// is gone.
+    /// Waits for a packet of the size of a descriptor, looking for it without sleeping for up to
+    /// `spin`; empty when the host has closed its end or is gone.
     pub(crate) fn receive_descriptor<'p>(
         &self,
         packet: &'p mut SmallPacket,
+        spin: Duration,
     ) -> std::io::Result<&'p [u8]> {
-        let length = self.receive(packet)?;
+        let length = match self.look(packet, spin)? {
+            Some(length) => length,
+            None => self.receive(packet)?,
+        };
         Ok(&packet[..length])
+    }
+
+    fn look(&self, packet: &mut [u8], spin: Duration) -> std::io::Result<Option<usize>> {
+        if spin.is_zero() {
+            return Ok(None);
+        }
+        let until = Instant::now() + spin;
+        while Instant::now() < until {
+            match recv(self.socket.as_fd(), &mut *packet, RecvFlags::DONTWAIT) {
+                Ok((_, length)) => return Ok(Some(length)),
+                Err(Errno::AGAIN | Errno::INTR) => std::hint::spin_loop(),
+                Err(Errno::CONNRESET) => return Ok(Some(0)),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(None)
     }
 
     fn receive(&self, packet: &mut [u8]) -> std::io::Result<usize> {

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use forebay_arena::WorkerArena;
 use forebay_protocol::{
-    Hello, PROTOCOL_VERSION, Ready, StartFailure, StartReply, WORKER_FDS_ENV, WorkerExit,
-    WorkerSpec,
+    Hello, PROTOCOL_VERSION, Ready, StartFailure, StartReply, WORKER_FDS_ENV, WORKER_PROBE_ENV,
+    WorkerExit, WorkerSpec,
 };
 use kameo::actor::Spawn;
 use kameo::mailbox;
 
-use crate::engine::{Engine, StepError, open_cpu_engine};
+use crate::engine::{Engine, EngineInfo, StepError, open_cpu_engine, open_cuda_engine};
 use crate::link::Link;
 use crate::root::{Root, RootArgs};
 
@@ -24,15 +24,19 @@ const ROOT_MAILBOX: usize = 32;
 /// How often the wait for the host's end looks whether it is still needed.
 const WATCH_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How a worker opens its engine.
+/// How a worker opens its engine over the arena that it shares with its host.
 pub type OpenEngine<Staged, States, Rows> =
-    fn(&WorkerSpec) -> Result<Engine<Staged, States, Rows>, StepError>;
+    fn(&WorkerSpec, &WorkerArena) -> Result<Engine<Staged, States, Rows>, StepError>;
 
-/// Serves as a worker process if this process was started as one; to be called first thing in
-/// `main`, before any thread is started. `None` means that it was not, and `main` goes on.
+/// Serves as a worker process if this process was started as one, or looks for devices if it was
+/// started for that; to be called first thing in `main`, before any thread is started. `None` means
+/// that it was started for neither, and `main` goes on.
 #[must_use]
 pub fn run_if_worker() -> Option<ExitCode> {
-    run_if_worker_with(open_cpu_engine)
+    run(|greeting| match greeting.hello.worker.device.starts_with("cuda:") {
+        true => greeting.serve(open_cuda_engine),
+        false => greeting.serve(open_cpu_engine),
+    })
 }
 
 /// [`run_if_worker`] with an engine of the caller's; how test workers are made.
@@ -45,7 +49,15 @@ where
     States: Send + 'static,
     Rows: Send + 'static,
 {
-    let fds = std::env::var(WORKER_FDS_ENV).ok()?;
+    run(|greeting| greeting.serve(open))
+}
+
+fn run(serve: impl FnOnce(Greeting<'_>) -> Result<(), Failure>) -> Option<ExitCode> {
+    let Ok(fds) = std::env::var(WORKER_FDS_ENV) else {
+        let probe = std::env::var(WORKER_PROBE_ENV).ok()?;
+        start_log();
+        crate::probe::answer(&probe);
+    };
     let (socket, memory) = match inherited(&fds) {
         Ok(inherited) => inherited,
         Err(message) => {
@@ -59,7 +71,7 @@ where
     // The link stays open until the process ends: its end tells the host that there is no more to
     // come, and the exit code must be certain by then.
     let link = Link::new(socket);
-    let exit = match serve(&link, memory, open) {
+    let exit = match greeted(&link, memory, serve) {
         Ok(()) => WorkerExit::Clean,
         Err(failure) => {
             tracing::error!(exit = failure.0.name(), "{}", failure.1);
@@ -85,40 +97,67 @@ fn start_log() {
 /// How a worker ends that cannot serve, and why.
 type Failure = (WorkerExit, String);
 
-fn serve<Staged, States, Rows>(
+/// What the host has said, and with whom the conversation goes on.
+struct Greeting<'l> {
+    link: &'l Link,
+    memory: OwnedFd,
+    hello: Hello,
+    received_at: Instant,
+}
+
+fn greeted(
     link: &Link,
     memory: OwnedFd,
-    open: OpenEngine<Staged, States, Rows>,
-) -> Result<(), Failure>
-where
-    Staged: Send + 'static,
-    States: Send + 'static,
-    Rows: Send + 'static,
-{
-    let start = Instant::now();
-    let broken = |error: std::io::Error| (WorkerExit::Protocol, format!("socket: {error}"));
+    serve: impl FnOnce(Greeting<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let Some(packet) = link.receive_handshake().map_err(broken)? else { return Ok(()) };
-    let started = read_hello(&packet).and_then(|hello| {
-        let wait = hello.worker.wait;
-        let (engine, arena) = watched(link, || prepare(&hello, memory, open))?;
-        Ok((engine, arena, wait))
-    });
-    let reply = match &started {
-        Ok((engine, ..)) => StartReply::Ready(Ready {
-            protocol: PROTOCOL_VERSION,
-            engine: engine.info.engine.clone(),
-            device: engine.info.device.clone(),
-            precision: engine.info.precision.clone(),
-            width: engine.info.width,
-            start_ms: u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX),
-        }),
-        Err((exit, message)) => StartReply::Failed(StartFailure::new(*exit, message.clone())),
-    };
+    let received_at = Instant::now();
+    match read_hello(&packet) {
+        Ok(hello) => serve(Greeting { link, memory, hello, received_at }),
+        Err(failure) => refuse(link, failure),
+    }
+}
+
+impl Greeting<'_> {
+    /// Opens the engine, says that it is ready, and serves until the host has enough.
+    fn serve<Staged, States, Rows>(
+        self,
+        open: OpenEngine<Staged, States, Rows>,
+    ) -> Result<(), Failure>
+    where
+        Staged: Send + 'static,
+        States: Send + 'static,
+        Rows: Send + 'static,
+    {
+        let Self { link, memory, hello, received_at } = self;
+        let (engine, arena) = match watched(link, || prepare(&hello, memory, open)) {
+            Ok(prepared) => prepared,
+            Err(failure) => return refuse(link, failure),
+        };
+        let EngineInfo { engine: name, device, precision, width, details } = engine.info.clone();
+        let start_ms = u64::try_from(received_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let protocol = PROTOCOL_VERSION;
+        let ready = Ready { protocol, engine: name, device, precision, width, start_ms, details };
+        say(link, &StartReply::Ready(ready))?;
+        run_stages(RootArgs { engine, link: link.clone(), arena, wait: hello.worker.wait })
+            .map_err(|message| (WorkerExit::Panic, message))
+    }
+}
+
+/// Tells the host why this worker cannot serve.
+fn refuse(link: &Link, failure: Failure) -> Result<(), Failure> {
+    let (exit, message) = &failure;
+    say(link, &StartReply::Failed(StartFailure::new(*exit, message.clone())))?;
+    Err(failure)
+}
+
+fn say(link: &Link, reply: &StartReply) -> Result<(), Failure> {
     let packet = reply.encode().map_err(|error| (WorkerExit::Protocol, error.to_string()))?;
-    link.send(&packet).map_err(broken)?;
-    let (engine, arena, wait) = started?;
-    run_stages(RootArgs { engine, link: link.clone(), arena, wait })
-        .map_err(|message| (WorkerExit::Panic, message))
+    link.send(&packet).map(|_| ()).map_err(broken)
+}
+
+fn broken(error: std::io::Error) -> Failure {
+    (WorkerExit::Protocol, format!("socket: {error}"))
 }
 
 /// Reads the greeting. Another version is said to be one before the rest of it, which that version
@@ -161,7 +200,7 @@ fn prepare<Staged, States, Rows>(
 ) -> Result<(Engine<Staged, States, Rows>, WorkerArena), Failure> {
     let arena = WorkerArena::open(memory, hello.arena)
         .map_err(|error| (WorkerExit::Protocol, error.to_string()))?;
-    let engine = open(&hello.worker).map_err(|error| match error {
+    let engine = open(&hello.worker, &arena).map_err(|error| match error {
         StepError::Fatal { exit, message } => (exit, message),
         StepError::Batch { message, .. } => (WorkerExit::Config, message),
     })?;

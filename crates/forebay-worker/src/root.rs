@@ -1,6 +1,7 @@
 //! The root actor of a worker process: linked to every stage, it decides how the process ends.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use forebay_arena::WorkerArena;
 use forebay_protocol::{WaitSpec, WorkerExit};
@@ -43,10 +44,11 @@ where
     /// Starts the stages from the last to the first, each with the lane into its successor.
     async fn on_start(args: Self::Args, me: ActorRef<Self>) -> Result<Self, Self::Error> {
         let RootArgs { engine, link, arena, wait } = args;
-        let wait = match wait {
-            WaitSpec::Park => WaitMode::Park,
+        let (wait, spin) = match wait {
+            WaitSpec::Park => (WaitMode::Park, Duration::ZERO),
             WaitSpec::SpinThenPark { spin_us } => {
-                WaitMode::SpinThenPark(std::time::Duration::from_micros(spin_us))
+                let spin = Duration::from_micros(spin_us);
+                (WaitMode::SpinThenPark(spin), spin)
             }
         };
         // No more batches than slots can be under way, so no lane of this length is ever full.
@@ -73,7 +75,7 @@ where
             .await;
         }
         Stage::spawn_link(&me, copy_in::NAME, move |clock| {
-            copy_in::run(&link, &arena, copy_in_step, &to_infer, clock)
+            copy_in::run(&link, &arena, copy_in_step, &to_infer, spin, clock)
         })
         .await;
         Ok(Self { running, _types: std::marker::PhantomData })

@@ -101,6 +101,11 @@ impl Runtime {
         self.inner.level()
     }
 
+    /// Waits until every rung has come to the end of its first start, well or not.
+    pub fn settled(&self) {
+        block_on(self.inner.settled());
+    }
+
     /// Tells of changes of the service level.
     #[must_use]
     pub fn watch_level(&self) -> LevelWatch {

@@ -176,11 +176,15 @@ pub enum StartError {
         /// Where it was looked for.
         tried: String,
     },
-    /// A device that this build has no engine for.
-    #[error("device {device} has no engine in this build; use \"cpu\" or \"auto\"")]
-    NoEngine {
+    /// A configured GPU that this process, and so its workers, must not use.
+    #[error(
+        "device {device} is not visible: {reason}; list another device, or change that variable"
+    )]
+    DeviceHidden {
         /// The device named in the configuration.
         device: String,
+        /// What hides it.
+        reason: String,
     },
     /// No worker became ready.
     #[error("no worker became ready: {reason}")]

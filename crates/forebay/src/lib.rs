@@ -41,11 +41,13 @@ mod worker_process;
 
 pub use config::Config;
 pub use error::{EmbedError, StartError};
+pub use forebay_protocol::{CudaDevice, CudaLibrary, CudaSpec, ProbeReport};
 pub use options::{EmbedOptions, Embedding};
 pub use priority::Priority;
 pub use reply::EmbedResult;
-pub use runtime::{ModelInfo, Runtime, ShutdownReport};
+pub use runtime::{ModelInfo, Runtime, ShutdownReport, cuda_spec};
 pub use status::{QueueStatus, StageStatus, Status};
 pub use supervisor::{Level, LevelWatch, WorkerState, WorkerStatus};
 pub use ticket::{BatchTicket, Ticket};
 pub use worker_process::locate::{onnxruntime_library, worker_program};
+pub use worker_process::probe::{ProbeError, probe_devices};

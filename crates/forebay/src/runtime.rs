@@ -13,7 +13,7 @@ use forebay_stage::{LaneSender, Stage};
 use kameo::actor::ActorRef;
 
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::config::{Config, ModelConfig};
 use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::error::{EmbedError, StartError};
 use crate::metrics::{Metrics, Stage as MetricStage};
@@ -29,6 +29,7 @@ mod assemble;
 mod launch;
 mod submit;
 
+pub use launch::cuda_spec;
 use submit::InContext;
 
 /// Texts that go through the tokenizer lane together at most: small enough to keep every
@@ -50,6 +51,18 @@ pub struct ModelInfo {
     pub normalize: bool,
     /// Identity of the model's files.
     pub fingerprint: String,
+}
+
+impl ModelInfo {
+    fn of(folder: &ModelFolder) -> Self {
+        Self {
+            name: folder.name().to_owned(),
+            width: folder.width(),
+            tokens_max: folder.tokens_max(),
+            normalize: folder.pooling().normalize,
+            fingerprint: folder.fingerprint().to_owned(),
+        }
+    }
 }
 
 /// How a shutdown went.
@@ -97,10 +110,20 @@ impl Runtime {
         let handle = control.handle().clone();
         let lost = |error: tokio::task::JoinError| StartError::Worker { reason: error.to_string() };
         // Reading and verifying a model takes a while and must not hold up the caller's executor.
-        let opening = handle.spawn_blocking(move || open(&config).map(|opened| (config, opened)));
-        let (config, opened) = match opening.await.map_err(lost) {
-            Ok(Ok(opened)) => opened,
-            Ok(Err(error)) | Err(error) => {
+        // Meanwhile the devices are looked for.
+        let looking = config.clone();
+        let devices = handle.spawn(async move { launch::devices(&looking).await });
+        let opening = async {
+            let model = config.model.clone();
+            let model = handle.spawn_blocking(move || OpenModel::open(&model)).await;
+            let devices = devices.await.map_err(lost)?;
+            let OpenModel { folder, tokenizer } = model.map_err(lost)??;
+            let plan = launch::plan(&config, &folder, devices)?;
+            Ok(Opened { plan, model: ModelInfo::of(&folder), tokenizer })
+        };
+        let opened = match opening.await {
+            Ok(opened) => opened,
+            Err(error) => {
                 control.shutdown_background();
                 return Err(error);
             }
@@ -277,6 +300,12 @@ impl Runtime {
         self.board.level()
     }
 
+    /// Waits until every rung has come to the end of its first start, well or not: from then on a
+    /// better level comes only from a rung that recovers. Each rung has `worker.start_deadline_ms`.
+    pub async fn settled(&self) {
+        self.board.wait_until_settled().await;
+    }
+
     /// Tells of changes of the service level.
     #[must_use]
     pub fn watch_level(&self) -> LevelWatch {
@@ -347,23 +376,21 @@ struct Opened {
     tokenizer: TextTokenizer,
 }
 
-fn open(config: &Config) -> Result<Opened, StartError> {
-    let folder = if config.model.verify_manifest {
-        ModelFolder::open(&config.model.path)?
-    } else {
-        ModelFolder::open_unverified(&config.model.path)?
-    };
-    Ok(Opened {
-        plan: launch::plan(config, &folder)?,
-        model: ModelInfo {
-            name: folder.name().to_owned(),
-            width: folder.width(),
-            tokens_max: folder.tokens_max(),
-            normalize: folder.pooling().normalize,
-            fingerprint: folder.fingerprint().to_owned(),
-        },
-        tokenizer: folder.tokenizer()?,
-    })
+/// A model folder that can be served.
+struct OpenModel {
+    folder: ModelFolder,
+    tokenizer: TextTokenizer,
+}
+
+impl OpenModel {
+    fn open(model: &ModelConfig) -> Result<Self, StartError> {
+        let folder = match model.verify_manifest {
+            true => ModelFolder::open(&model.path)?,
+            false => ModelFolder::open_unverified(&model.path)?,
+        };
+        let tokenizer = folder.tokenizer()?;
+        Ok(Self { folder, tokenizer })
+    }
 }
 
 fn stage_status(stage: &Stage) -> StageStatus {

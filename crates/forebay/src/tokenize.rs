@@ -74,6 +74,7 @@ impl Tokenize {
                 texts.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
                 continue;
             }
+            let span = tracing::debug_span!("tokenize", texts = texts.len());
             let start = Instant::now();
             let encoded: Vec<Pending> = texts
                 .into_iter()
@@ -81,6 +82,7 @@ impl Tokenize {
                 .collect();
             self.metrics.stage_took(Stage::Tokenize, start.elapsed());
             clock.add(start.elapsed());
+            drop(span);
             if encoded.is_empty() {
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Development tasks, run as `cargo xtask <task>`: fetch what the project does not carry (`setup`),
-//! show it working (`demo`), prove it (`test`) and compare it with its peers (`bench-cpu`).
+//! show it working (`demo`), prove it (`test`, `kernels`) and compare it with its peers
+//! (`bench-cpu`).
 //!
 //! A task prints every command it runs, so that nothing here is magic that could not be typed by
 //! hand. It never installs anything outside the repository's git-ignored folders.
@@ -14,6 +15,7 @@ mod setup;
 mod tasks;
 mod unpack;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -44,6 +46,16 @@ enum Task {
         #[arg(last = true)]
         runner: Vec<String>,
     },
+    /// Fetch NVRTC (90 MB), compile the CUDA kernels for every architecture and check what each
+    /// needs; no GPU is needed
+    Kernels {
+        /// Folder to install into [default: .forebay in the repository]
+        #[arg(long, value_name = "DIR")]
+        into: Option<PathBuf>,
+        /// Rewrite the committed PTX instead of comparing it
+        #[arg(long)]
+        write_ptx: bool,
+    },
     /// Set up, build the program and compare it on the CPU with ONNX Runtime and
     /// sentence-transformers, all in one run (makes a Python environment in `.venv`)
     BenchCpu {
@@ -60,6 +72,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::setup(&options).map(|_| ()),
         Task::Demo(options) => tasks::demo(&options),
         Task::Test { setup, runner } => tasks::test(&setup, &runner),
+        Task::Kernels { into, write_ptx } => tasks::kernels(into.as_deref(), write_ptx),
         Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),
     };
     match outcome {

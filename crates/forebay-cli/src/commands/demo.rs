@@ -9,7 +9,7 @@ use super::timing::{self, Bulk, Single};
 use crate::failure::Failure;
 use crate::input::read_texts;
 use crate::out::say;
-use crate::service::{Service, engines};
+use crate::service::{Service, engines, precision};
 use crate::settings::Settings;
 use crate::stats::cosine;
 
@@ -63,11 +63,11 @@ pub(crate) async fn run(args: DemoArgs, settings: &Settings) -> Result<(), Failu
         Some(path) => read_texts(path, bytes_max)?,
         None => QUERIES.map(str::to_owned).to_vec(),
     };
-    let precision = config.model.precision.to_string();
-    let service = Service::start(config).await?;
+    let service = Service::start_all(config).await?;
     let shown = embed(&service, &lines, &queries).await;
     let (status, model) = (service.runtime().status(), service.runtime().model().clone());
     let start_time = service.start_time();
+    let precision = precision(&status);
     service.end().await;
     let Shown { lines: vectors, queries: query_vectors, single, bulk } = shown?;
     say!(

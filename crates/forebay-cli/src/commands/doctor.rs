@@ -1,21 +1,21 @@
 //! `forebay doctor`: looks at everything that the runtime needs, then tries it.
 //!
-//! Only files are looked at here; libraries are opened by a worker, as always, and what it says
-//! about itself is what is shown.
+//! Only files are looked at here; libraries and devices are opened by worker processes, as always,
+//! and what they say is what is shown.
 
 use std::path::Path;
 
 use clap::Args;
-use forebay::{Config, EmbedOptions, onnxruntime_library, worker_program};
+use forebay::{Config, EmbedOptions, Status, WorkerState, onnxruntime_library, worker_program};
 use forebay_arena::ArenaLayout;
 use forebay_model::{GraphSource, Manifest, ModelFolder};
 use forebay_protocol::ArenaSpec;
 
-use super::doctor_machine as machine;
 use super::doctor_report::Report;
+use super::{doctor_devices as devices, doctor_machine as machine};
 use crate::failure::{Exit, Failure};
 use crate::out::say;
-use crate::service::{Service, engines};
+use crate::service::Service;
 use crate::settings::Settings;
 
 /// What the self-test embeds.
@@ -23,9 +23,9 @@ const SELF_TEST: &str = "brake pressure below limit";
 
 /// Look at everything that is needed, and try it
 ///
-/// Prints what was found: program and worker, ONNX Runtime, devices, model, limits of this system,
-/// configuration. Then it starts a worker and embeds a text. Every problem comes with a remedy. The
-/// exit code is 1 if something needed is broken.
+/// Prints what was found: program and worker, ONNX Runtime, model, devices with CUDA's libraries,
+/// limits of this system. Then it starts a worker on each device and embeds a text. Every problem
+/// comes with a remedy. The exit code is 1 if something needed is broken.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Examples:
@@ -54,7 +54,7 @@ pub(crate) async fn run(_: DoctorArgs, settings: &Settings) -> Result<(), Failur
         Err(failure) => {
             let what = if failure.exit == Exit::Config { "settings" } else { "model" };
             report.broken(what, &failure.message, failure.help.as_deref());
-            machine::devices(&mut report);
+            devices::cpu(&mut report);
             machine::limits(&mut report, None);
         }
     }
@@ -70,18 +70,25 @@ async fn look(report: &mut Report, config: Config) {
             report.broken("worker program", &failure.message, failure.help.as_deref());
         }
     }
+    let found = devices::look(&config).await;
+    let wants_gpu = devices::wants_gpu(&config, &found);
     let beside = worker.as_deref().unwrap_or(Path::new("."));
     let library = onnxruntime_library(&config, beside).map_err(Failure::from);
+    let library_lacks = library.is_err() && devices::wants_cpu(&config, &found);
     match &library {
         Ok(path) => report.ok("ONNX Runtime", path.display()),
-        Err(failure) => report.broken("ONNX Runtime", &failure.message, failure.help.as_deref()),
+        Err(failure) if library_lacks => {
+            report.broken("ONNX Runtime", &failure.message, failure.help.as_deref());
+        }
+        Err(_) => report.note("ONNX Runtime", "none; no CPU rung is configured", None),
     }
     let folder = model(report, &config);
-    machine::devices(report);
-    let arena_bytes = folder.as_ref().and_then(|folder| arena_bytes(&config, folder));
+    devices::cpu(report);
+    devices::cuda(report, &config, &found);
+    let arena_bytes = folder.as_ref().and_then(|folder| arena_bytes(&config, wants_gpu, folder));
     machine::limits(report, arena_bytes);
     report.section("self-test");
-    if worker.is_err() || library.is_err() || folder.is_none() {
+    if worker.is_err() || library_lacks || folder.is_none() {
         report.note("worker", "not tried: see above", None);
         return;
     }
@@ -118,7 +125,7 @@ fn model(report: &mut Report, config: &Config) -> Option<ModelFolder> {
         GraphSource::Safetensors { .. } => "safetensors",
         GraphSource::Onnx { .. } => "an exported ONNX graph",
     };
-    report.ok("weights", format_args!("{weights}, computed in {}", config.model.precision));
+    report.ok("weights", weights);
     let has_manifest = path.join(Manifest::FILE_NAME).is_file();
     match (has_manifest, config.model.verify_manifest) {
         (true, true) => report.ok("manifest", "sha256 of every file verified"),
@@ -128,11 +135,16 @@ fn model(report: &mut Report, config: &Config) -> Option<ModelFolder> {
     Some(folder)
 }
 
-fn arena_bytes(config: &Config, folder: &ModelFolder) -> Option<usize> {
+/// Memory that a worker of the best tier shares with this process.
+fn arena_bytes(config: &Config, gpu: bool, folder: &ModelFolder) -> Option<usize> {
+    let (tokens_max, rows_max) = match gpu {
+        true => (config.cuda.tokens_max, config.cuda.rows_max),
+        false => (config.batch.tokens_max, config.batch.rows_max),
+    };
     let spec = ArenaSpec {
         slots: config.worker.slots,
-        tokens_max: config.batch.tokens_max.max(u32::try_from(folder.tokens_max()).ok()?),
-        rows_max: config.batch.rows_max,
+        tokens_max: tokens_max.max(u32::try_from(folder.tokens_max()).ok()?),
+        rows_max,
         row_values: ArenaSpec::row_values_of(u32::try_from(folder.width()).ok()?),
     };
     ArenaLayout::of(spec).ok().map(|layout| layout.bytes())
@@ -140,9 +152,9 @@ fn arena_bytes(config: &Config, folder: &ModelFolder) -> Option<usize> {
 
 async fn self_test(report: &mut Report, config: Config) -> Result<(), Failure> {
     let tolerance = config.reply.norm_tolerance;
-    let service = Service::start(config).await?;
+    let service = Service::start_all(config).await?;
     let status = service.runtime().status();
-    report.ok("engine", engines(&status));
+    rungs(report, &status);
     let seconds = service.start_time().as_secs_f64();
     report.ok("level", format_args!("{}, ready after {seconds:.2} s", status.level));
     let options = EmbedOptions { normalize: Some(true), ..EmbedOptions::default() };
@@ -164,4 +176,21 @@ async fn self_test(report: &mut Report, config: Config) -> Result<(), Failure> {
         report.note("end", "the worker did not end in time", None);
     }
     Ok(())
+}
+
+/// Each rung with what its engine says of itself, or why it does not serve.
+fn rungs(report: &mut Report, status: &Status) {
+    for worker in &status.workers {
+        let device = &worker.device;
+        if worker.state != WorkerState::Serving {
+            let reason = worker.last_end.as_deref().unwrap_or("it has not become ready");
+            report.broken("rung", format_args!("{device} does not serve: {reason}"), None);
+            continue;
+        }
+        let mut found = format!("{device} serves: {}, {}", worker.engine, worker.precision);
+        for (name, value) in &worker.details {
+            found += &format!("\n{name}: {value}");
+        }
+        report.ok("rung", found);
+    }
 }

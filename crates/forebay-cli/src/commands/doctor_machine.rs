@@ -1,7 +1,4 @@
-//! What `forebay doctor` says about the machine: devices and limits. Files and system calls only;
-//! no library is opened and no device touched.
-
-use std::path::{Path, PathBuf};
+//! What `forebay doctor` says about the limits that this system sets. Files and system calls only.
 
 use rustix::fs::MemfdFlags;
 use rustix::process::{Resource, getrlimit};
@@ -13,43 +10,6 @@ const OPEN_FILES_MIN: u64 = 256;
 
 /// A worker with a small model takes about this much.
 const MEMORY_MIB_MIN: u64 = 512;
-
-/// Folders that hold the driver's library where no loader configuration names another.
-const LIBRARY_FOLDERS: [&str; 8] = [
-    "/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu",
-    "/lib/aarch64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu",
-    "/lib64",
-    "/usr/lib64",
-    "/usr/lib",
-    "/usr/local/nvidia/lib64",
-];
-
-/// Which devices there are to compute on.
-pub(super) fn devices(report: &mut Report) {
-    report.section("devices");
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    report.ok("cpu", format_args!("{cores} cores for this process"));
-    let driver = std::fs::read_to_string("/proc/driver/nvidia/version").ok();
-    if driver.is_none() && !Path::new("/dev/nvidia0").exists() {
-        report.note("cuda", "no NVIDIA device", None);
-        return;
-    }
-    let driver = driver.as_deref().and_then(|text| text.lines().next());
-    let driver = driver.and_then(|line| line.strip_prefix("NVRM version:")).map(str::trim);
-    let library = find_libcuda();
-    let library = library.map_or("not found".to_owned(), |path| path.display().to_string());
-    report.note(
-        "cuda",
-        format_args!(
-            "NVIDIA device found, driver {}, libcuda.so.1: {library}\n\
-             this build has no CUDA engine: the CPU serves",
-            driver.unwrap_or("unknown"),
-        ),
-        None,
-    );
-}
 
 /// What the system allows this process. `arena_bytes` is what a worker shares with it.
 pub(super) fn limits(report: &mut Report, arena_bytes: Option<usize>) {
@@ -106,21 +66,6 @@ fn meminfo_available_kib(meminfo: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// Where the driver's library lies, by its name alone.
-fn find_libcuda() -> Option<PathBuf> {
-    let loader = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = std::env::split_paths(&loader).collect();
-    if let Ok(entries) = std::fs::read_dir("/etc/ld.so.conf.d") {
-        let files = entries.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-        for text in files {
-            let lines = text.lines().map(str::trim);
-            folders.extend(lines.filter(|line| line.starts_with('/')).map(PathBuf::from));
-        }
-    }
-    folders.extend(LIBRARY_FOLDERS.map(PathBuf::from));
-    folders.into_iter().map(|folder| folder.join("libcuda.so.1")).find(|path| path.exists())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,9 +78,8 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_shared_memory_and_a_core() {
+    fn this_machine_has_shared_memory() {
         let mut report = Report::default();
-        devices(&mut report);
         limits(&mut report, Some(1 << 20));
         assert_eq!(report.broken_count(), 0, "{report}");
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::failure::{Exit, Failure};
 use crate::out::say;
-use crate::service::Service;
+use crate::service::{Service, precision};
 use crate::settings::Settings;
 use crate::stats::{cosine, spearman};
 
@@ -61,9 +61,9 @@ pub(crate) async fn run(command: EvalCommand, settings: &Settings) -> Result<(),
     let bytes = std::fs::read(&args.file).map_err(|e| Failure::reading(args.file.display(), &e))?;
     let pairs = read_pairs(&args.file, &bytes)?;
     let config = settings.runtime_config()?;
-    let precision = config.model.precision.to_string();
-    let service = Service::start(config).await?;
+    let service = Service::start_all(config).await?;
     let embedded = service.embed_all(pairs.sentences).await;
+    let precision = precision(&service.runtime().status());
     service.end().await;
     let embeddings = embedded?;
     let cosines: Vec<f64> = embeddings

@@ -2,10 +2,13 @@
 
 pub(crate) mod bench;
 pub(crate) mod config;
+mod cuda;
 pub(crate) mod demo;
 pub(crate) mod doctor;
+mod doctor_devices;
 mod doctor_machine;
 mod doctor_report;
 pub(crate) mod embed;
 pub(crate) mod eval;
+pub(crate) mod selftest;
 mod timing;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::Bench;
-use crate::support::forebay;
+use crate::support::{forebay, output};
 
 /// A library that says it is ONNX Runtime of this version, and can do nothing else.
 fn pretender(bench: &Bench, version: &str) -> PathBuf {
@@ -72,5 +72,32 @@ fn settings_that_are_unknown_or_out_of_range() {
     let mut command = bench.fake();
     command.env("FOREBAY_BATCH__ROWS_MAX", "many");
     bench.assert_fails(&mut command, 78, &["FOREBAY_BATCH__ROWS_MAX", "many"]);
-    bench.assert_fails(bench.fake().args(["--device", "cuda:0"]), 69, &["cuda:0 has no engine"]);
+    bench.assert_fails(bench.fake().args(["--device", "gpu:0"]), 64, &["gpu:0", "cuda:N"]);
+}
+
+#[test]
+fn a_gpu_that_is_not_there() {
+    let bench = Bench::new();
+    // ONNX Runtime is not asked for: nothing is to run on the CPU.
+    let without_library = |device: &str| {
+        let mut command = bench.embed(forebay);
+        command.args(["--device", device]).arg("--onnxruntime").arg(bench.path("absent.so"));
+        command
+    };
+    let mut command = without_library("cuda:63");
+    command.env_remove("CUDA_VISIBLE_DEVICES");
+    let said = ["no worker became ready: cuda:63: ", "missing", "help: "];
+    bench.assert_fails(&mut command, 69, &said);
+    let text = String::from_utf8_lossy(&output(&mut command).stderr).into_owned();
+    // Without a driver it is the driver; with one, the device.
+    assert!(text.contains("libcuda.so.1") || text.contains("sees no device"), "{text}");
+    command.env("CUDA_VISIBLE_DEVICES", "");
+    bench.assert_fails(&mut command, 69, &["cuda:63 is not visible", "CUDA_VISIBLE_DEVICES is"]);
+    // One more for the CPU, and its library is asked for.
+    let mut command = without_library("cuda:63,cpu");
+    bench.assert_fails(&mut command, 69, &["no ONNX Runtime library"]);
+    let mut command = bench.real();
+    command.args(["--device", "cuda:63,cpu"]).env_remove("CUDA_VISIBLE_DEVICES");
+    let served = output(&mut command);
+    assert!(served.status.success(), "{}", String::from_utf8_lossy(&served.stderr));
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use forebay_arena::ClaimedSlot;
+use forebay_arena::{ClaimedSlot, WorkerArena};
 use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
 use forebay_worker::{Engine, EngineInfo, Step, StepError};
 
@@ -42,7 +42,7 @@ fn die() -> ! {
     hang()
 }
 
-pub(crate) fn open(spec: &WorkerSpec) -> Result<Engine<(), (), ()>, StepError> {
+pub(crate) fn open(spec: &WorkerSpec, _: &WorkerArena) -> Result<Engine<(), (), ()>, StepError> {
     let script = SCRIPT.get().cloned().unwrap_or_default();
     if script.start == Start::Fail {
         let message = "the fake worker was told to fail; tell it otherwise".to_owned();
@@ -53,6 +53,7 @@ pub(crate) fn open(spec: &WorkerSpec) -> Result<Engine<(), (), ()>, StepError> {
         device: spec.device.clone(),
         precision: spec.precision.clone(),
         width: width(&spec.model),
+        details: std::collections::BTreeMap::new(),
     };
     let infer = Infer { script: script.clone(), hold: spec.model.join(HOLD_FILE) };
     Ok(Engine {

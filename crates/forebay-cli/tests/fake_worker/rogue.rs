@@ -40,6 +40,7 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
         precision: hello.worker.precision.clone(),
         width: engine::width(&hello.worker.model),
         start_ms: 0,
+        details: std::collections::BTreeMap::new(),
     });
     say(socket, &ready.encode().expect("short"));
     while let Some(packet) = receive(socket, RecvFlags::empty()) {

@@ -9,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use forebay::blocking::Runtime;
+use forebay::config::{Device, Rungs};
 use forebay::{Config, EmbedResult};
 
 /// The worker that misbehaves on demand.
@@ -36,6 +37,7 @@ pub(crate) fn fake_config(model: &Path) -> Config {
     let mut config = Config::default();
     config.model.path = model.to_owned();
     config.worker.program = Some(FAKE_WORKER.into());
+    config.devices.rungs = Rungs::Listed(vec![Device::Cpu]);
     // The fake worker loads no library; any file will do.
     config.cpu.onnxruntime = Some(FAKE_WORKER.into());
     config.batch.rows_max = 16;
@@ -113,16 +115,17 @@ fn from_setup(variable: &str, name: &str) -> PathBuf {
     std::env::var_os(variable).map_or_else(|| folder.join(name), PathBuf::from)
 }
 
-/// A configuration for the real engine.
+/// A configuration for the real engine on the CPU.
 pub(crate) fn real_config(model: &Path) -> Config {
     let mut config = Config::default();
     config.model.path = model.to_owned();
     config.worker.program = Some(FOREBAY.into());
+    config.devices.rungs = Rungs::Listed(vec![Device::Cpu]);
     config.cpu.onnxruntime = Some(real_library());
     config
 }
 
-/// The program, to be run with the real library and nothing from the environment of the test.
+/// The program, to be run on the CPU and with nothing from the environment of the test.
 pub(crate) fn forebay(arguments: &[&str]) -> Command {
     let mut command = Command::new(FOREBAY);
     for (name, _) in std::env::vars_os() {
@@ -130,7 +133,7 @@ pub(crate) fn forebay(arguments: &[&str]) -> Command {
             command.env_remove(name);
         }
     }
-    command.args(arguments).stdin(Stdio::null());
+    command.args(arguments).stdin(Stdio::null()).env("FOREBAY_DEVICES__RUNGS", "cpu");
     command
 }
 

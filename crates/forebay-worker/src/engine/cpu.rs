@@ -1,7 +1,9 @@
 //! The CPU rung: ONNX Runtime for the encoder, plain Rust for pooling. The slot is host memory, so
 //! the two copy steps have nothing to copy.
 
-use forebay_arena::ClaimedSlot;
+use std::collections::BTreeMap;
+
+use forebay_arena::{ClaimedSlot, WorkerArena};
 use forebay_model::{ModelFolder, PoolingSpec, pooling};
 use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SubBatchLimits, TokenStates};
 use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
@@ -15,7 +17,10 @@ const SELF_CHECK_IDS: [u32; 5] = [1, 2, 3, 2, 1];
 ///
 /// # Errors
 /// [`StepError::Fatal`] with [`WorkerExit::Config`] for whatever a restart cannot cure.
-pub fn open_cpu_engine(spec: &WorkerSpec) -> Result<Engine<(), TokenStates, ()>, StepError> {
+pub fn open_cpu_engine(
+    spec: &WorkerSpec,
+    _: &WorkerArena,
+) -> Result<Engine<(), TokenStates, ()>, StepError> {
     let config = |error: &dyn std::fmt::Display| StepError::Fatal {
         exit: WorkerExit::Config,
         message: error.to_string(),
@@ -53,6 +58,10 @@ pub fn open_cpu_engine(spec: &WorkerSpec) -> Result<Engine<(), TokenStates, ()>,
             device: "cpu".to_owned(),
             precision: spec.precision.clone(),
             width: folder.width() as u32,
+            details: BTreeMap::from([
+                ("sessions".to_owned(), sessions.to_string()),
+                ("threads".to_owned(), (sessions * intra_threads).to_string()),
+            ]),
         },
         copy_in: Box::new(SlotView),
         infer,

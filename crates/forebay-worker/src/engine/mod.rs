@@ -1,11 +1,16 @@
 //! What a stage asks of an engine: one step each, with the claimed slot in hand.
 
 mod cpu;
+mod cuda;
+
+use std::collections::BTreeMap;
 
 use forebay_arena::ClaimedSlot;
 use forebay_protocol::{ErrorClass, WorkerExit};
 
 pub use cpu::open_cpu_engine;
+pub use cuda::cuda_engine_options;
+pub(crate) use cuda::open_cuda_engine;
 
 /// One of the four steps of an engine. `In` is what the step before it left, `Out` what it leaves.
 ///
@@ -56,6 +61,8 @@ pub struct EngineInfo {
     pub precision: String,
     /// Length of one embedding.
     pub width: u32,
+    /// What else there is to say of it, by name, such as where its kernels come from.
+    pub details: BTreeMap<String, String>,
 }
 
 /// An engine, opened: four steps joined by the types `Staged` (input where the encoder can read

@@ -3,7 +3,7 @@
 //! It is also the watch on the socket: the lane behind it holds as many batches as there are
 //! slots, so it never waits for room and always hears of the socket's end at once.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forebay_arena::WorkerArena;
 use forebay_protocol::{BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorKind, WorkerExit};
@@ -21,11 +21,12 @@ pub(crate) fn run<Staged: 'static>(
     arena: &WorkerArena,
     mut step: Box<dyn Step<(), Staged>>,
     next: &LaneSender<Work<Staged>>,
+    spin: Duration,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
     let mut packet = [0_u8; DESCRIPTOR_BYTES + 1];
     loop {
-        let packet = match link.receive_descriptor(&mut packet) {
+        let packet = match link.receive_descriptor(&mut packet, spin) {
             // The host is gone or has let go: nobody is left to answer.
             Ok([]) => crate::os::exit_now(WorkerExit::Clean),
             Ok(packet) => packet,

@@ -9,6 +9,7 @@ use super::policy::BatchPolicy;
 use super::queue::ClassQueue;
 use super::select::Selection;
 use super::{Depth, Entry, Offer, SealReason, SealedBatch};
+use crate::config::Tier;
 use crate::priority::Priority;
 
 /// Entries on their way into batches. See the [module](super) for the rules.
@@ -23,7 +24,10 @@ pub struct Batcher<T> {
     queues: [ClassQueue<T>; 3],
     /// Found expired by `seal`, and not collected by `expire` yet.
     expired: Vec<Entry<T>>,
-    pace: Pace,
+    /// By tier.
+    paces: [Pace; 2],
+    /// The tier of the workers that batches go to now.
+    tier: Tier,
     /// See [`Selection::fill`].
     aged_owed: bool,
     draining: bool,
@@ -37,7 +41,8 @@ impl<T> Batcher<T> {
         Self {
             queues: [ClassQueue::new(), ClassQueue::new(), ClassQueue::new()],
             expired: Vec::new(),
-            pace: Pace::default(),
+            paces: Default::default(),
+            tier: Tier::Cpu,
             aged_owed: false,
             draining: false,
             policy,
@@ -146,23 +151,30 @@ impl<T> Batcher<T> {
         set_apart.or_else(|| self.earliest_deadline())
     }
 
-    /// Takes in that a worker served a batch of `tokens` in `duration` (its own service time, not
-    /// the wait for the batches before it). One before the first request, from a warm-up or a
-    /// known-answer batch, spares the first urgent batch from being sized blindly.
-    pub fn observe(&mut self, tokens: usize, duration: Duration) {
-        self.pace.observe(&self.policy, tokens, duration);
+    /// Says which workers batches go to from now on: their measured speed counts. Before any is
+    /// named it is [`Tier::Cpu`].
+    pub fn set_tier(&mut self, tier: Tier) {
+        self.tier = tier;
     }
 
-    /// The moving average of what [`observe`](Self::observe) saw, in tokens per second.
+    /// Takes in that a worker of `tier` served a batch of `tokens` in `duration` (its own service
+    /// time, not the wait for the batches before it). One before the first request, from a warm-up
+    /// or a known-answer batch, spares the first urgent batch from being sized blindly.
+    pub fn observe(&mut self, tier: Tier, tokens: usize, duration: Duration) {
+        self.paces[place(tier)].observe(&self.policy, tokens, duration);
+    }
+
+    /// The moving average of what [`observe`](Self::observe) saw of one worker of the present tier,
+    /// in tokens per second.
     #[must_use]
     pub fn tokens_per_s(&self) -> Option<f64> {
-        self.pace.tokens_per_s()
+        self.pace().tokens_per_s()
     }
 
     /// The tokens that the next batch may have, before the slot's own limit.
     #[must_use]
     pub fn tokens_target(&self) -> usize {
-        self.pace.tokens_target(&self.policy, self.urgent_waits())
+        self.pace().tokens_target(&self.policy, self.urgent_waits())
     }
 
     /// What waits for a batch (without expired entries that were set apart).
@@ -220,7 +232,7 @@ impl<T> Batcher<T> {
     fn deadline_near_at(&self) -> Option<Instant> {
         let deadline = self.earliest_deadline()?;
         let ahead = self.policy.duration_target;
-        let own = self.pace.expected_duration(self.tokens()).unwrap_or(ahead);
+        let own = self.pace().expected_duration(self.tokens()).unwrap_or(ahead);
         // Too long for the clock to express: near since ever.
         let near_at = deadline.checked_sub(ahead.saturating_add(own));
         Some(near_at.unwrap_or_else(|| self.oldest_queued_at().unwrap_or(deadline)))
@@ -234,6 +246,10 @@ impl<T> Batcher<T> {
                 queue.remove_if(expired, &mut self.expired);
             }
         }
+    }
+
+    fn pace(&self) -> &Pace {
+        &self.paces[place(self.tier)]
     }
 
     fn urgent_waits(&self) -> bool {
@@ -258,5 +274,13 @@ impl<T> Batcher<T> {
 
     fn earliest_deadline(&self) -> Option<Instant> {
         self.queues.iter().filter_map(ClassQueue::earliest_deadline).min()
+    }
+}
+
+/// Where the pace of a tier stands.
+fn place(tier: Tier) -> usize {
+    match tier {
+        Tier::Cpu => 0,
+        Tier::Gpu => 1,
     }
 }

@@ -21,6 +21,8 @@
 //! `bulk_duration_target`. A running batch is not interrupted, so the second bound is what a late
 //! urgent text may find in front of it.
 //!
+//! Each tier of workers has its own measured speed, so that a change of tier is known at once.
+//!
 //! **Cost.** `push` is O(1) amortised, `seal` O(batch) and `next_wakeup` O(1). `expire` (and
 //! `seal`, which never hands out an expired entry) scans a class only when an entry of it has
 //! expired; `remove_if` scans everything.

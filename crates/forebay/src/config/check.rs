@@ -7,6 +7,9 @@ use toml::{Spanned, Value};
 use super::declare::Allowed;
 use super::value::{Device, Rungs};
 
+/// One path of a list.
+const PATH: Allowed = Allowed::Path("");
+
 /// Text of the user in a message: on one line and not longer than a line should be.
 pub(super) fn shown(text: &str) -> String {
     const CHARS_MAX: usize = 60;
@@ -57,6 +60,11 @@ pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, Strin
         Allowed::Choice(_) | Allowed::Path(_) | Allowed::Rungs => {
             Ok(Value::String(text.to_owned()))
         }
+        // As in PATH; empty parts name nothing.
+        Allowed::PathList(_) => {
+            let parts = text.split(':').filter(|part| !part.is_empty());
+            Ok(Value::Array(parts.map(|part| Value::String(part.to_owned())).collect()))
+        }
         Allowed::Integer(..) | Allowed::Number(..) | Allowed::Switch | Allowed::IntegerList(..) => {
             let unusable = || format!("\"{}\"", shown(text));
             let value = DeValue::parse(text.trim()).map_err(|_| unusable())?;
@@ -85,6 +93,18 @@ pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
             Rungs::Listed(devices) => return check_devices(&devices),
         },
         (Allowed::Rungs, Value::Array(items)) => return check_devices(&devices(items)?),
+        (Allowed::PathList(count), Value::Array(items)) => {
+            if items.len() > count {
+                return Err(format!("a list of {}", items.len()));
+            }
+            for item in items {
+                // Here an empty path has no meaning.
+                let empty = item.as_str().is_some_and(str::is_empty);
+                let checked = if empty { Err("\"\"".into()) } else { check(PATH, item) };
+                checked.map_err(|what| format!("a list with {what} in it"))?;
+            }
+            true
+        }
         (Allowed::IntegerList(count, low, high), Value::Array(items)) => {
             if items.is_empty() || items.len() > count {
                 return Err(format!("a list of {}", items.len()));

@@ -40,6 +40,8 @@ pub(super) enum Allowed {
     Path(&'static str),
     /// `"auto"` or a list of devices.
     Rungs,
+    /// At most this many paths.
+    PathList(usize),
     /// At least one and at most this many whole numbers, each between the two bounds.
     IntegerList(usize, i64, i64),
 }
@@ -61,6 +63,7 @@ impl fmt::Display for Allowed {
             }
             Self::Path(empty) => write!(f, "a path in quotes, \"\" for {empty}"),
             Self::Rungs => f.write_str("\"auto\" or a list such as [\"cuda:0\", \"cpu\"]"),
+            Self::PathList(count) => write!(f, "a list of at most {count} paths"),
             Self::IntegerList(count, low, high) => {
                 write!(f, "a list of 1 to {count} numbers, each {low} to {high}")
             }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AdmissionConfig, BatchConfig, LanesConfig, MetricsConfig, ReplyConfig, ShutdownConfig,
-    SupervisorConfig, WorkerConfig,
+    AdmissionConfig, BatchConfig, CudaConfig, LanesConfig, MetricsConfig, ReplyConfig,
+    ShutdownConfig, SupervisorConfig, WorkerConfig,
 };
 
 /// `method: key` pairs of one group.
@@ -26,6 +26,7 @@ milliseconds!(WorkerConfig {
     start_deadline: start_deadline_ms,
     drain_deadline: drain_deadline_ms,
 });
+milliseconds!(CudaConfig { probe_deadline: probe_deadline_ms });
 milliseconds!(AdmissionConfig { retry_after_min: retry_after_min_ms, down_grace: down_grace_ms });
 milliseconds!(BatchConfig {
     max_wait: max_wait_ms,

@@ -58,7 +58,8 @@ group! {
 }
 
 group! {
-    /// How requests are put together for a worker.
+    /// How requests are put together for a worker. For a GPU, cuda.tokens_max and cuda.rows_max
+    /// take the place of tokens_max and rows_max.
     BatchConfig as "batch" {
         /// Most tokens in a batch; it also sets the size of the memory shared with a worker.
         tokens_max: u32 = 16_384, "tokens", Integer(64, 1_048_576);

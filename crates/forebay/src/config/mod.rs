@@ -35,9 +35,13 @@ pub use flow::{
     TokenizeConfig,
 };
 pub use process::{
-    CpuConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig, WorkerConfig,
+    CpuConfig, CudaConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig,
+    WorkerConfig,
 };
-pub use value::{Device, Fallback, LaneWait, LogFormat, LogLevel, Precision, Rungs};
+pub use value::{
+    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, Fallback, LaneWait,
+    LogFormat, LogLevel, Precision, Rungs, Tier,
+};
 
 use declare::Group;
 
@@ -64,6 +68,8 @@ pub struct Config {
     pub worker: WorkerConfig,
     /// `[cpu]`: the CPU engine.
     pub cpu: CpuConfig,
+    /// `[cuda]`: the CUDA engine.
+    pub cuda: CudaConfig,
     /// `[lanes]`: the bounded lanes between stages.
     pub lanes: LanesConfig,
     /// `[admission]`: how much may be waiting, per priority class.
@@ -85,11 +91,12 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 13] = [
+static GROUPS: [&Group; 14] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
     &CpuConfig::GROUP,
+    &CudaConfig::GROUP,
     &LanesConfig::GROUP,
     &AdmissionConfig::GROUP,
     &TokenizeConfig::GROUP,

@@ -11,9 +11,8 @@ pub(super) fn unknown_key(group: &Group, written: &str) -> String {
     if let Some(near) = nearest(written, names()) {
         return format!("unknown key `{full}`; did you mean `{}.{near}`?", group.name);
     }
-    let moved = GROUPS.into_iter().find(|group| group.keys.iter().any(|key| key.name == written));
-    if let Some(moved) = moved {
-        return format!("unknown key `{full}`; did you mean `{}.{written}`?", moved.name);
+    if let Some(moved) = owned(written) {
+        return format!("unknown key `{full}`; did you mean {moved}?");
     }
     format!("unknown key `{full}`; [{}] has {}", group.name, names().collect::<Vec<_>>().join(", "))
 }
@@ -36,16 +35,19 @@ pub(super) fn unknown_at_top(written: &str, is_table: bool) -> String {
     if is_table {
         return unknown_group(written);
     }
-    let owner = GROUPS.into_iter().find(|group| group.keys.iter().any(|key| key.name == written));
-    match owner {
-        Some(group) => {
-            format!(
-                "`{written}` stands outside of its group; did you mean `{}.{written}`?",
-                group.name
-            )
+    match owned(written) {
+        Some(owned) => {
+            format!("`{written}` stands outside of its group; did you mean {owned}?")
         }
         None => format!("unknown key `{}` outside of any group", shown(written)),
     }
+}
+
+/// Every key of this name with its group, as a choice in words.
+fn owned(name: &str) -> Option<String> {
+    let owners = GROUPS.into_iter().filter(|group| group.keys.iter().any(|key| key.name == name));
+    let keys: Vec<String> = owners.map(|group| format!("`{}.{name}`", group.name)).collect();
+    (!keys.is_empty()).then(|| keys.join(" or "))
 }
 
 /// The candidate with the fewest edits from `written` (swapped neighbours are one), if few enough

@@ -2,9 +2,14 @@
 
 use std::path::PathBuf;
 
-use super::declare::Allowed::{Choice, Integer, IntegerList, Path, Rungs as Devices, Switch};
+use super::declare::Allowed::{
+    Choice, Integer, IntegerList, Path, PathList, Rungs as Devices, Switch,
+};
 use super::declare::group;
-use super::value::{Fallback, LogLevel, Precision, Rungs};
+use super::value::{
+    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Fallback, LogLevel, Precision,
+    Rungs,
+};
 
 group! {
     /// Which model is served.
@@ -13,7 +18,8 @@ group! {
         /// model.safetensors).
         #[serde(with = "super::value::path_text")]
         path: PathBuf = PathBuf::new(), "", Path("the one that the program is given");
-        /// Arithmetic on the CPU: int8 is faster and costs a little accuracy.
+        /// Arithmetic on the CPU: int8 is faster and costs a little accuracy; cuda.precision is the
+        /// GPU's.
         precision: Precision = Precision::F32, "", Choice(Precision::WORDS);
         /// If the folder has a manifest, check the sha256 of every file before using it.
         verify_manifest: bool = true, "", Switch;
@@ -23,7 +29,9 @@ group! {
 group! {
     /// Which rungs the ladder of service levels has.
     DevicesConfig as "devices" {
-        /// Devices to serve on, best first; "auto" takes every one that is found.
+        /// Devices to serve on, best first; "auto" looks once, at the start, and takes every GPU,
+        /// or the CPU if there is none. Where a GPU may come late, list it: a listed one is tried
+        /// again.
         rungs: Rungs = Rungs::Auto, "", Devices;
         /// What keeps answering when no rung does; a CPU worker is started first and stays warm.
         fallback: Fallback = Fallback::Cpu, "", Choice(Fallback::WORDS);
@@ -75,6 +83,54 @@ group! {
         sub_batch_rows_max: u32 = 64, "rows", Integer(1, 4_096);
         /// Tokens computed at once, padding included; bounds the memory of intermediate results.
         sub_batch_tokens_max: u32 = 1_024, "tokens", Integer(16, 1_048_576);
+    }
+}
+
+group! {
+    /// The CUDA engine, inside its worker process; one worker per GPU.
+    CudaConfig as "cuda" {
+        /// Arithmetic on the GPU: f16 is more exact, bf16 has the range of 32-bit floating point;
+        /// "auto" takes what fits the weights.
+        precision: CudaPrecision = CudaPrecision::Auto, "", Choice(CudaPrecision::WORDS);
+        /// Most tokens in a batch for a GPU: up to here the working set stays in a large cache.
+        tokens_max: u32 = 8_192, "tokens", Integer(512, 131_072);
+        /// Most texts in a batch for a GPU.
+        rows_max: u32 = 1_024, "rows", Integer(1, 65_536);
+        /// Device memory that one worker may take; 0 sets no limit. A worker that needs more does
+        /// not start.
+        memory_bytes_max: u64 = 0, "bytes", Integer(0, 1 << 50);
+        /// Batch sizes for which the sequence of kernels is kept ready to launch at once; each
+        /// takes some device memory.
+        graphs_max: u32 = 48, "graphs", Integer(1, 4_096);
+        /// Batches of up to this many tokens are read by the GPU from host memory: for few bytes a
+        /// copy costs more than it saves.
+        zero_copy_tokens_max: u32 = 512, "tokens", Integer(0, 1_048_576);
+        /// How token ids and rows get to the GPU and back: "copy" always copies them, "mapped"
+        /// never does, "auto" follows zero_copy_tokens_max.
+        copies: CudaCopies = CudaCopies::Auto, "", Choice(CudaCopies::WORDS);
+        /// How long a worker polls for the end of a batch before it sleeps; polling answers sooner
+        /// and keeps a core busy meanwhile.
+        spin_us: u32 = 200, "us", Integer(0, 100_000);
+        /// Who multiplies matrices: NVIDIA's cuBLASLt library, or kernels of Forebay where they fit
+        /// the device; "auto" takes the better one that is there.
+        gemm: CudaGemm = CudaGemm::Auto, "", Choice(CudaGemm::WORDS);
+        /// Where kernels come from: compiled for the device by NVIDIA's NVRTC library, or built in
+        /// as PTX; "auto" compiles if NVRTC is there.
+        kernels: CudaKernels = CudaKernels::Auto, "", Choice(CudaKernels::WORDS);
+        /// Folders that are searched for CUDA's libraries before CUDA_PATH, CUDA_HOME and the usual
+        /// places.
+        #[serde(with = "super::value::path_list_text")]
+        libraries: Vec<PathBuf> = Vec::new(), "", PathList(16);
+        /// Folder for compiled kernels and tuned plans, without which each start makes them anew:
+        /// "auto" is `forebay` in $XDG_CACHE_HOME or ~/.cache.
+        cache: CachePlace = CachePlace::Auto, "", Path("keeping nothing");
+        /// Time for the process that looks for devices, when devices.rungs is "auto"; drivers can
+        /// take seconds to wake up.
+        probe_deadline_ms: u32 = 20_000, "ms", Integer(10, 600_000);
+        /// File into which a GPU worker writes a timeline of its stages, for tuning; with several
+        /// GPUs each writes its own, with the device in its name.
+        #[serde(with = "super::value::optional_path_text")]
+        trace: Option<PathBuf> = None, "", Path("writing none");
     }
 }
 

@@ -97,6 +97,10 @@ fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
             vec!["\"auto\"".into(), "\"cpu\"".into(), "['cuda:63', 'cuda:0', 'cpu']".into()],
             vec!["[]".into(), "['cuda:64']".into(), "['cuda:+1']".into(), "[1]".into()],
         ),
+        Allowed::PathList(count) => (
+            vec!["[]".into(), "['/a b/ü']".into(), format!("{:?}", vec!["a"; count])],
+            vec!["[3]".into(), "['']".into(), format!("{:?}", vec!["a"; count + 1])],
+        ),
         Allowed::IntegerList(count, low, high) => (
             vec![format!("[{low}, {high}]"), format!("{:?}", vec![high; count])],
             vec!["[]".into(), format!("[{}]", low - 1), format!("{:?}", vec![high; count + 1])],
@@ -127,6 +131,26 @@ fn every_key_takes_its_range_and_nothing_beyond() {
                 assert!(problem.message.contains(&key.allowed_text()), "{problem}");
             }
         }
+    }
+}
+
+#[test]
+fn lists_of_paths_come_from_variables_as_in_path() {
+    let set = |value: &str| messages::with_variables("", &[("FOREBAY_CUDA__LIBRARIES", value)]);
+    let folders = set("/a:/b c:").expect("valid").cuda.libraries;
+    assert_eq!(folders, [PathBuf::from("/a"), PathBuf::from("/b c")]);
+    assert!(set("").expect("valid").cuda.libraries.is_empty());
+}
+
+#[test]
+fn the_cache_is_the_users_a_named_folder_or_none() {
+    let set = |value: &str| Config::from_toml(&format!("[cuda]\ncache = '{value}'\n"), "f.toml");
+    for (written, place) in [
+        ("auto", CachePlace::Auto),
+        ("", CachePlace::None),
+        ("./auto", CachePlace::At("./auto".into())),
+    ] {
+        assert_eq!(set(written).expect("valid").cuda.cache, place);
     }
 }
 

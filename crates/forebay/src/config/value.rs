@@ -58,6 +58,54 @@ words! {
 }
 
 words! {
+    /// Arithmetic of the CUDA engine.
+    CudaPrecision {
+        /// What fits the model's weights.
+        Auto = "auto",
+        /// IEEE half precision.
+        F16 = "f16",
+        /// bfloat16: less exact, with the range of 32-bit floating point.
+        Bf16 = "bf16",
+    }
+}
+
+words! {
+    /// Who multiplies matrices on the GPU.
+    CudaGemm {
+        /// Whatever is there and fits the device.
+        Auto = "auto",
+        /// The cuBLASLt library.
+        CublasLt = "cublaslt",
+        /// Forebay's own kernels.
+        Native = "native",
+    }
+}
+
+words! {
+    /// Where the kernels of the CUDA engine come from.
+    CudaKernels {
+        /// Compiled with NVRTC if it is there, else what is built in.
+        Auto = "auto",
+        /// Compiled for the device with NVRTC.
+        Nvrtc = "nvrtc",
+        /// What is built in, translated by the driver.
+        Ptx = "ptx",
+    }
+}
+
+words! {
+    /// How token ids and rows get to the GPU and back.
+    CudaCopies {
+        /// What suits the device and the size of the batch.
+        Auto = "auto",
+        /// Copied by the copy engines.
+        Copy = "copy",
+        /// Read and written by the kernels where they are, in host memory.
+        Mapped = "mapped",
+    }
+}
+
+words! {
     /// What answers when no configured rung does.
     Fallback {
         /// A CPU worker, kept warm.
@@ -117,6 +165,26 @@ pub enum Device {
 impl Device {
     /// Highest CUDA index that is accepted.
     pub const CUDA_INDEX_MAX: u32 = 63;
+}
+
+/// How fast a rung is, roughly: ordinary work goes to the serving rungs of the best tier only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Rungs on the processor.
+    Cpu,
+    /// Rungs on a GPU.
+    Gpu,
+}
+
+impl Device {
+    /// The tier of a rung on this device.
+    #[must_use]
+    pub const fn tier(self) -> Tier {
+        match self {
+            Self::Cpu => Tier::Cpu,
+            Self::Cuda(_) => Tier::Gpu,
+        }
+    }
 }
 
 impl fmt::Display for Device {
@@ -207,6 +275,38 @@ impl<'de> Deserialize<'de> for Rungs {
     }
 }
 
+/// Where things are kept that can be made again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum CachePlace {
+    /// `forebay` in the user's cache folder: `$XDG_CACHE_HOME`, else `~/.cache`.
+    #[default]
+    Auto,
+    /// Nothing is kept.
+    None,
+    /// This folder.
+    At(std::path::PathBuf),
+}
+
+impl Serialize for CachePlace {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::None => serializer.serialize_str(""),
+            Self::At(path) => path_text::serialize(path, serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CachePlace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(match String::deserialize(deserializer)?.as_str() {
+            "auto" => Self::Auto,
+            "" => Self::None,
+            path => Self::At(path.into()),
+        })
+    }
+}
+
 /// A path in TOML: text, with `""` for "not set". A name that is not UTF-8 can only come from code;
 /// it is shown with replacement characters.
 pub(super) mod path_text {
@@ -246,5 +346,25 @@ pub(super) mod optional_path_text {
     ) -> Result<Option<PathBuf>, D::Error> {
         String::deserialize(deserializer)
             .map(|text| if text.is_empty() { None } else { Some(PathBuf::from(text)) })
+    }
+}
+
+/// As [`path_text`], for several paths.
+pub(super) mod path_list_text {
+    use std::path::PathBuf;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        paths: &[PathBuf],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
+    }
+
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<PathBuf>, D::Error> {
+        Vec::<PathBuf>::deserialize(deserializer)
     }
 }

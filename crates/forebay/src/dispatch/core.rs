@@ -1,11 +1,15 @@
 //! The dispatcher's decisions, as a state machine: workers come and go, texts arrive, batches are
 //! sealed and sent, suspects run alone. It reads no clock and owns no thread.
 //!
+//! **Tiers.** Ordinary batches go to the serving workers of the best tier only: to the GPUs, and to
+//! the CPU while no GPU serves. Sizes and estimates follow the speed measured of that tier.
+//!
 //! **Suspects.** Whatever was in a worker that died may have killed it. Each such text runs once
 //! more, alone in its worker; if that one dies too, the text is poison and is answered as such.
-//! Suspects and ordinary batches take turns, so neither waits for all of the other: when it is a
-//! suspect's turn and no worker is empty, the first worker gets nothing more until it is. Among
-//! the suspects the most urgent class goes first.
+//! It runs on the CPU if one serves and is empty, where nothing faster is put at risk. Suspects and
+//! ordinary batches take turns, so neither waits for all of the other: when it is a suspect's turn
+//! and no worker is empty, one worker, the CPU if there is one, gets nothing more until it is.
+//! Among the suspects the most urgent class goes first.
 //!
 //! **Leaving.** A worker that is late, drains or is being ended gets no more batches, but what it
 //! holds stays under watch until its end is reported: deadlines are kept, and nothing counts as
@@ -18,7 +22,9 @@ use std::time::{Duration, Instant};
 use forebay_protocol::ErrorClass;
 
 use super::port::{Batch, EndedWorker, Load, WorkerId, WorkerPort};
+use super::roster::Roster;
 use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
+use crate::config::Tier;
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, SealedShape, Stage, Unserved};
 use crate::priority::Priority;
@@ -44,9 +50,7 @@ pub(crate) struct FailedRows {
 pub(crate) struct Core<W> {
     batcher: Batcher<Pending>,
     suspects: VecDeque<Pending>,
-    workers: Vec<W>,
-    /// Workers that take no more batches and have not been reported as ended.
-    leaving: Vec<W>,
+    workers: Roster<W>,
     suspect_had_last_turn: bool,
     next_batch_id: u64,
     /// Since when nothing serves, and how long accepted texts wait for that to change.
@@ -72,8 +76,7 @@ impl<W: WorkerPort> Core<W> {
             in_flight_target: policy.duration_target,
             batcher: Batcher::new(policy),
             suspects: VecDeque::new(),
-            workers: Vec::new(),
-            leaving: Vec::new(),
+            workers: Roster::new(),
             suspect_had_last_turn: false,
             next_batch_id: 1,
             down_since: Some(now),
@@ -95,15 +98,17 @@ impl<W: WorkerPort> Core<W> {
 
     /// A worker serves from now on.
     pub(crate) fn worker_up(&mut self, worker: W) {
-        self.workers.push(worker);
+        self.workers.up(worker);
+        self.follow_tier();
         self.down_since = None;
         self.hopeless = None;
     }
 
     /// A worker takes no more batches; what it has in flight may still come back.
     pub(crate) fn worker_leaving(&mut self, id: WorkerId, now: Instant) {
-        self.leaving.extend(self.workers.extract_if(.., |worker| worker.id() == id));
-        if self.workers.is_empty() && self.down_since.is_none() {
+        self.workers.leave(id);
+        self.follow_tier();
+        if self.workers.best().is_none() && self.down_since.is_none() {
             self.down_since = Some(now);
         }
     }
@@ -112,7 +117,7 @@ impl<W: WorkerPort> Core<W> {
     pub(crate) fn worker_ended(&mut self, ended: EndedWorker, now: Instant) {
         let EndedWorker { id, batches, requested } = ended;
         self.worker_leaving(id, now);
-        self.leaving.retain(|worker| worker.id() != id);
+        self.workers.gone(id);
         for batch in batches.into_iter().filter(|batch| !batch.rows.is_empty()) {
             if requested {
                 // We ended it; its texts are under no suspicion, and there is no next worker.
@@ -158,7 +163,7 @@ impl<W: WorkerPort> Core<W> {
 
     /// Nothing will serve for a while, and why; everything that waits is told.
     pub(crate) fn no_hope(&mut self, reason: String) {
-        if !self.workers.is_empty() {
+        if self.workers.best().is_some() {
             return;
         }
         let error = EmbedError::Unavailable { reason: reason.clone() };
@@ -179,8 +184,8 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// A batch of this many tokens took this long: the measure of later batches.
-    pub(crate) fn observe(&mut self, tokens: usize, service: Duration) {
-        self.batcher.observe(tokens, service);
+    pub(crate) fn observe(&mut self, tier: Tier, tokens: usize, service: Duration) {
+        self.batcher.observe(tier, tokens, service);
     }
 
     pub(crate) fn set_draining(&mut self) {
@@ -201,7 +206,7 @@ impl<W: WorkerPort> Core<W> {
     pub(crate) fn is_quiet(&self) -> bool {
         self.batcher.is_empty()
             && self.suspects.is_empty()
-            && self.all_workers().all(|worker| worker.load().batches == 0)
+            && self.workers.all().all(|worker| worker.load().batches == 0)
     }
 
     /// Does everything that can be done now.
@@ -213,28 +218,30 @@ impl<W: WorkerPort> Core<W> {
 
     /// When `pump` must be called next although nothing happens.
     pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let mut takers = self.workers.iter().skip(self.kept_clear()).map(W::load);
+        let mut takers = self.workers.takers(self.kept_clear()).map(|(_, worker)| worker.load());
         let batcher = match takers.any(|load| self.has_room(&load)) {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
         };
         let suspects = self.suspects.iter().filter_map(|pending| pending.spec.deadline).min();
-        let late = self.workers.iter().filter_map(W::next_late).min();
-        let expiry = self.all_workers().filter_map(W::next_expiry).min();
+        let late = self.workers.serving().iter().filter_map(W::next_late).min();
+        let expiry = self.workers.all().filter_map(W::next_expiry).min();
         let expiry = expiry.map(|expiry| expiry + self.deadline_slack);
         let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
         let down = self.down_since.filter(|_| waiting).map(|since| since + self.down_grace);
         [batcher, suspects, late, expiry, down].into_iter().flatten().min()
     }
 
-    /// Expected time until what is queued now has been computed.
+    /// Expected time until what is queued now has been computed, by all the workers that ordinary
+    /// batches go to.
     pub(crate) fn backlog(&self) -> Duration {
         let waiting = self.batcher.depth().tokens_total();
-        let in_flight: usize = self.workers.iter().map(|worker| worker.load().tokens).sum();
-        self.expected_duration(waiting + in_flight)
+        let (workers, in_flight) = self.workers.busy();
+        self.expected_duration((waiting + in_flight).div_ceil(workers.max(1)))
     }
 
-    /// The time that so many tokens take at the measured speed; zero before any measurement.
+    /// The time that so many tokens take one worker at the measured speed; zero before any
+    /// measurement.
     fn expected_duration(&self, tokens: usize) -> Duration {
         match self.batcher.tokens_per_s() {
             Some(rate) if rate > 0.0 => {
@@ -284,17 +291,14 @@ impl<W: WorkerPort> Core<W> {
         }
         // The slack is for the answer that is nearly there.
         let slack = now.checked_sub(self.deadline_slack).unwrap_or(now);
-        for worker in self.all_workers() {
+        for worker in self.workers.all() {
             for pending in worker.take_expired(slack) {
                 expired(pending, "in a worker");
             }
         }
-        let late: Vec<WorkerId> =
-            self.workers.iter().filter(|w| w.is_late(now)).map(W::id).collect();
+        let late = self.workers.serving().iter().filter(|worker| worker.is_late(now));
+        let late: Vec<WorkerId> = late.inspect(|w| w.end(EndCause::BatchLate)).map(W::id).collect();
         for id in late {
-            if let Some(worker) = self.workers.iter().find(|worker| worker.id() == id) {
-                worker.end(EndCause::BatchLate);
-            }
             self.worker_leaving(id, now);
         }
         if let Some(error) = self.refusal(now) {
@@ -309,8 +313,12 @@ impl<W: WorkerPort> Core<W> {
         self.suspects.insert(place, pending);
     }
 
-    fn all_workers(&self) -> impl Iterator<Item = &W> {
-        self.workers.iter().chain(&self.leaving)
+    /// Sizes and estimates go by the speed of the workers that serve. While none does, by that of
+    /// the last that did.
+    fn follow_tier(&mut self) {
+        if let Some(best) = self.workers.best() {
+            self.batcher.set_tier(best);
+        }
     }
 
     /// How many workers, the first ones, ordinary batches must leave alone: one if it is a
@@ -343,10 +351,11 @@ impl<W: WorkerPort> Core<W> {
         load.free > 0 && !load.exclusive && !busy_for_long
     }
 
-    /// Runs the next suspect on an empty worker.
+    /// Runs the next suspect on an empty worker, one of the slowest tier if there is one.
     fn send_suspect(&mut self, now: Instant) -> bool {
         let empty = |load: Load| load.batches == 0 && load.free > 0;
-        let Some(index) = self.workers.iter().position(|worker| empty(worker.load())) else {
+        let Some(index) = self.workers.serving().iter().position(|worker| empty(worker.load()))
+        else {
             return false;
         };
         while let Some(pending) = self.suspects.pop_front() {
@@ -365,16 +374,14 @@ impl<W: WorkerPort> Core<W> {
     fn send_ordinary(&mut self, now: Instant, skip: usize) -> bool {
         let mut offers: Vec<(usize, usize, usize)> = self
             .workers
-            .iter()
-            .enumerate()
-            .skip(skip)
+            .takers(skip)
             .map(|(index, worker)| (index, worker.load()))
             .filter(|(_, load)| self.has_room(load))
             .map(|(index, load)| (load.tokens, load.batches, index))
             .collect();
         offers.sort_unstable();
         for (_, batches, index) in offers {
-            let (tokens_max, rows_max) = self.workers[index].slot_limits();
+            let (tokens_max, rows_max) = self.workers.serving()[index].slot_limits();
             let offer = Offer { worker_idle: batches == 0, tokens_max, rows_max };
             let Some(sealed) = self.batcher.seal(&offer, now) else { continue };
             self.metrics.batch_sealed(SealedShape {
@@ -404,7 +411,7 @@ impl<W: WorkerPort> Core<W> {
         }
         let batch_id = self.next_batch_id;
         self.next_batch_id += 1;
-        let worker = &self.workers[index];
+        let worker = &self.workers.serving()[index];
         let start = Instant::now();
         let handed_over = worker.run(Batch { batch_id, rows, exclusive }, now);
         self.metrics.stage_took(Stage::Dispatch, start.elapsed());
@@ -434,7 +441,7 @@ impl<W: WorkerPort> Core<W> {
             let index = priority.index();
             self.metrics.queue_depth(priority, depth.rows[index], depth.tokens[index]);
         }
-        self.workers.iter().for_each(W::publish);
+        self.workers.serving().iter().for_each(W::publish);
     }
 }
 

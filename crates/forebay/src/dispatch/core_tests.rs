@@ -1,6 +1,7 @@
 //! The dispatcher's promises, tested over seeded random histories and a few exact ones.
 
 mod fake;
+mod tiers;
 mod world;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use self::fake::Effect;
 use self::world::{GRACE, SLACK, World, ms};
+use crate::config::Tier;
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
 use crate::priority::Priority;
@@ -36,6 +38,7 @@ fn history(seed: u64, faults: Faults, metrics: &Arc<Metrics>) -> World {
     world.service = Duration::from_micros(random.random_range(200..15_000));
     world.restart_after = Some(ms(random.random_range(1..120)));
     for _ in 0..random.random_range(1..4) {
+        world.tier = [Tier::Cpu, Tier::Gpu][random.random_range(0..2)];
         world.start_worker(ms(random.random_range(0..60)));
     }
     let odds = random.random_range(0.0..0.15);

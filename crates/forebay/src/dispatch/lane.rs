@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
-use crate::config::WorkerConfig;
+use crate::config::{Tier, WorkerConfig};
 use crate::metrics::RungMetrics;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
@@ -51,6 +51,7 @@ pub(crate) enum Unusable {
 
 pub(crate) struct WorkerLane {
     id: WorkerId,
+    tier: Tier,
     arena: HostArena,
     books: Mutex<Books>,
     socket: OwnedFd,
@@ -62,6 +63,7 @@ pub(crate) struct WorkerLane {
 impl WorkerLane {
     pub(crate) fn new(
         id: WorkerId,
+        tier: Tier,
         (arena, slots): (HostArena, SlotTable<InFlight>),
         socket: OwnedFd,
         timing: WorkerConfig,
@@ -69,7 +71,11 @@ impl WorkerLane {
         end: End,
     ) -> Self {
         let books = Mutex::new(Books { slots, free_since: Instant::now(), ended: false });
-        Self { id, arena, books, socket, timing, rung, end }
+        Self { id, tier, arena, books, socket, timing, rung, end }
+    }
+
+    pub(crate) fn tier(&self) -> Tier {
+        self.tier
     }
 
     pub(crate) fn arena(&self) -> &HostArena {
@@ -142,6 +148,10 @@ impl WorkerPort for Arc<WorkerLane> {
         self.id
     }
 
+    fn tier(&self) -> Tier {
+        self.tier
+    }
+
     fn slot_limits(&self) -> (usize, usize) {
         let spec = self.arena.layout().spec();
         (spec.tokens_max as usize, spec.rows_max as usize)
@@ -195,7 +205,7 @@ impl WorkerPort for Arc<WorkerLane> {
             // It may have to wait for the batches before it.
             let begins = books.slots.in_flight().map(|b| b.late_at).max().unwrap_or(now).max(now);
             let late_at = begins + self.timing.batch_deadline(u64::from(tokens));
-            let rows = rows.into_iter().map(Some).collect();
+            let waited = |row: &Pending| now.saturating_duration_since(row.queued_at);
             let span = tracing::debug_span!(
                 "batch",
                 batch_id,
@@ -203,8 +213,10 @@ impl WorkerPort for Arc<WorkerLane> {
                 incarnation = self.id.incarnation,
                 rows = count,
                 tokens,
-                exclusive
+                exclusive,
+                waited_us = rows.iter().map(waited).max().unwrap_or_default().as_micros() as u64
             );
+            let rows = rows.into_iter().map(Some).collect();
             let in_flight =
                 InFlight { rows, tokens, sent_at: now, span, exclusive, late_at, next_expiry };
             books.slots.sent(lease, in_flight);

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::config::Tier;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
 
@@ -53,6 +54,8 @@ pub(crate) struct Load {
 pub(crate) trait WorkerPort {
     /// Which worker it is.
     fn id(&self) -> WorkerId;
+    /// How fast it is, roughly.
+    fn tier(&self) -> Tier;
     /// Tokens and rows that one slot holds.
     fn slot_limits(&self) -> (usize, usize);
     /// How busy it is.

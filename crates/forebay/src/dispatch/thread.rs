@@ -13,6 +13,7 @@ use super::core::{Core, FailedRows};
 use super::lane::WorkerLane;
 use super::port::{EndedWorker, WorkerId};
 use crate::admission::Admission;
+use crate::config::Tier;
 use crate::error::EmbedError;
 use crate::request::Pending;
 
@@ -32,8 +33,9 @@ pub(crate) enum DispatchEvent {
     WorkerLeaving(WorkerId),
     /// A worker is gone, with what it had in flight.
     WorkerEnded(EndedWorker),
-    /// A slot is free again after a batch of this many tokens and this service time.
-    Completed { tokens: usize, service: Duration },
+    /// A slot of a worker of this tier is free again after a batch of this many tokens and this
+    /// service time.
+    Completed { tier: Tier, tokens: usize, service: Duration },
     /// A batch failed while its worker lives on.
     Failed(FailedRows),
     /// Nothing will serve for a while, and why.
@@ -180,7 +182,9 @@ fn take_in(
         DispatchEvent::WorkerUp(worker) => core.worker_up(worker),
         DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
         DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
-        DispatchEvent::Completed { tokens, service } => core.observe(tokens, service),
+        DispatchEvent::Completed { tier, tokens, service } => {
+            core.observe(tier, tokens, service);
+        }
         DispatchEvent::Failed(failed) => core.rows_failed(failed),
         DispatchEvent::NoHope(reason) => core.no_hope(reason),
         DispatchEvent::AnswerAll(error) => core.answer_all(&error),

@@ -53,7 +53,7 @@ impl Runtime {
         let lanes = TokenizeLanes(pairs.each_ref().map(|(_, receiver)| receiver.clone()));
         let texts = pairs.map(|(sender, _)| sender);
         let core = Core::new(
-            batch_policy(&config, admission.capacity()),
+            batch_policy(&config, plan.batch_max, admission.capacity()),
             config.admission.down_grace(),
             config.reply.deadline_slack(),
             Arc::clone(&metrics),
@@ -104,11 +104,17 @@ impl Blocked {
     }
 }
 
-fn batch_policy(config: &Config, entries_max: usize) -> BatchPolicy {
+/// `tokens_max` and `rows_max` are those of the largest slot; an offer says what its own slot
+/// takes.
+fn batch_policy(
+    config: &Config,
+    (tokens_max, rows_max): (u32, u32),
+    entries_max: usize,
+) -> BatchPolicy {
     let batch = &config.batch;
     BatchPolicy {
-        tokens_max: batch.tokens_max as usize,
-        rows_max: batch.rows_max as usize,
+        tokens_max: tokens_max as usize,
+        rows_max: rows_max as usize,
         max_wait: batch.max_wait(),
         interactive_ageing: batch.interactive_ageing(),
         bulk_ageing: batch.bulk_ageing(),

@@ -162,7 +162,7 @@ impl Supervisor {
         let device = rung.launch.worker.device.clone();
         let reason = match &cause {
             // The worker's own words; its log says the same.
-            EndCause::StartFailed(message) => message.clone(),
+            EndCause::StartFailed(message) | EndCause::StartLost(message) => message.clone(),
             _ if log.is_empty() => cause.to_string(),
             _ => format!("{cause}: {log}"),
         };
@@ -277,12 +277,15 @@ impl Message<WorkerReady> for Supervisor {
             precision = ready.precision,
             pid,
             start_ms = took.as_millis() as u64,
+            details = ?ready.details,
             "worker serves"
         );
         let changed = self.args.board.update(id.slot, |status| {
             status.state = WorkerState::Serving;
             status.pid = Some(pid);
             status.engine = ready.engine;
+            status.precision = ready.precision;
+            status.details = ready.details;
             status.start_time = Some(took);
         });
         self.level_shown(changed);
@@ -325,7 +328,7 @@ fn restart_cause(cause: &EndCause) -> RestartCause {
     match cause {
         EndCause::Exit(_) | EndCause::UnknownExit(_) | EndCause::Requested => RestartCause::Exit,
         EndCause::Signal(_) => RestartCause::Signal,
-        EndCause::StartFailed(_) => RestartCause::StartFailed,
+        EndCause::StartFailed(_) | EndCause::StartLost(_) => RestartCause::StartFailed,
         EndCause::StartLate => RestartCause::StartDeadline,
         EndCause::BatchLate => RestartCause::BatchDeadline,
         EndCause::Protocol(_) => RestartCause::Protocol,

@@ -1,5 +1,6 @@
 //! What is known about the rungs, written by the supervisor and readable by anybody at any time.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,10 @@ pub struct WorkerStatus {
     pub restarts: u64,
     /// The engine and its version, once known.
     pub engine: String,
+    /// Arithmetic of the encoder, once known.
+    pub precision: String,
+    /// What else the engine said of itself when it last started, by name.
+    pub details: BTreeMap<String, String>,
     /// How long the latest start took.
     pub start_time: Option<Duration>,
     /// Why it last ended, if it did.
@@ -51,6 +56,8 @@ pub struct WorkerStatus {
 struct Rung {
     device: Device,
     status: WorkerStatus,
+    /// Its first start has come to an end.
+    settled: bool,
 }
 
 /// The board of one runtime.
@@ -58,6 +65,7 @@ pub(crate) struct Board {
     rungs: Mutex<Vec<Rung>>,
     level: watch::Sender<Level>,
     started: watch::Sender<Option<Result<(), String>>>,
+    settled: watch::Sender<bool>,
     up_since: Instant,
 }
 
@@ -65,6 +73,7 @@ impl Board {
     pub(crate) fn new(devices: &[Device]) -> Self {
         let rung = |device: &Device| Rung {
             device: *device,
+            settled: false,
             status: WorkerStatus {
                 device: device.to_string(),
                 state: WorkerState::Starting,
@@ -72,6 +81,8 @@ impl Board {
                 incarnation: 0,
                 restarts: 0,
                 engine: String::new(),
+                precision: String::new(),
+                details: BTreeMap::new(),
                 start_time: None,
                 last_end: None,
             },
@@ -80,6 +91,7 @@ impl Board {
             rungs: Mutex::new(devices.iter().map(rung).collect()),
             level: watch::Sender::new(Level::Down),
             started: watch::Sender::new(None),
+            settled: watch::Sender::new(false),
             up_since: Instant::now(),
         }
     }
@@ -89,6 +101,10 @@ impl Board {
         let mut rungs = self.lock();
         if let Some(rung) = rungs.get_mut(slot) {
             change(&mut rung.status);
+            rung.settled |= rung.status.state != WorkerState::Starting;
+        }
+        if rungs.iter().all(|rung| rung.settled) {
+            self.settled.send_replace(true);
         }
         let serving = rungs.iter().filter(|rung| rung.status.state == WorkerState::Serving);
         let level = Level::of(serving.map(|rung| rung.device));
@@ -99,6 +115,7 @@ impl Board {
     /// The runtime itself cannot go on: nothing serves from now on, whatever the workers do.
     pub(crate) fn fail(&self, reason: &str) {
         for rung in self.lock().iter_mut() {
+            rung.settled = true;
             rung.status.state = WorkerState::Stopped;
             rung.status.last_end = Some(reason.to_owned());
         }
@@ -157,6 +174,12 @@ impl Board {
             Ok(Some(outcome)) => outcome.clone(),
             _ => Err("supervisor has ended".to_owned()),
         }
+    }
+
+    pub(crate) async fn wait_until_settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // The sender lives as long as this board.
+        settled.wait_for(|settled| *settled).await.ok();
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Rung>> {

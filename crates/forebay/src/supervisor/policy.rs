@@ -24,6 +24,8 @@ pub(crate) enum EndCause {
     Signal(i32),
     /// It could not be started, or said during its start that it cannot serve.
     StartFailed(String),
+    /// It said during its start that it cannot serve now, for a reason that may pass.
+    StartLost(String),
     /// It was not ready in time.
     StartLate,
     /// A batch took longer than any of its size may.
@@ -54,7 +56,7 @@ impl std::fmt::Display for EndCause {
             }
             Self::UnknownExit(code) => write!(f, "worker exited with code {code}"),
             Self::Signal(signal) => write!(f, "worker was ended by signal {signal}"),
-            Self::StartFailed(message) => f.write_str(message),
+            Self::StartFailed(message) | Self::StartLost(message) => f.write_str(message),
             Self::StartLate => f.write_str("worker was not ready within worker.start_deadline_ms"),
             Self::BatchLate => {
                 f.write_str("worker kept a batch longer than worker.batch_deadline_ms")
@@ -218,6 +220,9 @@ mod tests {
             let next = RestartPolicy::new(limits()).ended(&cause, now, &mut random);
             assert_eq!(next, Next::Quarantine(Duration::from_secs(1)));
         }
+        let passing = EndCause::StartLost("the device is away".into());
+        let next = RestartPolicy::new(limits()).ended(&passing, now, &mut random);
+        assert!(matches!(next, Next::Restart(_)), "{next:?}");
         let next = RestartPolicy::new(limits()).ended(&EndCause::Requested, now, &mut random);
         assert_eq!(next, Next::Stop);
     }

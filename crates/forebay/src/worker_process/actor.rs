@@ -396,6 +396,7 @@ impl Conversation {
         let ending = me.clone();
         let lane = Arc::new(WorkerLane::new(
             args.id,
+            args.launch.device.tier(),
             arena,
             sending,
             args.launch.config.clone(),

@@ -63,15 +63,19 @@ impl Delivery {
 
     fn rows(&self, lease: SlotLease, batch: InFlight, service: Duration) -> Result<(), String> {
         let start = Instant::now();
+        let InFlight { rows, tokens, span, .. } = batch;
+        // The batch is done with; what follows has a span of its own.
+        drop(span);
+        let _span = tracing::debug_span!("reply", rows = rows.len());
         let row_values = self.lane.arena().layout().spec().row_values as usize;
-        let read = self.lane.arena().read_output(&lease, batch.rows.len() * row_values);
+        let read = self.lane.arena().read_output(&lease, rows.len() * row_values);
         // The slot goes back before the callers are told: the next batch can be written meanwhile.
-        self.release(lease, batch.tokens as usize, service);
+        self.release(lease, tokens as usize, service);
         let values = read.map_err(|error| error.to_string())?;
-        let alone = batch.rows.len() == 1;
+        let alone = rows.len() == 1;
         let mut wrong = Vec::new();
         let mut reason = String::new();
-        for (pending, row) in batch.rows.into_iter().zip(values.chunks_exact(row_values)) {
+        for (pending, row) in rows.into_iter().zip(values.chunks_exact(row_values)) {
             let Some(pending) = pending else {
                 self.metrics.answer_dropped(AnswerDropped::Late);
                 continue;
@@ -95,7 +99,8 @@ impl Delivery {
 
     fn release(&self, lease: SlotLease, tokens: usize, service: Duration) {
         self.lane.release(lease);
-        self.dispatch.send(DispatchEvent::Completed { tokens, service });
+        let tier = self.lane.tier();
+        self.dispatch.send(DispatchEvent::Completed { tier, tokens, service });
     }
 
     /// Hands back the rows that have not been answered early. `alone`: the batch had one row.

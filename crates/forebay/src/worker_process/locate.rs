@@ -1,4 +1,4 @@
-//! Where the worker executable and ONNX Runtime's library are looked for.
+//! Where the worker executable and the engines' libraries are looked for.
 
 use std::path::{Path, PathBuf};
 
@@ -73,6 +73,27 @@ pub fn onnxruntime_library(config: &Config, worker: &Path) -> Result<PathBuf, St
         let tried: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
         StartError::NoOnnxRuntime { tried: format!("looked in {}", tried.join(", ")) }
     })
+}
+
+/// The configured folders with CUDA's libraries, for a worker that may run elsewhere.
+///
+/// # Errors
+/// [`StartError`] for a path that cannot be passed on.
+pub(crate) fn cuda_libraries(config: &Config) -> Result<Vec<PathBuf>, StartError> {
+    config.cuda.libraries.iter().map(|path| absolute(path)).collect()
+}
+
+/// The path as another process can use it, which gets it as text.
+///
+/// # Errors
+/// [`StartError`] if it is not UTF-8, or relative to a folder that cannot be found.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, StartError> {
+    let path = std::path::absolute(path)
+        .map_err(|source| StartError::Os { what: "find the current directory", source })?;
+    if path.to_str().is_none() {
+        return Err(StartError::Path { path });
+    }
+    Ok(path)
 }
 
 /// The library in a folder: `libonnxruntime.so` or the highest version of it.

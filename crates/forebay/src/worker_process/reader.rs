@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use forebay_protocol::{
     Descriptor, DescriptorKind, HANDSHAKE_BYTES_MAX, Hello, PROTOCOL_VERSION, Ready, StartReply,
+    WorkerExit,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -36,7 +37,14 @@ pub(crate) fn handshake(
     let reply = StartReply::decode(&packet[..length])
         .map_err(|error| EndCause::Protocol(error.to_string()))?;
     match reply {
-        StartReply::Failed(failure) => Err(EndCause::StartFailed(failure.message)),
+        StartReply::Failed(failure) => {
+            let passing = [WorkerExit::StickyCuda, WorkerExit::DeviceLost];
+            let exit = WorkerExit::from_code(failure.exit_code.into());
+            Err(match exit.is_some_and(|exit| passing.contains(&exit)) {
+                true => EndCause::StartLost(failure.message),
+                false => EndCause::StartFailed(failure.message),
+            })
+        }
         StartReply::Ready(ready) if ready.protocol != PROTOCOL_VERSION => {
             Err(EndCause::StartFailed(format!(
                 "worker speaks protocol {}, this host speaks {PROTOCOL_VERSION}; install both \

@@ -11,7 +11,8 @@ use forebay_protocol::{ArenaSpec, WORKER_FDS_ENV, WorkerSpec};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::process::{Child, Command};
 
-use crate::config::{LogLevel, WorkerConfig};
+use super::visible::Environment;
+use crate::config::{Device, LogLevel, WorkerConfig};
 use crate::dispatch::lane::InFlight;
 
 /// Numbers of the inherited file descriptors in the worker.
@@ -22,7 +23,10 @@ const ARENA_FD: i32 = 4;
 #[derive(Debug, Clone)]
 pub(crate) struct LaunchSpec {
     pub(crate) program: PathBuf,
+    pub(crate) device: Device,
     pub(crate) worker: WorkerSpec,
+    /// What it sees in its environment beyond that of this process.
+    pub(crate) environment: Environment,
     pub(crate) arena: ArenaSpec,
     pub(crate) config: WorkerConfig,
 }
@@ -47,6 +51,7 @@ pub(crate) fn spawn(spec: &LaunchSpec) -> Result<Spawned, String> {
         .arg("worker")
         .env(WORKER_FDS_ENV, format!("{SOCKET_FD},{ARENA_FD}"))
         .env("FOREBAY_WORKER_LOG", filter(spec.config.log_level))
+        .envs(spec.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 
 use super::super::{BatchPolicy, Batcher, Entry};
 use super::{entry, millis, offer, policy};
+use crate::config::Tier;
 use crate::priority::Priority;
 
 /// Fills the queue with what harms the victim most: classes that go before it, of any length.
@@ -61,7 +62,7 @@ fn an_aged_entry_is_served_within_a_bounded_number_of_batches() {
         let mut seals = 0;
         while !victims.is_empty() {
             flood(&mut batcher, &mut rng, hostile, now);
-            batcher.observe(rng.random_range(1..400), millis(rng.random_range(1..10)));
+            batcher.observe(Tier::Cpu, rng.random_range(1..400), millis(rng.random_range(1..10)));
             let batch = batcher.seal(&offer(rng.random_bool(0.5)), now).unwrap();
             seals += 1;
             let served = |id| batch.entries.iter().any(|entry| entry.id == id);

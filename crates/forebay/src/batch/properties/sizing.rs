@@ -8,6 +8,7 @@ use rand::{Rng, SeedableRng};
 
 use super::super::{BatchPolicy, Batcher, Offer, SealReason};
 use super::{entry, millis, offer, policy};
+use crate::config::Tier;
 use crate::priority::Priority;
 
 /// Roomy enough that only the token target limits a batch.
@@ -24,7 +25,7 @@ fn urgent_batches_take_no_longer_than_the_target_duration() {
         let mut now = Instant::now();
         let tokens_per_s = rng.random_range(15_000.0..10_000_000.0);
         let duration = |tokens: usize| Duration::from_secs_f64(tokens as f64 / tokens_per_s);
-        batcher.observe(1_000, duration(1_000));
+        batcher.observe(Tier::Cpu, 1_000, duration(1_000));
         let urgent = [Priority::Control, Priority::Interactive][(seed % 2) as usize];
         for id in 0..3_000 {
             let class = if id % 3 == 0 { urgent } else { Priority::Bulk };
@@ -45,7 +46,7 @@ fn urgent_batches_take_no_longer_than_the_target_duration() {
                 "seed {seed}: {} tokens",
                 batch.tokens
             );
-            batcher.observe(batch.tokens, took);
+            batcher.observe(Tier::Cpu, batch.tokens, took);
             now += took;
         }
     }
@@ -60,7 +61,7 @@ fn batches_of_bulk_alone_are_larger_and_bounded_too() {
     }
     let first = batcher.seal(&offer(false), now).unwrap().tokens;
     assert_eq!(first, 40, "unmeasured: what fits into the smallest size, 50");
-    batcher.observe(20_000, Duration::from_millis(80));
+    batcher.observe(Tier::Cpu, 20_000, Duration::from_millis(80));
     batcher.push(entry(99_999, Priority::Control, 20, now)).unwrap();
     let mut size = || batcher.seal(&offer(false), now).unwrap().tokens;
     assert_eq!([size(), size(), size()], [1_000, 4_000, 4_000]);
@@ -70,7 +71,7 @@ fn batches_of_bulk_alone_are_larger_and_bounded_too() {
 fn size_never_falls_below_the_minimum_and_a_longer_entry_goes_alone() {
     let now = Instant::now();
     let mut batcher = Batcher::new(policy());
-    batcher.observe(1_000, Duration::from_secs(1_000));
+    batcher.observe(Tier::Cpu, 1_000, Duration::from_secs(1_000));
     for (id, tokens) in [(0, 10), (1, 40), (2, 10), (3, 900), (4, 10)] {
         batcher.push(entry(id, Priority::Interactive, tokens, now)).unwrap();
     }
@@ -121,7 +122,7 @@ fn a_busy_workers_slot_is_filled_for_each_reason_in_its_time() {
     assert_eq!((reason(&batcher, 1), reason(&batcher, 2)), (None, Some(SealReason::Deadline)));
     // Measured: 10 tokens take 1 ms, so 5 ms are enough, and `max_wait` comes no later.
     let mut batcher = one(Some(9));
-    batcher.observe(10, millis(1));
+    batcher.observe(Tier::Cpu, 10, millis(1));
     assert_eq!(batcher.next_wakeup(start), Some(start + millis(4)));
     assert_eq!((reason(&batcher, 3), reason(&batcher, 4)), (None, Some(SealReason::Deadline)));
 
@@ -131,7 +132,7 @@ fn a_busy_workers_slot_is_filled_for_each_reason_in_its_time() {
 
     let mut batcher = one(None);
     // Fast enough that rows run out before tokens do.
-    batcher.observe(1_000, millis(1));
+    batcher.observe(Tier::Cpu, 1_000, millis(1));
     for id in 1..8 {
         assert_eq!(reason(&batcher, 0), None);
         batcher.push(entry(id, Priority::Bulk, 10, start)).unwrap();

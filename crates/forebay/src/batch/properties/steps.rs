@@ -10,6 +10,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 use super::super::{BatchPolicy, Batcher, Entry, Offer};
 use super::model::{Model, has_expired};
 use super::{millis, policy};
+use crate::config::Tier;
 use crate::priority::Priority;
 
 #[derive(Clone, Debug)]
@@ -87,7 +88,9 @@ fn run(steps: Vec<Step>, policy: &BatchPolicy) {
                 expected.extend(model.set_apart.extract_if(.., |entry| cancelled(entry)));
                 assert_same(batcher.remove_if(|id| id.is_multiple_of(modulus)), expected);
             }
-            Step::Observe { tokens, us } => batcher.observe(tokens, Duration::from_micros(us)),
+            Step::Observe { tokens, us } => {
+                batcher.observe(Tier::Cpu, tokens, Duration::from_micros(us))
+            }
             Step::SetDraining(draining) => {
                 batcher.set_draining(draining);
                 model.draining = draining;
@@ -169,7 +172,7 @@ fn times_too_long_for_the_clock_mean_never_and_do_not_panic() {
     assert_eq!(batcher.next_wakeup(now), None);
     assert_eq!(batcher.seal(&super::offer(false), now + Duration::from_secs(3_600)), None);
     // A deadline cannot be met by a worker that is far too slow: sealed at once, not divided by.
-    batcher.observe(1, Duration::from_secs(u64::MAX / 4));
+    batcher.observe(Tier::Cpu, 1, Duration::from_secs(u64::MAX / 4));
     let mut urgent = super::entry(1, Priority::Bulk, 9, now);
     urgent.deadline = Some(now + Duration::from_secs(3_600));
     batcher.push(urgent).unwrap();

@@ -82,12 +82,13 @@ fn unknown_names_offer_the_nearest() {
     assert_eq!(problems("[bacth]\n"), "f.toml:1:2: unknown group [bacth]; did you mean [batch]?");
     assert_eq!(
         problems("[server]\n"),
-        "f.toml:1:2: unknown group [server]; there are model, devices, worker, cpu, lanes, \
+        "f.toml:1:2: unknown group [server]; there are model, devices, worker, cpu, cuda, lanes, \
          admission, tokenize, batch, reply, supervisor, shutdown, metrics, log"
     );
     assert_eq!(
         problems("tokens_max = 4096\n"),
-        "f.toml:1:1: `tokens_max` stands outside of its group; did you mean `batch.tokens_max`?"
+        "f.toml:1:1: `tokens_max` stands outside of its group; did you mean `cuda.tokens_max` or \
+         `batch.tokens_max`?"
     );
     assert_eq!(problems("x = 1\n"), "f.toml:1:1: unknown key `x` outside of any group");
     assert_eq!(

@@ -19,6 +19,9 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
             .prop_map(|path| toml::Value::String(path).to_string())
             .boxed(),
         Allowed::Rungs => (0u32..64).prop_map(|n| format!("[\"cuda:{n}\", \"cpu\"]")).boxed(),
+        Allowed::PathList(count) => proptest::collection::vec("[a-z \"'é]{1,12}", 0..=count)
+            .prop_map(|paths| toml::Value::from(paths).to_string())
+            .boxed(),
         Allowed::IntegerList(count, low, high) => proptest::collection::vec(low..=high, 1..=count)
             .prop_map(|mut list| {
                 list.sort_unstable();

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::world::ms;
+use crate::config::Tier;
 use crate::dispatch::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
 use crate::request::Pending;
 use crate::supervisor::EndCause;
@@ -42,6 +43,7 @@ pub(super) struct FakeBatch {
 /// A worker whose every move the world decides.
 pub(super) struct FakeState {
     pub(super) id: WorkerId,
+    pub(super) tier: Tier,
     pub(super) slots: usize,
     pub(super) service: Duration,
     pub(super) hangs: bool,
@@ -69,11 +71,19 @@ pub(super) struct Books {
     pub(super) turns: Vec<bool>,
     /// The texts that ran alone, in order.
     pub(super) alone: Vec<u32>,
+    /// The tier of the worker of each batch that was handed over, in order.
+    pub(super) tiers: Vec<Tier>,
+    /// Every GPU worker that ever served.
+    pub(super) gpus: Vec<Rc<RefCell<FakeState>>>,
 }
 
 impl WorkerPort for FakeWorker {
     fn id(&self) -> WorkerId {
         self.state.borrow().id
+    }
+
+    fn tier(&self) -> Tier {
+        self.state.borrow().tier
     }
 
     fn slot_limits(&self) -> (usize, usize) {
@@ -110,7 +120,14 @@ impl WorkerPort for FakeWorker {
         let tokens = rows.iter().map(|pending| pending.ids.len()).sum();
         assert!(rows.len() <= ROWS_MAX && (tokens <= TOKENS_MAX || rows.len() == 1));
         let mut books = self.books.borrow_mut();
+        let serves = |gpu: &Rc<RefCell<FakeState>>| {
+            let gpu = gpu.borrow();
+            !gpu.ended && !gpu.end_asked
+        };
+        let idle_gpu = state.tier == Tier::Cpu && books.gpus.iter().any(serves);
+        assert!(exclusive || !idle_gpu, "ordinary work on the CPU while a GPU serves");
         books.turns.push(exclusive);
+        books.tiers.push(state.tier);
         for pending in &rows {
             let runs = books.runs.entry(pending.ids[0]).or_default();
             *runs += 1;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::fake::{Books, Effect, FakeBatch, FakeState, FakeWorker, ROWS_MAX, TOKENS_MAX};
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
-use crate::config::AdmissionConfig;
+use crate::config::{AdmissionConfig, Tier};
 use crate::dispatch::core::{Core, FailedRows};
 use crate::dispatch::port::{EndedBatch, EndedWorker, WorkerId};
 use crate::error::EmbedError;
@@ -37,7 +37,7 @@ enum Due {
     Release(WorkerId),
     /// The news that it is gone, with what it had.
     Ended(WorkerId),
-    Start,
+    Start(Tier),
     Arrive(Vec<u32>),
     Cancel(u32),
 }
@@ -60,7 +60,8 @@ pub(super) struct World {
     pub(super) workers: BTreeMap<WorkerId, FakeWorker>,
     /// Time from an end to the next start; `None` leaves a worker that died dead.
     pub(super) restart_after: Option<Duration>,
-    /// Slots and time per batch of the next worker.
+    /// Tier, slots and time per batch of the next worker.
+    pub(super) tier: Tier,
     pub(super) slots: usize,
     pub(super) service: Duration,
     pub(super) hang_next: bool,
@@ -97,6 +98,7 @@ impl World {
             books: Rc::default(),
             workers: BTreeMap::new(),
             restart_after: Some(ms(30)),
+            tier: Tier::Cpu,
             slots: 3,
             service: ms(7),
             hang_next: false,
@@ -117,7 +119,7 @@ impl World {
     }
 
     pub(super) fn start_worker(&mut self, after: Duration) {
-        self.at(self.now + after, Due::Start);
+        self.at(self.now + after, Due::Start(self.tier));
     }
 
     pub(super) fn kill_worker(&mut self, id: WorkerId, after: Duration) {
@@ -215,12 +217,8 @@ impl World {
 
     fn happen(&mut self, due: Due) {
         match due {
-            Due::Start => self.start(),
-            Due::Arrive(ids) => {
-                let take = |id| self.texts.get_mut(&id).and_then(|text| text.pending.take());
-                let pending: Vec<Pending> = ids.into_iter().filter_map(take).collect();
-                self.core.accept(pending, self.now);
-            }
+            Due::Start(tier) => self.start(tier),
+            Due::Arrive(ids) => self.accept(ids),
             Due::Cancel(id) => {
                 if let Some(text) = self.texts.get_mut(&id).filter(|text| text.result.is_none()) {
                     text.cancelled = true;
@@ -239,11 +237,19 @@ impl World {
         }
     }
 
-    fn start(&mut self) {
+    /// The core takes these texts in, and does nothing yet.
+    pub(super) fn accept(&mut self, ids: Vec<u32>) {
+        let take = |id| self.texts.get_mut(&id).and_then(|text| text.pending.take());
+        let pending: Vec<Pending> = ids.into_iter().filter_map(take).collect();
+        self.core.accept(pending, self.now);
+    }
+
+    pub(super) fn start(&mut self, tier: Tier) {
         self.incarnations += 1;
         let id = WorkerId { slot: 0, incarnation: self.incarnations };
         let state = FakeState {
             id,
+            tier,
             slots: self.slots,
             service: self.service,
             hangs: std::mem::take(&mut self.hang_next),
@@ -253,6 +259,9 @@ impl World {
             end_asked: false,
         };
         let state = Rc::new(RefCell::new(state));
+        if tier == Tier::Gpu {
+            self.books.borrow_mut().gpus.push(Rc::clone(&state));
+        }
         let worker = FakeWorker { state, books: Rc::clone(&self.books) };
         self.workers.insert(id, worker.clone());
         self.down_since = None;
@@ -275,7 +284,11 @@ impl World {
         let Some(batch) = worker.state.borrow_mut().in_flight.pop_front() else { return };
         worker.state.borrow_mut().reading += 1;
         self.at(self.now + Duration::from_micros(300), Due::Release(id));
-        self.core.observe(batch.tokens, worker.state.borrow().service);
+        let (tier, service) = {
+            let state = worker.state.borrow();
+            (state.tier, state.service)
+        };
+        self.core.observe(tier, batch.tokens, service);
         let alone = batch.rows.len() == 1;
         let rows = batch.rows.into_iter().zip(&batch.effects);
         let fails_batch = batch.effects.contains(&Effect::FailsBatch);
@@ -311,10 +324,11 @@ impl World {
         let Some(worker) = self.workers.get(&id).filter(|w| !w.state.borrow().ended) else {
             return;
         };
+        let tier = worker.state.borrow().tier;
         worker.state.borrow_mut().ended = true;
         self.at(self.now + ms(3), Due::Ended(id));
         if let Some(after) = self.restart_after {
-            self.at(self.now + ms(3) + after, Due::Start);
+            self.at(self.now + ms(3) + after, Due::Start(tier));
         }
     }
 

@@ -1,0 +1,115 @@
+//! Which rungs get work while a GPU and the CPU serve side by side. That no ordinary batch goes to
+//! the CPU then is checked by every fake worker in every history.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fake::Effect;
+use super::world::{World, ms};
+use crate::config::Tier;
+use crate::metrics::Metrics;
+use crate::priority::Priority;
+
+/// A CPU worker, served 20 ms a batch, and a GPU worker with 1 ms a batch, which comes later.
+fn both() -> World {
+    let mut world = World::new(&Arc::new(Metrics::new()));
+    world.service = ms(20);
+    world.start_worker(Duration::ZERO);
+    world.step();
+    world.tier = Tier::Gpu;
+    world.service = ms(1);
+    world.start_worker(ms(100));
+    world
+}
+
+fn texts(world: &mut World, count: usize, after: Duration) -> Vec<u32> {
+    let texts = (0..count).map(|_| world.text(16, Priority::Bulk, Effect::None, None));
+    let ids: Vec<u32> = texts.collect();
+    world.arrive(ids.clone(), after);
+    ids
+}
+
+fn tiers(world: &World) -> Vec<Tier> {
+    world.books.borrow().tiers.clone()
+}
+
+#[test]
+fn the_cpu_works_until_a_gpu_serves_and_again_when_none_does() {
+    let mut world = both();
+    world.restart_after = None;
+    texts(&mut world, 40, ms(1));
+    texts(&mut world, 40, ms(200));
+    world.run_to_the_end();
+    let before = tiers(&world);
+    let first_gpu = before.iter().position(|tier| *tier == Tier::Gpu).expect("the GPU works");
+    assert!(first_gpu > 0, "the CPU works first");
+    assert!(before[first_gpu..].iter().all(|tier| *tier == Tier::Gpu), "{before:?}");
+    let gpu = *world.workers.keys().next_back().expect("the GPU");
+    world.kill_worker(gpu, Duration::ZERO);
+    texts(&mut world, 8, ms(50));
+    world.run_to_the_end();
+    let after = tiers(&world);
+    assert!(after[before.len()..].iter().all(|tier| *tier == Tier::Cpu), "{after:?}");
+    assert!(after.len() > before.len());
+}
+
+#[test]
+fn suspects_of_a_gpu_run_on_the_cpu_while_another_gpu_goes_on() {
+    let mut world = both();
+    world.restart_after = None;
+    world.start_worker(ms(100));
+    let culprit = world.text(16, Priority::Bulk, Effect::Kills, None);
+    world.arrive(vec![culprit], ms(150));
+    texts(&mut world, 100, ms(150));
+    world.run_to_the_end();
+    let books = world.books.borrow();
+    let runs: Vec<(Tier, bool)> =
+        books.tiers.iter().copied().zip(books.turns.iter().copied()).collect();
+    let of = |tier, alone| runs.iter().filter(|run| **run == (tier, alone)).count();
+    assert!(of(Tier::Cpu, true) > 0, "{runs:?}");
+    assert!(of(Tier::Gpu, false) > 10, "{runs:?}");
+    // The CPU dies of the culprit; until then it is where suspects run.
+    let first_alone = runs.iter().find(|run| run.1).expect("a suspect");
+    assert_eq!(first_alone.0, Tier::Cpu);
+    // The other GPU is not kept clear for suspects meanwhile.
+    let place = books.alone.iter().position(|id| *id == culprit).expect("it ran alone");
+    let until = runs.iter().enumerate().filter(|(_, run)| run.1).nth(place).expect("it ran").0;
+    assert!(runs[..until].iter().all(|run| !run.1 || run.0 == Tier::Cpu), "{runs:?}");
+}
+
+#[test]
+fn estimates_follow_the_level() {
+    let mut world = both();
+    texts(&mut world, 64, ms(1));
+    texts(&mut world, 64, ms(200));
+    world.run_to_the_end();
+    // Measured by now: 64 tokens in 20 ms on the CPU, in 1 ms on the GPU. Nothing is pumped, so
+    // all of it waits.
+    let cpu = *world.workers.keys().next().expect("the CPU");
+    let gpu = *world.workers.keys().next_back().expect("the GPU");
+    let texts: Vec<_> =
+        (0..64).map(|_| world.text(16, Priority::Bulk, Effect::None, None)).collect();
+    world.accept(texts);
+    let with_gpu = world.core.backlog();
+    world.core.worker_leaving(gpu, world.now);
+    let with_cpu = world.core.backlog();
+    assert!(with_cpu > with_gpu * 10, "{with_cpu:?}, {with_gpu:?}");
+    // With nobody left the last known speed stands.
+    world.core.worker_leaving(cpu, world.now);
+    assert_eq!(world.core.backlog(), with_cpu);
+}
+
+#[test]
+fn two_gpus_halve_the_estimate() {
+    let mut world = both();
+    texts(&mut world, 64, ms(1));
+    texts(&mut world, 64, ms(200));
+    world.run_to_the_end();
+    let texts: Vec<_> =
+        (0..64).map(|_| world.text(16, Priority::Bulk, Effect::None, None)).collect();
+    world.accept(texts);
+    let one = world.core.backlog();
+    world.start(Tier::Gpu);
+    let two = world.core.backlog();
+    assert!(two.abs_diff(one / 2) < Duration::from_micros(1), "{one:?}, {two:?}");
+}
