@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
-use support::script::Script;
+use support::script::{HELD_FILE, Script};
 use support::tiny::{TinyModel, text};
 use support::{children_of, eventually, exists, exit_code, forebay_with_fake, kill};
 
@@ -26,7 +26,11 @@ struct Run {
 
 impl Run {
     fn start() -> Self {
-        let model = TinyModel::scripted(&Script { delay_us: 1_000, ..Script::default() });
+        Self::start_with(Script::default())
+    }
+
+    fn start_with(script: Script) -> Self {
+        let model = TinyModel::scripted(&Script { delay_us: 1_000, ..script });
         let folder = tempfile::tempdir().expect("temporary folder");
         let output = folder.path().join("rows.npy");
         let arguments = ["embed", "--input", "-", "--output", &output.display().to_string()];
@@ -51,6 +55,17 @@ impl Run {
         });
         assert_eq!(children_of(run.child.id()), run.model.pids());
         run
+    }
+
+    /// Kills the program and waits for its worker to end.
+    fn dies_with_its_worker(&mut self) {
+        let pids = self.model.pids();
+        kill(self.child.id(), Signal::KILL);
+        assert_eq!(exit_code(&mut self.child), None);
+        for pid in pids {
+            // Its new parent, whoever that is, may take its time to reap it.
+            eventually("end of the worker", || (!exists(pid) || is_zombie(pid)).then_some(()));
+        }
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -101,13 +116,17 @@ fn a_second_signal_ends_it_at_once_and_still_leaves_no_file() {
 #[test]
 fn a_worker_does_not_outlive_its_host() {
     let mut run = Run::start();
-    let pids = run.model.pids();
-    kill(run.child.id(), Signal::KILL);
-    assert_eq!(exit_code(&mut run.child), None);
-    for pid in pids {
-        // Its new parent, whoever that is, may take its time to reap it.
-        eventually("end of the worker", || (!exists(pid) || is_zombie(pid)).then_some(()));
-    }
+    run.dies_with_its_worker();
+    run.feeder.join().expect("no panic");
+}
+
+#[test]
+fn nor_does_one_whose_reader_of_the_socket_is_stuck_in_its_step() {
+    let mut run = Run::start_with(Script { hold_copy_in: true, ..Script::default() });
+    let hold = run.model.hold();
+    eventually("a batch stuck in copy-in", || run.model.file(HELD_FILE).exists().then_some(()));
+    run.dies_with_its_worker();
+    drop(hold);
     run.feeder.join().expect("no panic");
 }
 

@@ -1,7 +1,9 @@
 // Softmax attention within each text of a packed batch: ctx = softmax(q k^T / sqrt(d)) v, for qkv
 // [tokens, 3 h] (q | k | v) and ctx [tokens, h], a head being d consecutive columns.
 //
-// A CTA of four warps owns 128 tokens of one head, a warp 32 of them. The keys and values of every
+// A CTA of four warps owns 128 tokens, a warp 32 of them, and takes the heads blockIdx.y,
+// blockIdx.y + gridDim.y and so on one after the other: as many as the launch has too few rows of
+// CTAs for. While it computes one head, the keys and values of the next one travel. The keys and values of every
 // text that meets the CTA's tokens come to shared memory a tile at a time; each warp goes through
 // the texts that meet its own tokens, one after another, in blocks of 32 keys counted from the
 // text's start. It computes all its 32 tokens against a text's keys and stores only those of that
@@ -22,8 +24,10 @@ constexpr u32 KEY_BLOCK = 32;
 // block after a text's first there is nothing to rescale.
 constexpr f32 HEADROOM = 8.0f;
 
-// Keys of a tile, chosen so that keys and values of a tile stay below 48 KB.
-template <u32 D> __device__ constexpr u32 tile_keys() { return D == 32 ? 256 : 160; }
+// Tiles in shared memory: with two, one is filled while the other is used.
+template <u32 D> __device__ constexpr u32 tile_count() { return D == 32 ? 2 : 1; }
+// Keys of a tile, chosen so that all keys and values stay within 48 KB.
+template <u32 D> __device__ constexpr u32 tile_keys() { return D == 32 ? 176 : 160; }
 // The last block of a tile may be rounded up to 16 keys past its end.
 template <u32 D> __device__ constexpr u32 tile_bytes() { return (tile_keys<D>() + 16) * D * 2; }
 
@@ -275,16 +279,45 @@ __device__ __forceinline__ void store_context(const Running<D>& running, T* ctx,
     }
 }
 
+// A stretch of packed tokens that is in one tile: keys from `first` to `end`. The next tile begins at
+// `next`, where a block of keys does, so that no block lies in two tiles.
+struct Stretch {
+    u32 first, end, next;
+};
+
+template <u32 D>
+__device__ __forceinline__ Stretch stretch_from(const u32* starts, u32 rows, u32 first, u32 key_end) {
+    const u32 end = min(first + tile_keys<D>(), key_end);
+    if (end == key_end) return {first, end, end};
+    const u32 text = starts[find_row(starts, rows, end)];
+    return {first, end, text + (end - text) / KEY_BLOCK * KEY_BLOCK};
+}
+
+// Starts to fetch keys and values of a head; all threads of the CTA take part.
+template <class T, u32 D>
+__device__ __forceinline__ void fetch(u32 keys, const T* head, u32 hidden, const Stretch& stretch) {
+    constexpr u32 PIECES = D / 8;  // 16-byte pieces of a head of one token
+    const u64 stride = 3 * hidden;
+    const T* source = head + hidden + stretch.first * stride;
+    const u32 pieces = (stretch.end - stretch.first) * PIECES;
+    for (u32 i = threadIdx.x; i < pieces; i += ATTENTION_THREADS) {
+        const u32 key = i / PIECES, piece = i % PIECES;
+        const T* from = source + key * stride + 8 * piece;
+        const u32 to = keys + swizzled<D>(key, piece);
+        copy_async_16(to, from);
+        copy_async_16(to + tile_bytes<D>(), from + hidden);
+    }
+    copy_async_commit();
+}
+
 template <class T, u32 D>
 __device__ __forceinline__ void attention(const T* qkv, const u32* starts, const Sizes* sizes,
                                           T* ctx, u32 heads) {
-    constexpr u32 TILE = tile_keys<D>();
-    constexpr u32 PIECES = D / 8;  // 16-byte pieces of a head of one token
-    __shared__ __align__(128) u8 tile[2 * tile_bytes<D>()];
-    const u32 keys = shared_address(tile);
-    const u32 values = keys + tile_bytes<D>();
+    constexpr u32 TILES = tile_count<D>();
+    // Values lie behind the keys of their tile.
+    __shared__ __align__(128) u8 tiles[TILES * 2 * tile_bytes<D>()];
+    const u32 shared = shared_address(tiles);
 
-    let_next_kernel_start();
     wait_for_previous_kernel();
     const u32 tokens = sizes->tokens;
     const u32 rows = sizes->rows;
@@ -296,82 +329,96 @@ __device__ __forceinline__ void attention(const T* qkv, const u32* starts, const
 
     const u32 hidden = heads * D;
     const u64 stride = 3 * hidden;
-    const T* head = qkv + blockIdx.y * D;
+    u32 head = blockIdx.y;
     u32 query[2][D / 16][4];
-    load_queries<T, D>(query, head, stride, first, tokens);
+    load_queries<T, D>(query, qkv + head * D, stride, first, tokens);
 
     // The texts of the CTA: 128 tokens meet at most 128 of them, so the starts of all that begin
     // after the CTA's first token, and the end of the last one, are among the next 128 entries.
     const u32 cta_row = find_row(starts, rows, cta_first);
     const u32 key_first = starts[cta_row];
     u32 key_end = tokens;
-    u32 row = cta_row;  // the text that the warp is at
+    u32 warp_row = cta_row;  // the text of the warp's first token
 #pragma unroll
     for (u32 i = 0; i < CTA_TOKENS / WARP; ++i) {
         const u32 entry = min(cta_row + 1 + i * WARP + lane_id(), rows);
         const u32 start = starts[entry];
-        row += __popc(__ballot_sync(ALL_LANES, start <= first && entry < rows));
+        warp_row += __popc(__ballot_sync(ALL_LANES, start <= first && entry < rows));
         key_end = min(key_end, __reduce_min_sync(ALL_LANES, start >= cta_end ? start : tokens));
     }
-    u32 begin = tokens, end = tokens;  // a warp past the batch has no text
-    if (first < tokens) {
-        begin = starts[row];
-        end = starts[row + 1];
-    }
-    u32 block = begin;
+    const Stretch first_stretch = stretch_from<D>(starts, rows, key_first, key_end);
+    Stretch stretch = first_stretch;
+    u32 tile = 0;
+    fetch<T, D>(shared, qkv + head * D, hidden, stretch);
+
     Running<D> running;
-    running.clear();
-
-    for (u32 tile_first = key_first; tile_first < key_end;) {
-        // A tile ends where a block of keys begins, so that no block lies in two tiles.
-        const u32 tile_end = min(tile_first + TILE, key_end);
-        u32 tile_next = tile_end;
-        if (tile_end < key_end) {
-            const u32 cut_start = starts[find_row(starts, rows, tile_end)];
-            tile_next = cut_start + (tile_end - cut_start) / KEY_BLOCK * KEY_BLOCK;
-        }
-        const T* source = head + hidden + tile_first * stride;
-        for (u32 i = threadIdx.x; i < (tile_end - tile_first) * PIECES; i += ATTENTION_THREADS) {
-            const u32 key = i / PIECES, piece = i % PIECES;
-            const T* from = source + key * stride + 8 * piece;
-            copy_async_16(keys + swizzled<D>(key, piece), from);
-            copy_async_16(values + swizzled<D>(key, piece), from + hidden);
-        }
-        copy_async_commit();
-        copy_async_wait<0>();
-        __syncthreads();
-
-        while (begin < warp_end && block < tile_next) {
-            const u32 key = block - tile_first;
-            const u32 count = end - block;
-            const bool is_first = block == begin;
-            if (count >= KEY_BLOCK) {
-                attend<T, D, 2, false>(running, query, keys, values, key, count, is_first);
-            } else if (count > 16) {
-                attend<T, D, 2, true>(running, query, keys, values, key, count, is_first);
-            } else {
-                attend<T, D, 1, true>(running, query, keys, values, key, count, is_first);
+    while (true) {
+        // One head; a warp past the batch has no text.
+        u32 row = warp_row;
+        u32 begin = first < tokens ? starts[row] : tokens;
+        u32 end = first < tokens ? starts[row + 1] : tokens;
+        u32 block = begin;
+        running.clear();
+        const u32 next_head = head + gridDim.y;
+        while (true) {
+            copy_async_wait<0>();
+            // Behind this, every thread's part of the tile is there, and nobody reads the other one.
+            __syncthreads();
+            const u32 keys = shared + tile * 2 * tile_bytes<D>();
+            const u32 values = keys + tile_bytes<D>();
+            const u32 tile_first = stretch.first, tile_next = stretch.next;
+            const bool last = tile_next >= key_end;
+            const bool more = !last || next_head < heads;
+            const u32 coming = TILES == 2 ? tile ^ 1 : 0;
+            if (more) {
+                stretch = last ? first_stretch : stretch_from<D>(starts, rows, tile_next, key_end);
+                if (TILES == 2) {
+                    const u32 of = last ? next_head : head;
+                    fetch<T, D>(shared + coming * 2 * tile_bytes<D>(), qkv + of * D, hidden, stretch);
+                }
             }
-            block += KEY_BLOCK;
-            if (block >= end) {
-                store_context<T, D>(running, ctx + blockIdx.y * D, hidden, first, begin, end);
-                running.clear();
-                begin = end;
-                block = end;
-                if (begin < warp_end) end = starts[++row + 1];
+            if (last && next_head >= heads) let_next_kernel_start();
+
+            while (begin < warp_end && block < tile_next) {
+                const u32 key = block - tile_first;
+                const u32 count = end - block;
+                const bool is_first = block == begin;
+                if (count >= KEY_BLOCK) {
+                    attend<T, D, 2, false>(running, query, keys, values, key, count, is_first);
+                } else if (count > 16) {
+                    attend<T, D, 2, true>(running, query, keys, values, key, count, is_first);
+                } else {
+                    attend<T, D, 1, true>(running, query, keys, values, key, count, is_first);
+                }
+                block += KEY_BLOCK;
+                if (block >= end) {
+                    store_context<T, D>(running, ctx + head * D, hidden, first, begin, end);
+                    running.clear();
+                    begin = end;
+                    block = end;
+                    if (begin < warp_end) end = starts[++row + 1];
+                }
             }
+            if (TILES == 1 && more) {
+                __syncthreads();
+                const u32 of = last ? next_head : head;
+                fetch<T, D>(shared, qkv + of * D, hidden, stretch);
+            }
+            tile = coming;
+            if (last) break;
         }
-        tile_first = tile_next;
-        __syncthreads();
+        if (next_head >= heads) return;
+        head = next_head;
+        load_queries<T, D>(query, qkv + head * D, stride, first, tokens);
     }
 }
 
-// CTAs that share a multiprocessor with 32 dimensions a head: four where the compiler needs no more
-// than a quarter of the registers each, three from sm_100 on, where it would spill.
-#if __CUDA_ARCH__ >= 1000
-#define ATTENTION_CTAS 3
+// CTAs that share a multiprocessor with 32 dimensions a head; for sm_80 the compiler would spill two
+// registers with three.
+#if __CUDA_ARCH__ < 870
+#define ATTENTION_CTAS 2
 #else
-#define ATTENTION_CTAS 4
+#define ATTENTION_CTAS 3
 #endif
 
 #define ATTENTION(SUFFIX, T, D, CTAS)                                                          \

@@ -60,7 +60,6 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
     __syncthreads();
     cluster_arrive();
     cluster_wait();
-    let_next_kernel_start();
     wait_for_previous_kernel();
     const u32 tokens = sizes->tokens;
     // The same for the whole cluster.
@@ -143,6 +142,8 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
             }
         }
     }
+    // Not before: the next kernel's CTAs would crowd on the multiprocessors that have room now.
+    let_next_kernel_start();
     products_wait<0>();
     accumulators_fence(sum);
 

@@ -59,7 +59,9 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
     const u32 slices = n / N;
     const u32 slice = blockIdx.x % slices;
     const u32 group = blockIdx.x / slices;
-    const u32 stride = gridDim.x / slices * ROWS_CONSUMERS;
+    // Tile t goes to group t % groups, so that few tiles meet many CTAs.
+    const u32 groups = gridDim.x / slices;
+    const u32 stride = groups * ROWS_CONSUMERS;
 
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < ROWS_CONSUMERS * ROWS_STAGES; ++i) {
@@ -71,7 +73,9 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
     }
     for (u32 i = threadIdx.x; i < N; i += blockDim.x) bias_tile[i] = bias[slice * N + i];
     __syncthreads();
-    let_next_kernel_start();
+    // Narrow slices are for few rows: this kernel leaves room for the whole next one. Otherwise the
+    // next one's CTAs would crowd on the multiprocessors that have room now.
+    if constexpr (N == 64) let_next_kernel_start();
 
     if (warp >= 4 * ROWS_CONSUMERS) {
         registers_shrink<40>();
@@ -90,7 +94,7 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
         const u32 tiles = (sizes->tokens + ROWS_TILE - 1) / ROWS_TILE;
         u8* const ring = rings + consumer * ROWS_STAGES * ROWS_STAGE_BYTES;
         u32 step = 0;
-        for (u32 tile = group * ROWS_CONSUMERS + consumer; tile < tiles; tile += stride) {
+        for (u32 tile = group + consumer * groups; tile < tiles; tile += stride) {
             for (u32 k = 0; k < k_tiles; ++k, ++step) {
                 const u32 stage = step % ROWS_STAGES;
                 const u32 at = consumer * ROWS_STAGES + stage;
@@ -121,8 +125,8 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
     const u32 next_turn = 1 + (consumer + 1) % ROWS_CONSUMERS;
     if (consumer == ROWS_CONSUMERS - 1) barrier_join(next_turn, ROWS_TURN_THREADS);
     u32 step = 0;
-    for (u32 first = group * ROWS_CONSUMERS; first < tiles; first += stride) {
-        const u32 tile = first + consumer;
+    for (u32 first = group; first < tiles; first += stride) {
+        const u32 tile = first + consumer * groups;
         const bool last_turn = first + stride >= tiles && consumer == ROWS_CONSUMERS - 1;
         barrier_sync(turn, ROWS_TURN_THREADS);
         if (tile >= tiles) {
@@ -132,7 +136,7 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
         f32 sum[N / 2];
         for (u32 k = 0; k < k_tiles; ++k, ++step) {
             const u32 stage = step % ROWS_STAGES;
-            if (first == group * ROWS_CONSUMERS) barrier_wait(&weights_full[k], 0);
+            if (first == group) barrier_wait(&weights_full[k], 0);
             barrier_wait(&my_full[stage], (step / ROWS_STAGES) & 1);
             const u64 left = tile_descriptor(ring + stage * ROWS_STAGE_BYTES);
             const u64 right = tile_descriptor(weights + k * N * 128);
@@ -152,6 +156,7 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
             }
         }
         if (!last_turn) barrier_join(next_turn, ROWS_TURN_THREADS);
+        if (N != 64 && first + stride >= tiles) let_next_kernel_start();
         products_wait<0>();
         accumulators_fence(sum);
         if (lane == 0) barrier_arrive(&my_empty[(step - 1) % ROWS_STAGES]);

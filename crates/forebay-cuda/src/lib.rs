@@ -32,5 +32,6 @@ pub use engine::{
     Staged, States, TOKENS_MAX_MIN, Timed, check_input, open_pipeline, split,
 };
 pub use error::{CudaError, ErrorKind, classify};
+pub use gemm::PlanCounts;
 pub use kernels::KernelSource;
 pub use weights::{Geometry, GeometryError, INTERMEDIATE_STEP, ROW_TOKENS_MAX};

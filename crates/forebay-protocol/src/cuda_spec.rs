@@ -67,7 +67,7 @@ pub struct CudaSpec {
     pub graphs_max: u32,
     /// Batches of up to this many tokens are read from mapped host memory and not copied.
     pub zero_copy_tokens_max: u32,
-    /// How long the end of a batch is polled for before the waiting thread sleeps, in
+    /// Most time that the end of one batch is polled for, around when it is expected, in
     /// microseconds.
     pub completion_spin_us: u32,
     /// Who multiplies matrices.

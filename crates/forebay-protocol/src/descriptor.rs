@@ -37,11 +37,12 @@ impl DescriptorKind {
 /// Where the time of one batch went inside the worker, in microseconds (saturating).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BatchTimes {
-    /// From receipt of the descriptor until the encoder took the batch.
+    /// From receipt of the descriptor until the encoder took the batch; on a GPU, until the
+    /// encoder had a buffer for it and was done with the batch before.
     pub wait_us: u32,
-    /// In the encoder.
+    /// In the encoder; on a GPU whose events keep no time, until the rows were there.
     pub infer_us: u32,
-    /// In pooling and normalisation.
+    /// In pooling and normalisation; 0 if that is part of `infer_us`.
     pub pool_us: u32,
 }
 

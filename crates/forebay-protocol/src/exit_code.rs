@@ -22,11 +22,15 @@ pub enum WorkerExit {
     HostOutOfMemory = 103,
     /// The worker's own watchdog found it stuck.
     Watchdog = 104,
+    /// The device has too little free memory now; others may give some back.
+    DeviceBusy = 105,
+    /// There is no such device now.
+    DeviceMissing = 106,
 }
 
 impl WorkerExit {
     /// Every exit that a worker chooses itself.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Clean,
         Self::Panic,
         Self::Protocol,
@@ -36,6 +40,8 @@ impl WorkerExit {
         Self::CanaryMismatch,
         Self::HostOutOfMemory,
         Self::Watchdog,
+        Self::DeviceBusy,
+        Self::DeviceMissing,
     ];
 
     /// The exit with this code, or `None` for a code that no worker chooses.
@@ -48,6 +54,16 @@ impl WorkerExit {
     #[must_use]
     pub fn code(self) -> u8 {
         self as u8
+    }
+
+    /// Whether a worker that cannot start for this reason may be able to soon, with nothing changed
+    /// on this side.
+    #[must_use]
+    pub fn may_pass(self) -> bool {
+        matches!(
+            self,
+            Self::StickyCuda | Self::DeviceLost | Self::DeviceBusy | Self::HostOutOfMemory
+        )
     }
 
     /// The name used in metrics and messages.
@@ -63,6 +79,8 @@ impl WorkerExit {
             Self::CanaryMismatch => "canary_mismatch",
             Self::HostOutOfMemory => "host_out_of_memory",
             Self::Watchdog => "watchdog",
+            Self::DeviceBusy => "device_busy",
+            Self::DeviceMissing => "device_missing",
         }
     }
 }
@@ -78,5 +96,15 @@ mod tests {
         }
         assert_eq!(WorkerExit::from_code(1), None);
         assert_eq!(WorkerExit::from_code(-1), None);
+    }
+
+    #[test]
+    fn only_the_state_of_the_machine_passes_by_itself() {
+        let passing: Vec<&str> = WorkerExit::ALL
+            .into_iter()
+            .filter(|exit| exit.may_pass())
+            .map(WorkerExit::name)
+            .collect();
+        assert_eq!(passing, ["sticky_cuda", "device_lost", "host_out_of_memory", "device_busy"]);
     }
 }

@@ -54,7 +54,7 @@ fn look(search: &[PathBuf]) -> ProbeReport {
 }
 
 /// 13000 as `13.0`.
-fn version(driver: u32) -> String {
+pub(crate) fn version(driver: u32) -> String {
     format!("{}.{}", driver / 1000, driver % 1000 / 10)
 }
 

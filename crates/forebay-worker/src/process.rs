@@ -21,8 +21,12 @@ use crate::root::{Root, RootArgs};
 /// Control messages that may wait for the root actor: one per stage that ends.
 const ROOT_MAILBOX: usize = 32;
 
-/// How often the wait for the host's end looks whether it is still needed.
-const WATCH_INTERVAL: Duration = Duration::from_millis(50);
+/// How long the watch on the host sleeps at a time, if nothing wakes it.
+const WATCH_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Copy-in hears of the host's end too, and ends the process in order. It has this long, then the
+/// process ends all the same: a call into a driver may never return.
+const END_GRACE: Duration = Duration::from_secs(1);
 
 /// How a worker opens its engine over the arena that it shares with its host.
 pub type OpenEngine<Staged, States, Rows> =
@@ -176,20 +180,20 @@ fn read_hello(packet: &[u8]) -> Result<Hello, Failure> {
 }
 
 /// Runs `work`, and ends the process if the host goes away meanwhile: loading a model can take
-/// minutes, and nobody else looks at the socket yet.
+/// minutes, and nobody else looks at the socket yet. The watch stays for the life of the process.
 fn watched<R>(link: &Link, work: impl FnOnce() -> R) -> R {
-    let done = Arc::new(AtomicBool::new(false));
-    let (watched, over) = (link.clone(), Arc::clone(&done));
-    // Not joined: it ends by itself soon after `work`, which must not wait for it.
+    let serving = Arc::new(AtomicBool::new(false));
+    let (watched, copy_in_looks) = (link.clone(), Arc::clone(&serving));
+    // Never joined: the end of the process is its end.
     std::thread::spawn(move || {
-        while !over.load(Ordering::Acquire) {
-            if watched.ends_within(WATCH_INTERVAL) {
-                crate::os::exit_now(WorkerExit::Clean);
-            }
+        while !watched.ends_within(WATCH_INTERVAL) {}
+        if copy_in_looks.load(Ordering::Acquire) {
+            std::thread::sleep(END_GRACE);
         }
+        crate::os::exit_now(WorkerExit::Clean);
     });
     let result = work();
-    done.store(true, Ordering::Release);
+    serving.store(true, Ordering::Release);
     result
 }
 
@@ -200,6 +204,12 @@ fn prepare<Staged, States, Rows>(
 ) -> Result<(Engine<Staged, States, Rows>, WorkerArena), Failure> {
     let arena = WorkerArena::open(memory, hello.arena)
         .map_err(|error| (WorkerExit::Protocol, error.to_string()))?;
+    #[expect(
+        clippy::mem_forget,
+        reason = "the arena stays mapped for the life of the process, however it ends: a device may \
+                  have the memory registered, and after a fault that cannot be undone"
+    )]
+    std::mem::forget(arena.clone());
     let engine = open(&hello.worker, &arena).map_err(|error| match error {
         StepError::Fatal { exit, message } => (exit, message),
         StepError::Batch { message, .. } => (WorkerExit::Config, message),

@@ -115,20 +115,25 @@ fn libraries(report: &mut Report, found: &ProbeReport) {
         let (what, cost, help) = match name.as_str() {
             "nvrtc" => (
                 "nvrtc",
-                "kernels come from the built-in PTX, which the driver translates at the first \
-                 start; the fused matrix kernels are missing, so batches take longer",
+                "until an earlier start with NVRTC has left them in the cache, kernels come from \
+                 the built-in PTX, which the driver translates at the first start, and the fused \
+                 matrix kernels are missing, so batches take longer",
                 "install NVRTC of CUDA 13 (libnvrtc.so.13), or name its folder in cuda.libraries",
             ),
             _ => (
                 "cublaslt",
-                match has("nvrtc") && native {
-                    true => {
+                match (native, has("nvrtc")) {
+                    (true, true) => {
                         "matrices are multiplied by Forebay's own kernels only; sizes that they do \
                          not have cannot be served on the GPU"
                     }
-                    false => {
+                    (true, false) => {
+                        "nothing can multiply matrices until an earlier start with NVRTC has left \
+                         Forebay's own kernels in the cache: without them the GPU cannot serve"
+                    }
+                    (false, _) => {
                         "nothing can multiply matrices: the GPU cannot serve. Forebay's own \
-                         kernels need compute capability 9.0 and NVRTC"
+                         kernels need compute capability 9.0"
                     }
                 },
                 "install cuBLAS of CUDA 13 (libcublasLt.so.13), or name its folder in \
@@ -222,7 +227,9 @@ mod tests {
             (Some((9, 0)), &["nvrtc"][..], "the fused matrix kernels are missing"),
             (Some((9, 0)), &["cublaslt"], "Forebay's own kernels only"),
             (Some((8, 0)), &["cublaslt"], "the GPU cannot serve"),
-            (Some((9, 0)), &["cublaslt", "nvrtc"], "the GPU cannot serve"),
+            (Some((9, 0)), &["cublaslt", "nvrtc"], "without them the GPU cannot serve"),
+            (Some((8, 0)), &["cublaslt", "nvrtc"], "need compute capability 9.0"),
+            (Some((8, 0)), &["nvrtc"], "left them in the cache"),
             (None, &["cublaslt", "nvrtc"], "none: no driver the CPU serves help: install one"),
         ];
         for (capability, missing, cost) in costs {

@@ -10,7 +10,7 @@ use forebay_arena::{ClaimedSlot, WorkerArena};
 use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
 use forebay_worker::{Engine, EngineInfo, Step, StepError};
 
-use crate::script::{HOLD_FILE, PIDS_FILE, Script, Start};
+use crate::script::{HELD_FILE, HOLD_FILE, PIDS_FILE, Script, Start};
 use crate::vector;
 
 static SCRIPT: OnceLock<Script> = OnceLock::new();
@@ -55,10 +55,11 @@ pub(crate) fn open(spec: &WorkerSpec, _: &WorkerArena) -> Result<Engine<(), (), 
         width: width(&spec.model),
         details: std::collections::BTreeMap::new(),
     };
+    let copy_in = CopyIn { held: script.hold_copy_in.then(|| spec.model.clone()) };
     let infer = Infer { script: script.clone(), hold: spec.model.join(HOLD_FILE) };
     Ok(Engine {
         info,
-        copy_in: Box::new(Pass),
+        copy_in: Box::new(copy_in),
         infer: vec![Box::new(infer)],
         pool: Box::new(Pool { script }),
         copy_out: Box::new(Pass),
@@ -84,6 +85,22 @@ pub(crate) fn write_rows(slot: &mut ClaimedSlot, spoil: &[u32]) {
         if ids.iter().any(|id| spoil.contains(id)) {
             row[0] = f32::NAN;
         }
+    }
+}
+
+struct CopyIn {
+    /// The model folder, if batches can be held here.
+    held: Option<PathBuf>,
+}
+
+impl Step<(), ()> for CopyIn {
+    fn run(&mut self, _: &mut ClaimedSlot, (): ()) -> Result<(), StepError> {
+        let Some(model) = &self.held else { return Ok(()) };
+        while model.join(HOLD_FILE).exists() {
+            std::fs::write(model.join(HELD_FILE), "").expect("the model folder can be written to");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 }
 

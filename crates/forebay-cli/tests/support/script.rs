@@ -12,6 +12,9 @@ pub(crate) const PIDS_FILE: &str = "fake_worker.pids";
 /// While this file exists, no batch is computed.
 pub(crate) const HOLD_FILE: &str = "fake_worker.hold";
 
+/// Appears when a batch waits in copy-in for [`HOLD_FILE`] to go.
+pub(crate) const HELD_FILE: &str = "fake_worker.held";
+
 /// How a worker starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -56,6 +59,8 @@ pub(crate) struct Script {
     pub(crate) from_incarnation: u64,
     pub(crate) start: Start,
     pub(crate) rogue: Option<Rogue>,
+    /// Whether it is in copy-in, too, that batches wait for [`HOLD_FILE`] to go.
+    pub(crate) hold_copy_in: bool,
     /// Time per batch.
     pub(crate) delay_us: u64,
     /// Token ids at which the worker dies, hangs, fails the batch (to be tried again, or as bad

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use cudarc::driver::sys::CUresult;
 
-use crate::error::CudaError;
+use crate::error::{CudaError, ErrorKind};
 
 static FIRST: OnceLock<CudaError> = OnceLock::new();
 
@@ -28,9 +28,16 @@ pub(crate) fn healthy() -> Result<(), CudaError> {
 /// Keeps `error` as the process's first fault if it is one and the first.
 pub(crate) fn record_fault(error: CudaError) -> CudaError {
     if error.kind.poisons() && FIRST.set(error.clone()).is_ok() {
-        tracing::error!(%error, "cuda is lost to this process");
+        // Whoever is given the error makes the one record of it, with the batch it befell.
+        tracing::debug!(%error, "cuda is lost to this process");
     }
     error
+}
+
+/// Gives CUDA up for this process, as a device that does not finish its work would hold up every
+/// later wait for it, those of destructors included.
+pub(crate) fn give_up(what: impl std::fmt::Display) {
+    record_fault(CudaError::library("wait", 0, "stuck", ErrorKind::Sticky, what.to_string()));
 }
 
 /// The result of the driver's `call`.

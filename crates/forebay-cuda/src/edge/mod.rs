@@ -26,6 +26,7 @@ mod tensor_map;
 pub use context::Context;
 pub use device::{DeviceInfo, devices};
 pub use fault::first_fault;
+pub(crate) use fault::give_up;
 pub use graph::Graph;
 pub use host::{HostPages, PinnedBuffer};
 pub use launch::{Args, LaunchConfig};

@@ -2,7 +2,8 @@
 //!
 //! The embedding kernel takes the batch's own addresses and sizes, so it is launched by itself; all
 //! that follows reads sizes from the device and is the same for every batch of a bucket. Products
-//! are measured and graphs captured when a bucket is first used, which makes that batch slow once.
+//! are measured and graphs captured when a bucket is first used, which makes that batch slow once;
+//! a worker has all of it done before its first batch.
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::layers::{Activations, Input, Layers, Watch};
 use super::loading::Loaded;
 use super::memory::{MemoryReport, RINGS};
 use crate::edge::Stream;
+use crate::gemm::PlanCounts;
 
 /// The encoder. One thread uses it, with one stream.
 pub(crate) struct Encoder {
@@ -23,8 +25,10 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     pub(crate) fn new(layers: Layers, graphs_max: u32) -> Self {
-        let buckets = Buckets::up_to(layers.loaded().workspace.plan().tokens_max);
-        Self { layers, graphs: Graphs::new(graphs_max), buckets }
+        let tokens_max = layers.loaded().workspace.plan().tokens_max;
+        // Every bucket has a graph for each buffer of token states.
+        let buckets = Buckets::up_to(tokens_max, graphs_max as usize / RINGS);
+        Self { layers, graphs: Graphs::default(), buckets }
     }
 
     pub(crate) fn loaded(&self) -> &Arc<Loaded> {
@@ -42,9 +46,9 @@ impl Encoder {
         if self.layers.products().paths().library() { bucket } else { tokens }
     }
 
-    /// Graphs dropped for want of room so far.
-    pub(crate) fn graphs_dropped(&self) -> u64 {
-        self.graphs.dropped()
+    /// What happened to the library's product plans; `None` if no product is the library's.
+    pub(crate) fn plan_counts(&self) -> Option<PlanCounts> {
+        self.layers.products().plan_counts()
     }
 
     /// Where the memory goes now.
@@ -74,6 +78,19 @@ impl Encoder {
         }
     }
 
+    /// As [`run`](Self::run) does, without a graph.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run).
+    pub(crate) fn run_eager(
+        &mut self,
+        ring: usize,
+        input: &Input,
+        stream: &Stream,
+    ) -> Result<(), EngineError> {
+        self.run_watched(ring, input, stream, &mut |_| Ok(()))
+    }
+
     /// Enqueues the encoder without a graph and shows every activation to `watch`.
     ///
     /// # Errors
@@ -94,17 +111,15 @@ impl Encoder {
         Ok(self.layers.run(ring, bucket, stream, watch)?)
     }
 
-    /// Captures the graphs of all buckets for `rings` buffers, as far as the cache has room.
+    /// Captures the graphs of all buckets for `rings` buffers.
     ///
     /// # Errors
     /// As for [`prepare`](Self::prepare).
     pub(crate) fn prepare_all(&mut self, rings: usize, stream: &Stream) -> Result<(), EngineError> {
-        let room = self.graphs.capacity();
-        let buckets = self.buckets.capacities().to_vec();
-        let keys =
-            buckets.iter().flat_map(|&bucket| (0..rings.min(RINGS)).map(move |r| (r, bucket)));
-        for (ring, bucket) in keys.take(room) {
-            self.prepare(ring, bucket, stream)?;
+        for bucket in self.buckets.capacities().to_vec() {
+            for ring in 0..rings.min(RINGS) {
+                self.prepare(ring, bucket, stream)?;
+            }
         }
         Ok(())
     }

@@ -107,6 +107,8 @@ pub enum EngineError {
         available: u64,
         /// The batch size that the need was computed for.
         tokens_max: u32,
+        /// The limit of the options refuses it, whatever is free.
+        by_limit: bool,
     },
     /// The precision that was asked for cannot represent this model.
     #[error("precision {precision} cannot run this model: {reason}; use {other}")]
@@ -183,6 +185,8 @@ impl EngineError {
             Self::NonFinite { .. } => EngineErrorClass::NonFinite,
             Self::Stuck { .. } => EngineErrorClass::Sticky,
             Self::Pipeline(_) => EngineErrorClass::Internal,
+            // Others may give memory back.
+            Self::Memory { by_limit: false, .. } => EngineErrorClass::OutOfMemory,
             Self::Model(_)
             | Self::Geometry(_)
             | Self::Option { .. }

@@ -19,7 +19,7 @@ use super::workspace::Workspace;
 use crate::Dtype;
 use crate::edge::{Context, Stream};
 use crate::kernels::hopper::HopperGemms;
-use crate::kernels::{KernelOptions, KernelSet};
+use crate::kernels::{KernelOptions, KernelSet, compile_ahead};
 use crate::weights::{DeviceWeights, F16_LIMIT, Geometry, WeightsMap};
 
 /// A model on a device: everything that several threads read and none changes.
@@ -106,8 +106,12 @@ fn attempt(
     reason: String,
     stream: &Stream,
 ) -> Result<Attempt, EngineError> {
-    let kernel_options =
-        KernelOptions { cache_dir: options.cache_dir.clone(), source: options.kernels };
+    let kernel_options = KernelOptions {
+        cache_dir: options.cache_dir.clone(),
+        source: options.kernels,
+        ..KernelOptions::default()
+    };
+    compile_ahead(context, &kernel_options, options.gemm != GemmChoice::CublasLt)?;
     let native = match options.gemm {
         GemmChoice::CublasLt => None,
         GemmChoice::Auto | GemmChoice::Native => HopperGemms::new(context, &kernel_options, dtype)?,

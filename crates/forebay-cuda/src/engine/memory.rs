@@ -151,7 +151,8 @@ impl MemoryPlan {
             }
             if tokens_max == TOKENS_MAX_MIN {
                 let available = plan.available;
-                return Err(EngineError::Memory { needed, available, tokens_max });
+                let by_limit = request.limit.is_some_and(|limit| needed > limit);
+                return Err(EngineError::Memory { needed, available, tokens_max, by_limit });
             }
             tokens_max = (tokens_max / 2).max(TOKENS_MAX_MIN).next_multiple_of(BUCKET_STEP);
         }
@@ -249,6 +250,7 @@ pub(crate) fn part(bytes: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::error::EngineErrorClass;
     use crate::weights::mini_geometry;
 
     const REQUEST: MemoryRequest = MemoryRequest {
@@ -289,7 +291,11 @@ mod tests {
                     last = plan.tokens_max;
                 }
                 Err(error) => {
-                    assert!(matches!(error, EngineError::Memory { tokens_max: 512, .. }));
+                    let by_limit = matches!(
+                        error,
+                        EngineError::Memory { tokens_max: 512, by_limit: true, .. }
+                    );
+                    assert!(by_limit && error.class() == EngineErrorClass::Config, "{error}");
                     assert_eq!(last, 512, "refused although smaller batches were possible");
                 }
             }
@@ -302,6 +308,7 @@ mod tests {
         let request = MemoryRequest { free: 1 << 20, ..REQUEST };
         let error = MemoryPlan::fitting(&mini_geometry(), &request).unwrap_err();
         assert!(matches!(error, EngineError::Memory { available: 0, .. }), "{error}");
+        assert_eq!(error.class(), EngineErrorClass::OutOfMemory, "it may be free later");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::error::EngineError;
-use super::memory::TOKENS_MAX_MIN;
+use super::memory::{RINGS, TOKENS_MAX_MIN};
 use crate::Dtype;
 use crate::kernels::KernelSource;
 
@@ -60,13 +60,16 @@ pub struct EngineOptions {
     pub slots: u32,
     /// Device memory the engine may use in bytes; `None` for what is free.
     pub memory_bytes_max: Option<u64>,
-    /// Captured graphs kept; the least recently used is dropped for a new one.
+    /// Captured graphs kept at most. They are two for each size of batch that is told apart, so
+    /// with fewer of them batches are rounded up more.
     pub graphs_max: u32,
     /// How ids and rows are moved.
     pub copies: CopyChoice,
     /// Batches of at most this many tokens count as small for [`CopyChoice::Auto`].
     pub zero_copy_tokens_max: u32,
-    /// How long the wait for a result looks at it without a pause, in microseconds.
+    /// Most time that the wait for one batch looks without a pause, in microseconds. A wait that is
+    /// expected to take longer sleeps until half of this before the expected end; one that takes
+    /// longer than expected goes on with pauses.
     pub completion_spin_us: u32,
     /// Who computes the matrix products.
     pub gemm: GemmChoice,
@@ -115,7 +118,7 @@ impl EngineOptions {
             ("tokens_max", self.tokens_max, TOKENS_MAX_MIN, TOKENS_MAX_MAX),
             ("rows_max", self.rows_max, 1, TOKENS_MAX_MAX),
             ("slots", self.slots, 1, 1024),
-            ("graphs_max", self.graphs_max, 1, 4096),
+            ("graphs_max", self.graphs_max, RINGS as u32, 4096),
         ] {
             if !(min..=max).contains(&value) {
                 let expected = format!("{min} to {max}");
@@ -215,7 +218,7 @@ mod tests {
         expect(EngineOptions { tokens_max: 511, ..EngineOptions::default() }, "tokens_max");
         expect(EngineOptions { slots: 0, ..EngineOptions::default() }, "slots");
         expect(EngineOptions { rows_max: u32::MAX, ..EngineOptions::default() }, "rows_max");
-        expect(EngineOptions { graphs_max: 0, ..EngineOptions::default() }, "graphs_max");
+        expect(EngineOptions { graphs_max: 1, ..EngineOptions::default() }, "graphs_max");
     }
 
     #[test]

@@ -9,8 +9,8 @@
 //! events, and only [`CopyOut`] waits for the device. A batch that is larger than one device batch
 //! is run in chunks, one after the other, and pooled into the same slot.
 
-use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_model::ModelFolder;
 
@@ -20,7 +20,8 @@ use super::loading::{self, Loaded, SlotRequest};
 use super::memory::{MemoryReport, RINGS, SlotShape};
 use super::options::EngineOptions;
 use super::steps::{CopyIn, CopyOut, Infer, Pool, RingToken};
-use crate::edge::{Context, DevicePtr, Event, HostPages};
+use crate::edge::{Context, DevicePtr, Event, HostPages, PinnedBuffer};
+use crate::gemm::PlanCounts;
 use crate::{CudaError, DeviceInfo, Dtype};
 
 /// Where the parts of a slot lie in the host's pages: offsets from the start of the slot in bytes.
@@ -100,6 +101,10 @@ pub struct PipelineInfo {
     pub row_tokens_max: u32,
     /// Where the device memory goes.
     pub memory: MemoryReport,
+    /// What happened to the library's product plans; `None` if no product is the library's.
+    pub plans: Option<PlanCounts>,
+    /// The CUDA version of the driver, 13000 for 13.0.
+    pub driver: u32,
 }
 
 /// What all parts read.
@@ -111,11 +116,12 @@ pub(crate) struct Shared {
     pub slots: Vec<SlotEvents>,
     /// Recorded when the pooling of what is in this buffer has been enqueued.
     pub pooled: [Event; RINGS],
-    pub completion: Completion,
     /// Batches of at most this many tokens are read and written in host memory by the kernels.
     pub mapped_tokens_max: u32,
     /// Whether events keep the time.
     pub timed: bool,
+    /// What a part that has ended leaves to those behind it.
+    kept: Mutex<Vec<PinnedBuffer>>,
 }
 
 /// Points in the life of the batch in one slot. Starts are recorded only if time is kept.
@@ -150,6 +156,11 @@ impl Shared {
     /// The events of `slot`. Slots are checked against the layout when a batch enters.
     pub(crate) fn events(&self, slot: u32) -> Result<&SlotEvents, EngineError> {
         self.slots.get(slot as usize).ok_or(EngineError::Pipeline("a slot that does not exist"))
+    }
+
+    /// Keeps memory that later parts may still have to read until all parts have ended.
+    pub(crate) fn keep(&self, buffers: Vec<PinnedBuffer>) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(buffers);
     }
 
     /// Where row `first_row` of the batch in `slot` is pooled to.
@@ -220,15 +231,17 @@ pub fn open_pipeline(
         width: loaded.geometry.hidden,
         row_tokens_max: loaded.geometry.row_tokens_max,
         memory: encoder.report(),
+        plans: encoder.plan_counts(),
+        driver: crate::load(&[])?.driver,
     };
     let shared = Arc::new(Shared {
         slots: (0..slots)
             .map(|_| SlotEvents::new(context, options.stage_times))
             .collect::<Result<_, _>>()?,
         pooled: [Event::new(context, false)?, Event::new(context, false)?],
-        completion: Completion::new(options.completion_spin_us),
         timed: options.stage_times,
         mapped_tokens_max,
+        kept: Mutex::default(),
         loaded,
         host,
         layout,
@@ -243,7 +256,7 @@ pub fn open_pipeline(
         copy_in: CopyIn::new(Arc::clone(&shared))?,
         infer: Infer::new(Arc::clone(&shared), encoder, tokens, give_back)?,
         pool: Pool::new(Arc::clone(&shared))?,
-        copy_out: CopyOut::new(shared)?,
+        copy_out: CopyOut::new(shared, Completion::new(options.completion_spin_us))?,
         info,
     })
 }

@@ -13,7 +13,7 @@ use super::memory::GEMM_WORKSPACE_BYTES;
 use super::options::GemmChoice;
 use super::workspace::Workspace;
 use crate::edge::{Context, DevicePtr, Stream};
-use crate::gemm::{GemmPlans, GemmShape};
+use crate::gemm::{GemmPlans, GemmShape, PlanCounts};
 use crate::kernels::hopper::{GemmNorm, GemmRows, HopperGemms};
 use crate::kernels::{BiasActivation, KernelSet, ResidualNorm};
 use crate::weights::{Geometry, LinearAt, NormAt};
@@ -190,6 +190,11 @@ impl Products {
 
     pub(crate) fn paths(&self) -> Paths {
         self.paths
+    }
+
+    /// What happened to the library's plans; `None` without the library.
+    pub(crate) fn plan_counts(&self) -> Option<PlanCounts> {
+        self.library.as_ref().map(GemmPlans::counts)
     }
 
     fn shape(&self, product: Product, bucket: u32) -> GemmShape {

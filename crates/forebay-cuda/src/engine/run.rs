@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use forebay_model::ModelFolder;
 
-use super::completion::Completion;
+use super::completion::{Completion, Enqueued};
 use super::encoder::Encoder;
 use super::error::EngineError;
 use super::input::check_input;
@@ -19,7 +19,9 @@ use super::memory::{MemoryReport, SlotShape};
 use super::options::EngineOptions;
 use super::rows::{check_norms, store, write_input};
 use super::split::{Chunk, split};
+use super::steps::settled;
 use crate::edge::{Context, DevicePtr, Event, PinnedBuffer, Stream};
+use crate::weights::Geometry;
 use crate::{DeviceInfo, Dtype};
 
 /// The engine uses one buffer of token states: on one stream nothing overlaps.
@@ -43,6 +45,18 @@ struct HostSlot {
     input: PinnedBuffer,
     rows: PinnedBuffer,
     done: Event,
+    /// The batch that is under way.
+    work: Enqueued,
+}
+
+/// How a request is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Plain,
+    /// With its time taken.
+    Timed,
+    /// Kernel by kernel instead of by graphs.
+    Eager,
 }
 
 /// Rows and how long they took.
@@ -76,6 +90,7 @@ impl CudaEngine {
                     input: PinnedBuffer::new(&context, shape.input_bytes() as usize)?,
                     rows: PinnedBuffer::new(&context, shape.rows_bytes(row_values) as usize)?,
                     done: Event::new(&context, false)?,
+                    work: Enqueued::now(0),
                 })
             })
             .collect::<Result<_, EngineError>>()?;
@@ -101,7 +116,18 @@ impl CudaEngine {
     /// [`EngineError::Input`], [`EngineError::NonFinite`], or the device's failure.
     pub fn encode(&mut self, ids: &[u32], cu: &[u32]) -> Result<Vec<f32>, EngineError> {
         let mut rows = vec![0.0; cu.len().saturating_sub(1) * self.row_values];
-        self.encode_with(ids, cu, false, &mut rows)?;
+        self.encode_with(ids, cu, Mode::Plain, &mut rows)?;
+        Ok(rows)
+    }
+
+    /// [`encode`](Self::encode) without graphs: every kernel is launched by itself. It is slower and
+    /// gives the same bits, which is what it is for.
+    ///
+    /// # Errors
+    /// As for [`encode`](Self::encode).
+    pub fn encode_eager(&mut self, ids: &[u32], cu: &[u32]) -> Result<Vec<f32>, EngineError> {
+        let mut rows = vec![0.0; cu.len().saturating_sub(1) * self.row_values];
+        self.encode_with(ids, cu, Mode::Eager, &mut rows)?;
         Ok(rows)
     }
 
@@ -116,7 +142,7 @@ impl CudaEngine {
         cu: &[u32],
         rows: &mut [f32],
     ) -> Result<(), EngineError> {
-        self.encode_with(ids, cu, false, rows)
+        self.encode_with(ids, cu, Mode::Plain, rows)
     }
 
     /// [`encode`](Self::encode) with the time it took.
@@ -126,7 +152,7 @@ impl CudaEngine {
     pub fn encode_timed(&mut self, ids: &[u32], cu: &[u32]) -> Result<Timed, EngineError> {
         let begun = Instant::now();
         let mut rows = vec![0.0; cu.len().saturating_sub(1) * self.row_values];
-        self.encode_with(ids, cu, true, &mut rows)?;
+        self.encode_with(ids, cu, Mode::Timed, &mut rows)?;
         let host_us = begun.elapsed().as_secs_f64() * 1e6;
         self.completion.wait(&self.end, "the end of a timed run")?;
         Ok(Timed { rows, device_us: self.start.elapsed_us(&self.end)?, host_us })
@@ -192,12 +218,6 @@ impl CudaEngine {
         self.encoder.report()
     }
 
-    /// Graphs dropped for want of room so far.
-    #[must_use]
-    pub fn graphs_dropped(&self) -> u64 {
-        self.encoder.graphs_dropped()
-    }
-
     /// The device.
     #[must_use]
     pub fn device(&self) -> &DeviceInfo {
@@ -214,6 +234,26 @@ impl CudaEngine {
     #[must_use]
     pub fn origins(&self) -> (&str, &'static str) {
         (self.encoder.loaded().kernels.origin(), self.encoder.products_name())
+    }
+
+    /// Sizes of the model.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.encoder.loaded().geometry
+    }
+
+    /// Most rows of one device batch; requests with more are split.
+    #[must_use]
+    pub fn rows_max(&self) -> u32 {
+        self.encoder.loaded().workspace.plan().rows_max
+    }
+
+    /// Bytes of the device's memory that nobody uses, other processes included.
+    ///
+    /// # Errors
+    /// The driver's failure.
+    pub fn memory_free(&self) -> Result<u64, EngineError> {
+        Ok(self.encoder.loaded().context.memory_free()?.0)
     }
 
     /// Values of one embedding.
@@ -233,7 +273,7 @@ impl CudaEngine {
         &mut self,
         ids: &[u32],
         cu: &[u32],
-        timed: bool,
+        mode: Mode,
         rows: &mut [f32],
     ) -> Result<(), EngineError> {
         let chunks = self.chunks(ids, cu)?;
@@ -245,7 +285,7 @@ impl CudaEngine {
                 expected: format!("{expected} values"),
             });
         }
-        let finished = self.run_chunks(&chunks, ids, cu, timed, rows);
+        let finished = self.run_chunks(&chunks, ids, cu, mode, rows);
         self.settled(finished)?;
         check_norms(rows, self.row_values)
     }
@@ -255,20 +295,20 @@ impl CudaEngine {
         chunks: &[Chunk],
         ids: &[u32],
         cu: &[u32],
-        timed: bool,
+        mode: Mode,
         rows: &mut [f32],
     ) -> Result<(), EngineError> {
         let slots = self.slots.len();
-        if timed {
+        if mode == Mode::Timed {
             self.start.record(&self.stream)?;
         }
         for (index, chunk) in chunks.iter().enumerate() {
             if let Some(before) = index.checked_sub(slots) {
                 self.collect(before % slots, &chunks[before], rows)?;
             }
-            self.enqueue(index % slots, chunk, ids, cu)?;
+            self.enqueue(index % slots, chunk, ids, cu, mode)?;
         }
-        if timed {
+        if mode == Mode::Timed {
             self.end.record(&self.stream)?;
         }
         let waiting = chunks.len().saturating_sub(slots);
@@ -284,6 +324,7 @@ impl CudaEngine {
         chunk: &Chunk,
         ids: &[u32],
         cu: &[u32],
+        mode: Mode,
     ) -> Result<(), EngineError> {
         self.write(slot, chunk, ids, cu)?;
         let mapped = chunk.token_count() <= self.mapped_tokens_max;
@@ -297,7 +338,12 @@ impl CudaEngine {
             }
             false => self.copy_in(slot, chunk)?,
         };
-        self.encoder.run(RING, &input, &self.stream)?;
+        match mode {
+            Mode::Eager => self.encoder.run_eager(RING, &input, &self.stream)?,
+            Mode::Plain | Mode::Timed => {
+                self.encoder.run(RING, &input, &self.stream)?;
+            }
+        }
         let out = match mapped {
             true => self.slots[slot].rows.device_ptr(0),
             false => self.device_rows(slot)?,
@@ -308,7 +354,9 @@ impl CudaEngine {
             let bytes = chunk.rows.len() * self.row_values * size_of::<f32>();
             host.rows.copy_out(out, 0, bytes, &self.stream)?;
         }
-        Ok(host.done.record(&self.stream)?)
+        host.done.record(&self.stream)?;
+        host.work = Enqueued::now(input.tokens);
+        Ok(())
     }
 
     fn write(
@@ -349,7 +397,7 @@ impl CudaEngine {
     /// Waits for a batch and copies its rows to their place.
     fn collect(&mut self, slot: usize, chunk: &Chunk, rows: &mut [f32]) -> Result<(), EngineError> {
         let host = &self.slots[slot];
-        self.completion.wait(&host.done, "a batch")?;
+        self.completion.wait_for(&host.done, host.work, "a batch")?;
         let range = chunk.rows.start * self.row_values..chunk.rows.end * self.row_values;
         store(host.rows.as_bytes()?, &mut rows[range]);
         Ok(())
@@ -357,9 +405,6 @@ impl CudaEngine {
 
     /// After a failure nothing may be under way that still reads or writes the slots.
     fn settled(&self, result: Result<(), EngineError>) -> Result<(), EngineError> {
-        if result.is_err() {
-            self.stream.synchronize()?;
-        }
-        result
+        settled(result, &self.stream, &[])
     }
 }

@@ -62,6 +62,11 @@ impl Cache {
         }
     }
 
+    /// Whether there is an entry, good or damaged: no image is read for the answer.
+    pub(crate) fn contains(&self, recipe: &Recipe<'_>, version: &str) -> bool {
+        self.path(recipe, version).exists()
+    }
+
     /// Looks for an image compiled by any version, the newest first: without a compiler, an older
     /// one's work is better than none.
     pub(crate) fn read_any(&self, recipe: &Recipe<'_>) -> Lookup {
@@ -154,8 +159,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::below(folder.path());
         assert_eq!(cache.read(&RECIPE, "13.0"), Lookup::Absent);
+        assert!(!cache.contains(&RECIPE, "13.0"));
         cache.write(&RECIPE, "13.0", b"image").unwrap();
         assert_eq!(cache.read(&RECIPE, "13.0"), Lookup::Found(b"image".to_vec()));
+        assert!(cache.contains(&RECIPE, "13.0") && !cache.contains(&RECIPE, "13.1"));
 
         assert_eq!(cache.read(&RECIPE, "13.1"), Lookup::Absent);
         for other in [

@@ -4,6 +4,8 @@
 //! warning: an image is never taken from another place silently. Nothing here knows a device beyond
 //! its compute capability, so that the order is tested without one.
 
+use std::time::Instant;
+
 use super::cache::{Cache, Lookup, Recipe};
 use super::source::{OPTIONS, SourceFile};
 use super::{KernelOptions, KernelSource};
@@ -55,8 +57,17 @@ impl Compiler for Nvrtc {
     }
 
     fn compile(&self, file: &SourceFile, architecture: &str) -> Result<Compiled, CudaError> {
-        compile(file, architecture, &[])
+        let start = Instant::now();
+        let compiled = compile(file, architecture, &[]);
+        let ms = start.elapsed().as_millis();
+        tracing::debug!(file = file.name, architecture, ms, "compiled a kernel file");
+        compiled
     }
+}
+
+/// What an image of `source` for `architecture` is compiled from.
+pub(super) fn recipe<'a>(source: &'a str, architecture: &'a str) -> Recipe<'a> {
+    Recipe { source, architecture, options: &OPTIONS }
 }
 
 /// Offers images of `file` to `load` until it takes one; what it made, and from where.
@@ -87,7 +98,7 @@ pub(crate) fn first_that_loads<M>(
     let architecture = file.architecture(capability);
     if let (Some(architecture), true) = (&architecture, options.source != KernelSource::Ptx) {
         let source = file.text();
-        let recipe = Recipe { source: &source, architecture, options: &OPTIONS };
+        let recipe = recipe(&source, architecture);
         let cache = options.cache_dir.as_deref().map(Cache::below);
         let cached = match (&cache, compiler) {
             (Some(cache), Some(compiler)) => cache.read(&recipe, compiler.version()),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use forebay_model::Activation;
 
+use super::launch::overlap_pays;
 use super::source::{GEMM_NORM, GEMM_ROWS};
 use super::{KernelOptions, load_file};
 use crate::Dtype;
@@ -32,8 +33,8 @@ const BARRIER_BYTES: u32 = 8;
 /// many rows, which need few passes over them.
 const ROWS_NARROW: u32 = 64;
 const ROWS_WIDE: u32 = 192;
-/// Most rows for which narrow slices are faster (measured: 128 rows by far, 1024 no more).
-const ROWS_NARROW_BUCKET_MAX: u32 = 512;
+/// Most rows for which narrow slices are faster.
+const ROWS_NARROW_BUCKET_MAX: u32 = 256;
 const ROWS_TILE: u32 = 64;
 const ROWS_CONSUMERS: u32 = 2;
 const ROWS_STAGES: u32 = 4;
@@ -225,7 +226,7 @@ impl HopperGemms {
             &by_width[usize::from(bucket > ROWS_NARROW_BUCKET_MAX)];
         let slices = n / columns;
         let tiles = bucket.div_ceil(ROWS_TILE);
-        let groups = (self.multiprocessors / slices).clamp(1, tiles.div_ceil(ROWS_CONSUMERS));
+        let groups = (self.multiprocessors / slices).clamp(1, tiles);
         let config = LaunchConfig {
             grid: (slices * groups, 1, 1),
             block: 128 * (ROWS_CONSUMERS + 1),
@@ -260,12 +261,15 @@ impl HopperGemms {
             true => &self.norm_wide,
             false => &self.norm_narrow,
         };
+        let blocks = shape.cluster() * bucket.div_ceil(shape.rows());
         let config = LaunchConfig {
-            grid: (shape.cluster() * bucket.div_ceil(shape.rows()), 1, 1),
+            grid: (blocks, 1, 1),
             block: 128 * (shape.warpgroups + 1),
             shared_bytes: shape.shared_bytes(),
             cluster: shape.cluster(),
-            overlap_previous: true,
+            // The wide shape has a multiprocessor for itself, wherever it is placed.
+            overlap_previous: shape.columns == self.norm_wide.columns
+                || overlap_pays(blocks, self.multiprocessors),
         };
         let mut args = Args::new();
         args.tensor_map(&self.map(gemm.a, gemm.a_rows, k, shape.fetched_rows())?)

@@ -14,7 +14,7 @@ const NORM_TOKENS: u32 = 4;
 const NORM_THREADS: u32 = 128;
 /// Tokens of a block of the attention kernel, for one head.
 const ATTENTION_TOKENS: u32 = 128;
-const ATTENTION_THREADS: u32 = 128;
+pub(super) const ATTENTION_THREADS: u32 = 128;
 /// Tokens and columns of a block of the activation kernel.
 const ACTIVATION_TOKENS: u32 = 16;
 const ACTIVATION_COLUMNS: u32 = 512;
@@ -160,10 +160,20 @@ impl KernelSet {
             ));
         }
         let mut config = self.in_graph(of.bucket.div_ceil(ATTENTION_TOKENS), ATTENTION_THREADS);
-        config.grid.1 = of.heads;
+        config.grid.1 = self.attention_columns(config.grid.0, of.heads);
+        let blocks = config.grid.0 * config.grid.1;
+        config.overlap_previous = self.overlap && overlap_pays(blocks, self.multiprocessors);
         let mut args = Args::new();
         args.ptr(of.qkv).ptr(of.cu).ptr(of.sizes).ptr(of.ctx).u32(of.heads);
         enqueue(&self.attention, stream, &config, &mut args)
+    }
+
+    /// CTAs beside each other for `heads` heads: as many as find room on the device at once beside
+    /// `tiles` of them, so that there is no second, half-empty round; the rest of the heads follow in
+    /// the same CTAs.
+    fn attention_columns(&self, tiles: u32, heads: u32) -> u32 {
+        let rounds = tiles.saturating_mul(heads).div_ceil(self.attention_ctas.max(1));
+        heads.div_ceil(rounds.max(1))
     }
 
     /// Enqueues [`ResidualNorm`].
@@ -211,6 +221,14 @@ impl KernelSet {
     }
 }
 
+/// Whether a kernel of `blocks` CTAs that share multiprocessors should be placed while the kernel in
+/// front of it still runs. Few CTAs find room side by side, and more than there are multiprocessors
+/// fill them all in any case; a number in between crowds on those that the other kernel left free,
+/// several to each, and is slow there while the rest of the device falls idle a microsecond later.
+pub(super) fn overlap_pays(blocks: u32, multiprocessors: u32) -> bool {
+    blocks <= multiprocessors / 2 || blocks > multiprocessors
+}
+
 /// The number by which the kernel knows a mode.
 fn pool_mode(mode: PoolingMode) -> u32 {
     match mode {
@@ -249,6 +267,13 @@ mod tests {
         let found = text.split_once(&format!("{name} = ")).unwrap().1;
         let value = found.split([';', ',']).next().unwrap();
         value.parse().unwrap()
+    }
+
+    #[test]
+    fn kernels_that_would_crowd_wait_for_the_one_in_front() {
+        let pays = |blocks| overlap_pays(blocks, 132);
+        assert!([1, 24, 66, 133, 192, 768].into_iter().all(pays));
+        assert!(![67, 96, 132].into_iter().any(pays));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! [`KernelSet`] has one loaded kernel for each step of an encoder, chosen once for its sizes. Matrix
 //! products are elsewhere.
 
+mod ahead;
 mod cache;
 mod compile;
 pub mod hopper;
@@ -16,12 +17,14 @@ use std::sync::Arc;
 
 use forebay_model::Activation;
 
+pub use ahead::Ahead;
 pub use compile::{Origin, compile};
 pub use launch::{Attention, BiasActivation, EmbedNorm, Pool, ResidualNorm};
 
 use crate::dtype::Dtype;
 use crate::edge::{Context, Kernel, Module, load};
 use crate::error::CudaError;
+use ahead::WithAhead;
 use compile::{Compiler, Nvrtc, first_that_loads};
 use source::SourceFile;
 
@@ -59,12 +62,38 @@ impl FromStr for KernelSource {
 }
 
 /// How kernels are loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct KernelOptions {
     /// Folder for compiled kernels, which lie in `kernels` below it; `None` keeps nothing.
     pub cache_dir: Option<PathBuf>,
     /// Where kernels may come from.
     pub source: KernelSource,
+    /// What [`compile_ahead`] has compiled.
+    pub ahead: Ahead,
+}
+
+/// Compiles side by side what loading would compile one file after the other: the kernels of an
+/// encoder, with `products` also those of its matrix products. A refusal of the compiler shows when
+/// the file is loaded.
+///
+/// # Errors
+/// The driver cannot be opened.
+pub fn compile_ahead(
+    context: &Context,
+    options: &KernelOptions,
+    products: bool,
+) -> Result<(), CudaError> {
+    if let Some(nvrtc) = nvrtc()? {
+        let own = [&source::GEMM_ROWS, &source::GEMM_NORM];
+        let mut files = [&own[..], &source::ENCODER_FILES].concat();
+        files.retain(|file| products || !own.contains(file));
+        ahead::fill(&files, context.info().capability, options, &nvrtc);
+    }
+    Ok(())
+}
+
+fn nvrtc() -> Result<Option<Nvrtc>, CudaError> {
+    Ok(load(&[])?.nvrtc.as_ref().map(|found| Nvrtc(found.version.clone())))
 }
 
 /// Loads a file's image onto the device of `context`.
@@ -76,8 +105,9 @@ pub fn load_file(
     options: &KernelOptions,
     file: &SourceFile,
 ) -> Result<(Arc<Module>, Origin), CudaError> {
-    let nvrtc = load(&[])?.nvrtc.as_ref().map(|found| Nvrtc(found.version.clone()));
-    let compiler = nvrtc.as_ref().map(|nvrtc| nvrtc as &dyn Compiler);
+    let nvrtc = nvrtc()?;
+    let compiler = nvrtc.as_ref().map(|compiler| WithAhead { ahead: &options.ahead, compiler });
+    let compiler = compiler.as_ref().map(|compiler| compiler as &dyn Compiler);
     let capability = context.info().capability;
     first_that_loads(file, capability, options, compiler, |image, origin| {
         Module::from_image(context, image, &format!("{} ({origin:?})", file.name))
@@ -96,6 +126,9 @@ pub struct KernelSet {
     head_dim: u32,
     origin: String,
     overlap: bool,
+    /// CTAs of the attention kernel that run on the device at once.
+    attention_ctas: u32,
+    multiprocessors: u32,
 }
 
 impl KernelSet {
@@ -132,6 +165,8 @@ impl KernelSet {
         let bias_activation =
             kernel(&source::BIAS_ACTIVATION, format!("bias_activation_{dtype}_{activation}"))?;
         let pool = kernel(&source::POOL, format!("pool_{dtype}"))?;
+        let multiprocessors = context.info().multiprocessors;
+        let attention_ctas = attention.occupancy(launch::ATTENTION_THREADS, 0)? * multiprocessors;
 
         // The PTX is of an architecture that cannot wait for the kernel in front of it.
         let overlap = context.info().capability.0 >= 9 && !origins.contains(&Origin::Ptx);
@@ -146,6 +181,8 @@ impl KernelSet {
             head_dim,
             origin,
             overlap,
+            attention_ctas,
+            multiprocessors,
         })
     }
 

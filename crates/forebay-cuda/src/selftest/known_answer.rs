@@ -19,7 +19,7 @@ const LENGTHS_QUICK: [usize; 4] = [1, 7, 2, 16];
 const LENGTHS_FULL: [usize; 8] = [1, 7, 2, 16, 33, 3, 64, 129];
 
 /// How far a row's length may be from 1: f32 rounding of its elements is far below.
-const LENGTH_ERROR_MAX: f64 = 1e-3;
+pub(super) const LENGTH_ERROR_MAX: f64 = 1e-3;
 
 /// Runs packed ids through an engine: `(ids, cu)` to rows of `[hidden + 1]`.
 pub type Engine<'a> = dyn FnMut(&[u32], &[u32]) -> Result<Vec<f32>, CudaError> + 'a;
@@ -115,7 +115,8 @@ impl KnownAnswer {
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f64 {
+/// Scalar product in double precision.
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 

@@ -2,21 +2,27 @@
 //!
 //! [`run_kernels`] compares every kernel with an f64 reference on shapes and values chosen to break
 //! it, and requires bits that do not depend on what else is in a batch. [`KnownAnswer`] compares a
-//! loaded model's whole output with [`cpu_forward`]. Both have a quick form, fast enough for every
-//! start of a worker. A self-test never repairs, retries or picks an implementation; it reports.
+//! loaded model's whole output with [`cpu_forward`]; both have a quick form, fast enough for every
+//! start of a worker. [`run_engine`] tests what any loaded model must do, batch after batch. A self-test never repairs, retries or picks an implementation; it reports.
 
 mod cases;
 mod cpu_forward;
 mod device;
+mod endurance;
+mod engine;
 mod executor;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod fake_engine;
+mod invariance;
 mod kernels;
 mod known_answer;
 mod output;
 mod reference;
 mod report;
 mod shape;
+mod texts;
 mod values;
 
 use std::path::PathBuf;
@@ -26,10 +32,11 @@ use self::device::DeviceExecutor;
 use self::executor::Executor;
 use self::kernels::Scope;
 use crate::edge::{Context, load};
-use crate::kernels::{KernelOptions, KernelSource};
+use crate::kernels::{KernelOptions, KernelSource, compile_ahead};
 use crate::{CudaError, Dtype};
 
 pub use cpu_forward::cpu_forward;
+pub use engine::run_engine;
 pub use known_answer::{Engine, KnownAnswer};
 pub use report::{Item, SelftestReport};
 pub use shape::Shape;
@@ -79,8 +86,12 @@ pub fn run_kernels_in(
         None if options.quick => &all[..1],
         None => &all,
     };
-    let kernel_options =
-        KernelOptions { cache_dir: options.cache_dir.clone(), source: options.source };
+    let kernel_options = KernelOptions {
+        cache_dir: options.cache_dir.clone(),
+        source: options.source,
+        ..KernelOptions::default()
+    };
+    compile_ahead(context, &kernel_options, true)?;
     let mut report = SelftestReport::default();
     for &dtype in &options.dtypes {
         for shape in shapes {

@@ -6,7 +6,7 @@ mod cuda;
 use std::collections::BTreeMap;
 
 use forebay_arena::ClaimedSlot;
-use forebay_protocol::{ErrorClass, WorkerExit};
+use forebay_protocol::{BatchTimes, ErrorClass, WorkerExit};
 
 pub use cpu::open_cpu_engine;
 pub use cuda::cuda_engine_options;
@@ -22,10 +22,21 @@ pub trait Step<In, Out>: Send + 'static {
     /// [`StepError`]; a batch error is reported to the host, a fatal one ends the process.
     fn run(&mut self, slot: &mut ClaimedSlot, input: In) -> Result<Out, StepError>;
 
+    /// Runs once after the last batch, before the host hears that the stage has ended. A process
+    /// that ends in any other way does not get here.
+    fn finish(&mut self) {}
+
     /// Tokens that the latest run really computed, padding included; `None` if the step computes
     /// exactly the tokens it is given.
     fn padded_tokens(&self) -> Option<u32> {
         None
+    }
+
+    /// Where the time of the latest batch went. `measured` is what the stages know, which is how
+    /// long their steps ran; the last step corrects it where the steps only start the work. Asked
+    /// of the last step only, after a run that succeeded.
+    fn times(&self, measured: BatchTimes) -> BatchTimes {
+        measured
     }
 }
 

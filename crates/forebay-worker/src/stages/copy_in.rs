@@ -1,7 +1,8 @@
 //! Copy-in: receives descriptors, claims the slots they name, brings the ids to the encoder.
 //!
 //! It is also the watch on the socket: the lane behind it holds as many batches as there are
-//! slots, so it never waits for room and always hears of the socket's end at once.
+//! slots, so it never waits for room and hears of the socket's end as soon as its step returns. A
+//! step that never does is seen to by the watch that `process` keeps.
 
 use std::time::{Duration, Instant};
 

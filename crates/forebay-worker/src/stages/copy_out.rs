@@ -22,6 +22,9 @@ pub(crate) fn run<Rows: 'static>(
     };
     run_lane(lane, clock, |work| {
         let mut work = work.advance(|slot, rows| fatal_ends(step.run(slot, rows)));
+        if work.state.is_ok() {
+            work.times = step.times(work.times);
+        }
         let mut answer = Descriptor {
             kind: DescriptorKind::Done,
             padded_tokens: work.padded_tokens,
@@ -40,5 +43,6 @@ pub(crate) fn run<Rows: 'static>(
         drop(work.slot);
         send(&answer)
     })?;
+    step.finish();
     send(&Descriptor::new(DescriptorKind::Drained))
 }

@@ -21,7 +21,10 @@ pub(crate) fn run<Staged: 'static, States: 'static>(
         work.times.wait_us = saturating_us(start - work.received_at);
         let mut work = work.advance(|slot, staged| fatal_ends(step.run(slot, staged)));
         work.times.infer_us = saturating_us(start.elapsed());
-        if let Some(padded_tokens) = step.padded_tokens() {
+        // Of a batch that was not computed the step still has the figures of the one before.
+        if work.state.is_ok()
+            && let Some(padded_tokens) = step.padded_tokens()
+        {
             work.padded_tokens = padded_tokens;
         }
         next.send(work).map_err(|_| successor_gone(NAME))

@@ -5,6 +5,8 @@ pub(crate) mod copy_out;
 pub(crate) mod infer;
 pub(crate) mod pool;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use forebay_protocol::WorkerExit;
 use forebay_stage::StageFailure;
 
@@ -14,10 +16,22 @@ use crate::engine::StepError;
 /// the last line that the host reads.
 pub(crate) fn fatal_ends<T>(result: Result<T, StepError>) -> Result<T, StepError> {
     if let Err(StepError::Fatal { exit, message }) = &result {
+        only_once();
         tracing::error!(exit = exit.name(), "{message}");
         crate::os::exit_now(*exit);
     }
     result
+}
+
+/// A failure that ends the process is met by every stage within microseconds. The first says what
+/// happened and ends the process; any other waits for that here.
+fn only_once() {
+    static ENDING: AtomicBool = AtomicBool::new(false);
+    if ENDING.swap(true, Ordering::Relaxed) {
+        loop {
+            std::thread::park();
+        }
+    }
 }
 
 /// The host said something that it must never say.

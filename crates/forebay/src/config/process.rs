@@ -96,20 +96,22 @@ group! {
         tokens_max: u32 = 8_192, "tokens", Integer(512, 131_072);
         /// Most texts in a batch for a GPU.
         rows_max: u32 = 1_024, "rows", Integer(1, 65_536);
-        /// Device memory that one worker may take; 0 sets no limit. A worker that needs more does
-        /// not start.
+        /// Device memory that one worker may take; 0 sets no limit. Where it is short, batches are
+        /// split; a worker that does not fit even so does not start.
         memory_bytes_max: u64 = 0, "bytes", Integer(0, 1 << 50);
-        /// Batch sizes for which the sequence of kernels is kept ready to launch at once; each
-        /// takes some device memory.
-        graphs_max: u32 = 48, "graphs", Integer(1, 4_096);
+        /// Sequences of kernels that are kept ready to launch at once, made at the start: two for
+        /// each batch size. Each takes some device memory; with fewer, and with larger batches,
+        /// sizes are coarser and matrix libraries compute more padding.
+        graphs_max: u32 = 48, "graphs", Integer(2, 4_096);
         /// Batches of up to this many tokens are read by the GPU from host memory: for few bytes a
         /// copy costs more than it saves.
         zero_copy_tokens_max: u32 = 512, "tokens", Integer(0, 1_048_576);
         /// How token ids and rows get to the GPU and back: "copy" always copies them, "mapped"
         /// never does, "auto" follows zero_copy_tokens_max.
         copies: CudaCopies = CudaCopies::Auto, "", Choice(CudaCopies::WORDS);
-        /// How long a worker polls for the end of a batch before it sleeps; polling answers sooner
-        /// and keeps a core busy meanwhile.
+        /// Most time that a worker polls for the end of one batch, which answers sooner and keeps a
+        /// core busy meanwhile. It sleeps until half of this before the end that it expects; once
+        /// it has polled for all of it, it looks about every 50 us.
         spin_us: u32 = 200, "us", Integer(0, 100_000);
         /// Who multiplies matrices: NVIDIA's cuBLASLt library, or kernels of Forebay where they fit
         /// the device; "auto" takes the better one that is there.

@@ -14,14 +14,18 @@
 //! **Leaving.** A worker that is late, drains or is being ended gets no more batches, but what it
 //! holds stays under watch until its end is reported: deadlines are kept, and nothing counts as
 //! done.
+//!
+//! What becomes of batches that did not come back with results is in [`ends`].
+
+mod ends;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_protocol::ErrorClass;
-
-use super::port::{Batch, EndedWorker, Load, WorkerId, WorkerPort};
+pub(crate) use self::ends::FailedRows;
+use self::ends::FailuresInARow;
+use super::port::{Batch, Load, WorkerId, WorkerPort};
 use super::roster::Roster;
 use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
 use crate::config::Tier;
@@ -31,26 +35,15 @@ use crate::priority::Priority;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
 
-/// A text runs at most this often: once with others, once alone.
-const EXECUTIONS_MAX: u32 = 2;
-
 /// Batches that keep a worker busy: one computed, one waiting.
 const BATCHES_AHEAD: usize = 2;
-
-/// Rows that a worker answered as failed, each of which may run once more, alone.
-pub(crate) struct FailedRows {
-    pub(crate) class: ErrorClass,
-    pub(crate) message: String,
-    /// The batch had one row. Otherwise `rows` may still be one: the rest has been answered.
-    pub(crate) alone: bool,
-    pub(crate) rows: Vec<Pending>,
-}
 
 /// What the dispatcher knows and has yet to do.
 pub(crate) struct Core<W> {
     batcher: Batcher<Pending>,
     suspects: VecDeque<Pending>,
     workers: Roster<W>,
+    failures: FailuresInARow,
     suspect_had_last_turn: bool,
     next_batch_id: u64,
     /// Since when nothing serves, and how long accepted texts wait for that to change.
@@ -77,6 +70,7 @@ impl<W: WorkerPort> Core<W> {
             batcher: Batcher::new(policy),
             suspects: VecDeque::new(),
             workers: Roster::new(),
+            failures: FailuresInARow::default(),
             suspect_had_last_turn: false,
             next_batch_id: 1,
             down_since: Some(now),
@@ -113,54 +107,6 @@ impl<W: WorkerPort> Core<W> {
         }
     }
 
-    /// A worker is gone, and this is what it had in flight.
-    pub(crate) fn worker_ended(&mut self, ended: EndedWorker, now: Instant) {
-        let EndedWorker { id, batches, requested } = ended;
-        self.worker_leaving(id, now);
-        self.workers.gone(id);
-        for batch in batches.into_iter().filter(|batch| !batch.rows.is_empty()) {
-            if requested {
-                // We ended it; its texts are under no suspicion, and there is no next worker.
-                let error = EmbedError::ShuttingDown;
-                batch.rows.into_iter().for_each(|pending| pending.reply(Err(error.clone())));
-                continue;
-            }
-            self.metrics.suspects(batch.rows.len());
-            self.metrics.batch_rerun(batch.rows.len());
-            for pending in batch.rows {
-                if batch.exclusive || pending.executions >= EXECUTIONS_MAX {
-                    let executions = pending.executions;
-                    pending.reply(Err(EmbedError::PoisonInput { executions }));
-                } else {
-                    self.suspect(pending);
-                }
-            }
-        }
-    }
-
-    /// A batch failed while its worker lives on.
-    pub(crate) fn rows_failed(&mut self, failed: FailedRows) {
-        let FailedRows { class, message, alone, rows } = failed;
-        // Alone and refused as input: running it again gives the same answer.
-        let hopeless = alone && class == ErrorClass::Input;
-        let mut again = 0;
-        for pending in rows {
-            if hopeless || pending.executions >= EXECUTIONS_MAX {
-                let message = message.clone();
-                pending.reply(Err(match class {
-                    ErrorClass::NonFinite => EmbedError::InvalidResult { message },
-                    class => EmbedError::Inference { class: class.name(), message },
-                }));
-            } else {
-                again += 1;
-                self.suspect(pending);
-            }
-        }
-        if again > 0 {
-            self.metrics.batch_rerun(again);
-        }
-    }
-
     /// Nothing will serve for a while, and why; everything that waits is told.
     pub(crate) fn no_hope(&mut self, reason: String) {
         if self.workers.best().is_some() {
@@ -183,8 +129,15 @@ impl<W: WorkerPort> Core<W> {
         gone.into_iter().for_each(|pending| self.cancelled(pending));
     }
 
-    /// A batch of this many tokens took this long: the measure of later batches.
-    pub(crate) fn observe(&mut self, tier: Tier, tokens: usize, service: Duration) {
+    /// A worker has computed a batch of this many tokens in this time: the measure of later batches.
+    pub(crate) fn completed(
+        &mut self,
+        worker: WorkerId,
+        tier: Tier,
+        tokens: usize,
+        service: Duration,
+    ) {
+        self.failures.forget(worker);
         self.batcher.observe(tier, tokens, service);
     }
 
@@ -304,13 +257,6 @@ impl<W: WorkerPort> Core<W> {
         if let Some(error) = self.refusal(now) {
             self.answer_all(&error);
         }
-    }
-
-    /// Queues a text for a run of its own, behind those that are as urgent.
-    fn suspect(&mut self, pending: Pending) {
-        let rank = |pending: &Pending| pending.spec.priority.index();
-        let place = self.suspects.partition_point(|other| rank(other) <= rank(&pending));
-        self.suspects.insert(place, pending);
     }
 
     /// Sizes and estimates go by the speed of the workers that serve. While none does, by that of

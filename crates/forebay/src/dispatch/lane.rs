@@ -74,10 +74,6 @@ impl WorkerLane {
         Self { id, tier, arena, books, socket, timing, rung, end }
     }
 
-    pub(crate) fn tier(&self) -> Tier {
-        self.tier
-    }
-
     pub(crate) fn arena(&self) -> &HostArena {
         &self.arena
     }

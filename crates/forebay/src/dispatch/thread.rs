@@ -33,10 +33,10 @@ pub(crate) enum DispatchEvent {
     WorkerLeaving(WorkerId),
     /// A worker is gone, with what it had in flight.
     WorkerEnded(EndedWorker),
-    /// A slot of a worker of this tier is free again after a batch of this many tokens and this
-    /// service time.
-    Completed { tier: Tier, tokens: usize, service: Duration },
-    /// A batch failed while its worker lives on.
+    /// A worker of this tier has computed a batch of this many tokens in this service time; its
+    /// slot is free again.
+    Completed { worker: WorkerId, tier: Tier, tokens: usize, service: Duration },
+    /// A batch failed, or some of its rows, while its worker lives on; its slot is free again.
     Failed(FailedRows),
     /// Nothing will serve for a while, and why.
     NoHope(String),
@@ -182,10 +182,10 @@ fn take_in(
         DispatchEvent::WorkerUp(worker) => core.worker_up(worker),
         DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
         DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
-        DispatchEvent::Completed { tier, tokens, service } => {
-            core.observe(tier, tokens, service);
+        DispatchEvent::Completed { worker, tier, tokens, service } => {
+            core.completed(worker, tier, tokens, service);
         }
-        DispatchEvent::Failed(failed) => core.rows_failed(failed),
+        DispatchEvent::Failed(failed) => core.rows_failed(failed, now),
         DispatchEvent::NoHope(reason) => core.no_hope(reason),
         DispatchEvent::AnswerAll(error) => core.answer_all(&error),
         DispatchEvent::Drain(done) => {

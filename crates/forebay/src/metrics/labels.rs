@@ -135,6 +135,8 @@ label! {
         Signal = "signal",
         /// A batch took longer than its deadline.
         BatchDeadline = "batch_deadline",
+        /// It failed several batches in a row.
+        BatchesFailed = "batches_failed",
         /// It was not ready within its deadline.
         StartDeadline = "start_deadline",
         /// It said that it cannot start, or could not be started.

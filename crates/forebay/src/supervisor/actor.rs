@@ -162,7 +162,9 @@ impl Supervisor {
         let device = rung.launch.worker.device.clone();
         let reason = match &cause {
             // The worker's own words; its log says the same.
-            EndCause::StartFailed(message) | EndCause::StartLost(message) => message.clone(),
+            EndCause::StartFailed(message)
+            | EndCause::StartLost(message)
+            | EndCause::StartMissing(message) => message.clone(),
             _ if log.is_empty() => cause.to_string(),
             _ => format!("{cause}: {log}"),
         };
@@ -328,9 +330,12 @@ fn restart_cause(cause: &EndCause) -> RestartCause {
     match cause {
         EndCause::Exit(_) | EndCause::UnknownExit(_) | EndCause::Requested => RestartCause::Exit,
         EndCause::Signal(_) => RestartCause::Signal,
-        EndCause::StartFailed(_) | EndCause::StartLost(_) => RestartCause::StartFailed,
+        EndCause::StartFailed(_) | EndCause::StartLost(_) | EndCause::StartMissing(_) => {
+            RestartCause::StartFailed
+        }
         EndCause::StartLate => RestartCause::StartDeadline,
         EndCause::BatchLate => RestartCause::BatchDeadline,
+        EndCause::BatchesFailed(_) => RestartCause::BatchesFailed,
         EndCause::Protocol(_) => RestartCause::Protocol,
     }
 }

@@ -103,13 +103,15 @@ impl Board {
             change(&mut rung.status);
             rung.settled |= rung.status.state != WorkerState::Starting;
         }
-        if rungs.iter().all(|rung| rung.settled) {
-            self.settled.send_replace(true);
-        }
         let serving = rungs.iter().filter(|rung| rung.status.state == WorkerState::Serving);
         let level = Level::of(serving.map(|rung| rung.device));
         // Under the lock, so that two changes cannot show their levels in the wrong order.
-        self.level.send_if_modified(|shown| std::mem::replace(shown, level) != level)
+        let changed = self.level.send_if_modified(|shown| std::mem::replace(shown, level) != level);
+        // Whoever waits for this looks at the level next.
+        if rungs.iter().all(|rung| rung.settled) {
+            self.settled.send_replace(true);
+        }
+        changed
     }
 
     /// The runtime itself cannot go on: nothing serves from now on, whatever the workers do.

@@ -26,10 +26,14 @@ pub(crate) enum EndCause {
     StartFailed(String),
     /// It said during its start that it cannot serve now, for a reason that may pass.
     StartLost(String),
+    /// It said during its start that there is no such device.
+    StartMissing(String),
     /// It was not ready in time.
     StartLate,
     /// A batch took longer than any of its size may.
     BatchLate,
+    /// It failed several batches in a row, the last one for this reason.
+    BatchesFailed(String),
     /// It said something that the protocol does not allow.
     Protocol(String),
     /// It was told to end.
@@ -37,14 +41,15 @@ pub(crate) enum EndCause {
 }
 
 impl EndCause {
-    /// Whether the same start would end the same way.
-    fn is_lasting(&self) -> bool {
-        matches!(
-            self,
+    /// Whether the same start would end the same way. A device that `was_there` may come back.
+    fn is_lasting(&self, was_there: bool) -> bool {
+        match self {
             Self::Exit(WorkerExit::Config | WorkerExit::Protocol | WorkerExit::CanaryMismatch)
-                | Self::StartFailed(_)
-                | Self::StartLate
-        )
+            | Self::StartFailed(_)
+            | Self::StartLate => true,
+            Self::Exit(WorkerExit::DeviceMissing) | Self::StartMissing(_) => !was_there,
+            _ => false,
+        }
     }
 }
 
@@ -56,10 +61,15 @@ impl std::fmt::Display for EndCause {
             }
             Self::UnknownExit(code) => write!(f, "worker exited with code {code}"),
             Self::Signal(signal) => write!(f, "worker was ended by signal {signal}"),
-            Self::StartFailed(message) | Self::StartLost(message) => f.write_str(message),
+            Self::StartFailed(message) | Self::StartLost(message) | Self::StartMissing(message) => {
+                f.write_str(message)
+            }
             Self::StartLate => f.write_str("worker was not ready within worker.start_deadline_ms"),
             Self::BatchLate => {
                 f.write_str("worker kept a batch longer than worker.batch_deadline_ms")
+            }
+            Self::BatchesFailed(message) => {
+                write!(f, "worker failed several batches in a row, the last one: {message}")
             }
             Self::Protocol(message) => write!(f, "worker broke the protocol: {message}"),
             Self::Requested => f.write_str("worker was told to end"),
@@ -86,6 +96,8 @@ pub(crate) struct RestartPolicy {
     failures_in_a_row: u32,
     probes: usize,
     serving_since: Option<Instant>,
+    /// A worker of this rung has served, so its device is there or was.
+    has_served: bool,
 }
 
 impl RestartPolicy {
@@ -96,12 +108,14 @@ impl RestartPolicy {
             failures_in_a_row: 0,
             probes: 0,
             serving_since: None,
+            has_served: false,
         }
     }
 
     /// The worker serves.
     pub(crate) fn serving(&mut self, now: Instant) {
         self.serving_since = Some(now);
+        self.has_served = true;
     }
 
     /// The worker ended.
@@ -125,7 +139,7 @@ impl RestartPolicy {
         // Deaths that are far apart fill no window, but a worker that never serves is no better
         // for dying slowly.
         let too_often = self.recent.len() > max as usize || self.failures_in_a_row > max;
-        if cause.is_lasting() || too_often {
+        if cause.is_lasting(self.has_served) || too_often {
             let wait = self.limits.quarantine_probe(self.probes);
             self.probes += 1;
             return Next::Quarantine(wait);
@@ -225,5 +239,31 @@ mod tests {
         assert!(matches!(next, Next::Restart(_)), "{next:?}");
         let next = RestartPolicy::new(limits()).ended(&EndCause::Requested, now, &mut random);
         assert_eq!(next, Next::Stop);
+    }
+
+    #[test]
+    fn a_device_that_has_served_may_come_back() {
+        let mut random = SmallRng::seed_from_u64(1);
+        let now = Instant::now();
+        let missing = [
+            EndCause::StartMissing("no such device".into()),
+            EndCause::Exit(WorkerExit::DeviceMissing),
+        ];
+        for cause in missing {
+            let mut policy = RestartPolicy::new(limits());
+            let next = policy.ended(&cause, now, &mut random);
+            assert_eq!(next, Next::Quarantine(Duration::from_secs(1)), "it was never there");
+            policy.serving(now);
+            let later = now + Duration::from_secs(61);
+            let next = policy.ended(&EndCause::Exit(WorkerExit::DeviceLost), later, &mut random);
+            assert!(matches!(next, Next::Restart(_)), "{next:?}");
+            // It is away for a while, and then for good.
+            for _ in 0..4 {
+                let next = policy.ended(&cause, later, &mut random);
+                assert!(matches!(next, Next::Restart(_)), "{next:?}");
+            }
+            let next = policy.ended(&cause, later, &mut random);
+            assert!(matches!(next, Next::Quarantine(_)), "{next:?}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass};
 
 use crate::dispatch::core::FailedRows;
 use crate::dispatch::lane::{InFlight, Unusable, WorkerLane};
+use crate::dispatch::port::WorkerPort;
 use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::metrics::{AnswerDropped, Metrics, ReplyCheck, Stage};
 use crate::request::Pending;
@@ -52,7 +53,7 @@ impl Delivery {
             _ => {
                 let class = answer.error.unwrap_or(ErrorClass::Internal);
                 let read = self.lane.arena().read_message(&lease, answer.message_bytes as usize);
-                self.release(lease, 0, Duration::ZERO);
+                self.lane.release(lease);
                 let message = read.unwrap_or_else(|error| error.to_string());
                 tracing::warn!(class = class.name(), rows = batch.rows.len(), "{message}");
                 self.failed(class, message, batch.rows.len() == 1, batch.rows);
@@ -70,7 +71,9 @@ impl Delivery {
         let row_values = self.lane.arena().layout().spec().row_values as usize;
         let read = self.lane.arena().read_output(&lease, rows.len() * row_values);
         // The slot goes back before the callers are told: the next batch can be written meanwhile.
-        self.release(lease, tokens as usize, service);
+        self.lane.release(lease);
+        let (worker, tier, tokens) = (self.lane.id(), self.lane.tier(), tokens as usize);
+        self.dispatch.send(DispatchEvent::Completed { worker, tier, tokens, service });
         let values = read.map_err(|error| error.to_string())?;
         let alone = rows.len() == 1;
         let mut wrong = Vec::new();
@@ -92,23 +95,19 @@ impl Delivery {
                 }
             }
         }
-        self.failed(ErrorClass::NonFinite, reason, alone, wrong);
+        if !wrong.is_empty() {
+            self.failed(ErrorClass::NonFinite, reason, alone, wrong);
+        }
         self.metrics.stage_took(Stage::Reply, start.elapsed());
         Ok(())
     }
 
-    fn release(&self, lease: SlotLease, tokens: usize, service: Duration) {
-        self.lane.release(lease);
-        let tier = self.lane.tier();
-        self.dispatch.send(DispatchEvent::Completed { tier, tokens, service });
-    }
-
     /// Hands back the rows that have not been answered early. `alone`: the batch had one row.
     fn failed(&self, class: ErrorClass, message: String, alone: bool, rows: Vec<Option<Pending>>) {
-        let rows: Vec<Pending> = rows.into_iter().flatten().collect();
-        if !rows.is_empty() {
-            self.dispatch.send(DispatchEvent::Failed(FailedRows { class, message, alone, rows }));
-        }
+        let rows = rows.into_iter().flatten().collect();
+        let worker = self.lane.id();
+        let failed = FailedRows { worker, class, message, alone, rows };
+        self.dispatch.send(DispatchEvent::Failed(failed));
     }
 }
 

@@ -37,14 +37,11 @@ pub(crate) fn handshake(
     let reply = StartReply::decode(&packet[..length])
         .map_err(|error| EndCause::Protocol(error.to_string()))?;
     match reply {
-        StartReply::Failed(failure) => {
-            let passing = [WorkerExit::StickyCuda, WorkerExit::DeviceLost];
-            let exit = WorkerExit::from_code(failure.exit_code.into());
-            Err(match exit.is_some_and(|exit| passing.contains(&exit)) {
-                true => EndCause::StartLost(failure.message),
-                false => EndCause::StartFailed(failure.message),
-            })
-        }
+        StartReply::Failed(failure) => Err(match WorkerExit::from_code(failure.exit_code.into()) {
+            Some(exit) if exit.may_pass() => EndCause::StartLost(failure.message),
+            Some(WorkerExit::DeviceMissing) => EndCause::StartMissing(failure.message),
+            _ => EndCause::StartFailed(failure.message),
+        }),
         StartReply::Ready(ready) if ready.protocol != PROTOCOL_VERSION => {
             Err(EndCause::StartFailed(format!(
                 "worker speaks protocol {}, this host speaks {PROTOCOL_VERSION}; install both \

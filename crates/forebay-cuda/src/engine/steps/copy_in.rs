@@ -75,7 +75,7 @@ impl CopyIn {
         check_input(&self.shared.loaded.geometry, ids, cu)?;
         let chunks = split(cu, plan.tokens_max, plan.rows_max)?;
         let result = self.stage(slot, ids.len(), cu, &chunks);
-        settled(result, &self.stream)
+        settled(result, &self.stream, &[])
     }
 
     fn stage(
@@ -172,5 +172,12 @@ impl CopyIn {
         }
         events.copied.record(&self.stream)?;
         Ok((at.staging, at.staging.offset(layout.ids_offset), chunk_boundaries))
+    }
+}
+
+impl Drop for CopyIn {
+    /// Batches on their way may still be going to read their boundaries.
+    fn drop(&mut self) {
+        self.shared.keep(std::mem::take(&mut self.boundaries));
     }
 }

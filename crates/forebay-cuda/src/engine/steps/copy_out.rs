@@ -7,6 +7,7 @@ use super::pool::Rows;
 use super::settled;
 use super::timeline::{StageTimes, Timeline};
 use crate::edge::Stream;
+use crate::engine::completion::Completion;
 use crate::engine::error::EngineError;
 use crate::engine::pipeline::Shared;
 use crate::engine::rows::check_norms;
@@ -16,16 +17,17 @@ pub struct CopyOut {
     shared: Arc<Shared>,
     stream: Arc<Stream>,
     timeline: Option<Timeline>,
+    completion: Completion,
 }
 
 impl CopyOut {
-    pub(crate) fn new(shared: Arc<Shared>) -> Result<Self, EngineError> {
+    pub(crate) fn new(shared: Arc<Shared>, completion: Completion) -> Result<Self, EngineError> {
         let stream = Stream::new(&shared.loaded.context)?;
         let timeline = match shared.timed {
             true => Some(Timeline::new(&shared.loaded.context, &stream)?),
             false => None,
         };
-        Ok(Self { stream, shared, timeline })
+        Ok(Self { stream, shared, timeline, completion })
     }
 
     /// When the time axis of [`StageTimes`] began, on the host's clock; now if no time is kept.
@@ -47,25 +49,25 @@ impl CopyOut {
         output: impl FnOnce() -> &'o mut [f32],
     ) -> Result<StageTimes, EngineError> {
         let finished = self.finish(&rows);
-        settled(finished, &self.stream)?;
+        let pooled = &self.shared.events(rows.slot)?.pooled;
+        settled(finished, &self.stream, &[pooled])?;
         let row_values = self.shared.layout.row_values as usize;
         check_norms(output(), row_values)?;
         match &mut self.timeline {
             Some(timeline) => {
                 let events = self.shared.events(rows.slot)?;
-                let completion = self.shared.completion;
-                timeline.read(events, rows.mapped, &self.stream, completion)
+                timeline.read(events, rows.mapped, &self.stream, &self.completion)
             }
             None => Ok(StageTimes::default()),
         }
     }
 
-    fn finish(&self, rows: &Rows) -> Result<(), EngineError> {
-        let Shared { loaded, host, layout, completion, timed, .. } = &*self.shared;
+    fn finish(&mut self, rows: &Rows) -> Result<(), EngineError> {
+        let Shared { loaded, host, layout, timed, .. } = &*self.shared;
         let events = self.shared.events(rows.slot)?;
         if rows.mapped {
             // The rows are in place already.
-            return completion.wait(&events.pooled, "a batch");
+            return self.completion.wait_for(&events.pooled, rows.work, "a batch");
         }
         let Some(at) = loaded.workspace.slot(rows.slot) else {
             return Err(EngineError::Pipeline("a slot that was not planned"));
@@ -78,6 +80,6 @@ impl CopyOut {
         let offset = layout.at(rows.slot) + layout.output_offset;
         host.copy_out(at.rows, offset, bytes, &self.stream)?;
         events.done.record(&self.stream)?;
-        completion.wait(&events.done, "a batch")
+        self.completion.wait_for(&events.done, rows.work, "a batch")
     }
 }

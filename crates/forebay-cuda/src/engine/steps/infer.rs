@@ -6,16 +6,18 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::{Duration, Instant};
 
 use super::copy_in::{Staged, StagedChunk};
 use super::settled;
 use crate::edge::Stream;
-use crate::engine::completion::STUCK_AFTER;
+use crate::engine::completion::{Enqueued, STUCK_AFTER};
 use crate::engine::encoder::Encoder;
 use crate::engine::error::EngineError;
 use crate::engine::layers::Layers;
 use crate::engine::memory::{MemoryReport, RINGS};
 use crate::engine::pipeline::Shared;
+use crate::gemm::PlanCounts;
 
 /// The right to use one buffer of token states. Dropping it gives it back, so that no failure on
 /// the way can lose a buffer.
@@ -54,10 +56,26 @@ pub struct States {
     /// Rows of the whole batch.
     pub(crate) rows: u32,
     pub(crate) mapped: bool,
+    /// The whole batch, as the wait for its end knows it.
+    pub(crate) work: Enqueued,
     computed_tokens: u32,
+    bucket: u32,
+    waited: Duration,
 }
 
 impl States {
+    /// The bucket that the last device batch of it ran in.
+    #[must_use]
+    pub fn bucket(&self) -> u32 {
+        self.bucket
+    }
+
+    /// How long the batch waited for a free buffer of token states.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
     /// Tokens really computed, those included that only fill a bucket.
     #[must_use]
     pub fn computed_tokens(&self) -> u32 {
@@ -90,22 +108,33 @@ impl Infer {
     /// # Errors
     /// [`EngineError::Cuda`]; [`EngineError::Stuck`] if no buffer becomes free.
     pub fn run(&mut self, staged: Staged) -> Result<States, EngineError> {
-        let ring = match self.tokens.recv_timeout(STUCK_AFTER) {
-            Ok(ring) => ring,
-            Err(RecvTimeoutError::Timeout) => {
-                let what = "the pooling of an earlier batch";
-                return Err(EngineError::Stuck { what, seconds: STUCK_AFTER.as_secs() });
-            }
-            Err(RecvTimeoutError::Disconnected) => {
-                return Err(EngineError::Pipeline("no buffer can become free any more"));
-            }
-        };
-        let token = RingToken::new(ring, self.give_back.clone());
-        let result = self.enqueue(staged, token);
-        settled(result, &self.stream)
+        let (slot, start) = (staged.slot, Instant::now());
+        let result = self.free_buffer().and_then(|token| {
+            let waited = start.elapsed();
+            self.enqueue(staged, token, waited)
+        });
+        settled(result, &self.stream, &[&self.shared.events(slot)?.copied])
     }
 
-    fn enqueue(&mut self, staged: Staged, token: RingToken) -> Result<States, EngineError> {
+    fn free_buffer(&self) -> Result<RingToken, EngineError> {
+        match self.tokens.recv_timeout(STUCK_AFTER) {
+            Ok(ring) => Ok(RingToken::new(ring, self.give_back.clone())),
+            Err(RecvTimeoutError::Timeout) => {
+                let what = "the pooling of an earlier batch";
+                Err(EngineError::Stuck { what, seconds: STUCK_AFTER.as_secs() })
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(EngineError::Pipeline("no buffer can become free any more"))
+            }
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        staged: Staged,
+        token: RingToken,
+        waited: Duration,
+    ) -> Result<States, EngineError> {
         let shared = Arc::clone(&self.shared);
         let Staged { slot, chunks, mapped } = staged;
         let (events, ring) = (shared.events(slot)?, token.ring());
@@ -121,20 +150,24 @@ impl Infer {
         }
         let mut computed_tokens = 0;
         for chunk in before {
-            computed_tokens += self.encode(ring, chunk)?;
+            computed_tokens += self.encode(ring, chunk)?.1;
             let out = shared.rows_at(slot, chunk.first_row, mapped)?;
             let rows = chunk.input.rows;
             Layers::pool(&shared.loaded, ring, rows, out, &self.stream)?;
         }
-        computed_tokens += self.encode(ring, &last)?;
+        let (bucket, computed) = self.encode(ring, &last)?;
+        computed_tokens += computed;
         events.inferred.record(&self.stream)?;
         let rows = last.first_row + last.input.rows;
-        Ok(States { slot, token, last, rows, mapped, computed_tokens })
+        let tokens = chunks.iter().map(|chunk| chunk.input.tokens).sum();
+        let work = Enqueued::now(tokens);
+        Ok(States { slot, token, last, rows, mapped, work, computed_tokens, bucket, waited })
     }
 
-    fn encode(&mut self, ring: usize, chunk: &StagedChunk) -> Result<u32, EngineError> {
+    /// Enqueues the encoder for one chunk; gives the bucket and the tokens really computed.
+    fn encode(&mut self, ring: usize, chunk: &StagedChunk) -> Result<(u32, u32), EngineError> {
         let bucket = self.encoder.run(ring, &chunk.input, &self.stream)?;
-        Ok(self.encoder.computed_tokens(chunk.input.tokens, bucket))
+        Ok((bucket, self.encoder.computed_tokens(chunk.input.tokens, bucket)))
     }
 
     /// Measures products and captures graphs of every bucket, so that no batch is slow later. Must
@@ -153,10 +186,20 @@ impl Infer {
         self.encoder.report()
     }
 
-    /// Graphs dropped for want of room so far.
+    /// What happened to the library's product plans; `None` if no product is the library's.
     #[must_use]
-    pub fn graphs_dropped(&self) -> u64 {
-        self.encoder.graphs_dropped()
+    pub fn plan_counts(&self) -> Option<PlanCounts> {
+        self.encoder.plan_counts()
+    }
+}
+
+impl Drop for Infer {
+    /// The last batches may still be computed when this part ends: their code must not be unloaded
+    /// under them.
+    fn drop(&mut self) {
+        if let Err(error) = self.stream.synchronize() {
+            tracing::debug!(%error, "the last batches were not waited for");
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::infer::States;
 use super::settled;
 use crate::edge::Stream;
+use crate::engine::completion::Enqueued;
 use crate::engine::error::EngineError;
 use crate::engine::layers::Layers;
 use crate::engine::memory::RINGS;
@@ -16,6 +17,7 @@ pub struct Rows {
     pub(crate) slot: u32,
     pub(crate) rows: u32,
     pub(crate) mapped: bool,
+    pub(crate) work: Enqueued,
 }
 
 /// The third part of the pipeline.
@@ -36,11 +38,12 @@ impl Pool {
     pub fn run(&mut self, states: States) -> Result<Rows, EngineError> {
         let result = self.enqueue(&states);
         // The buffer is given back with `states`, after its event has been recorded.
-        settled(result, &self.stream)
+        let encoded = &self.shared.events(states.slot)?.inferred;
+        settled(result, &self.stream, &[encoded])
     }
 
     fn enqueue(&self, states: &States) -> Result<Rows, EngineError> {
-        let States { slot, last, rows, mapped, .. } = *states;
+        let States { slot, last, rows, mapped, work, .. } = *states;
         let shared = &*self.shared;
         let (events, ring) = (shared.events(slot)?, states.token.ring());
         self.stream.wait(&events.inferred)?;
@@ -51,6 +54,6 @@ impl Pool {
         Layers::pool(&shared.loaded, ring, last.input.rows, out, &self.stream)?;
         shared.pooled[ring % RINGS].record(&self.stream)?;
         events.pooled.record(&self.stream)?;
-        Ok(Rows { slot, rows, mapped })
+        Ok(Rows { slot, rows, mapped, work })
     }
 }

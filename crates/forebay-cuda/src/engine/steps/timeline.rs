@@ -69,7 +69,7 @@ impl Timeline {
         events: &SlotEvents,
         mapped: bool,
         stream: &Stream,
-        completion: Completion,
+        completion: &Completion,
     ) -> Result<StageTimes, EngineError> {
         let span = |start: &Event, end: &Event| -> Result<StageSpan, CudaError> {
             let start_us = self.base_us + self.base.elapsed_us(start)?;

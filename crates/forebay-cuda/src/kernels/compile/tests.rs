@@ -37,7 +37,7 @@ impl Compiler for Fake {
 }
 
 fn options(source: KernelSource, folder: Option<&Path>) -> KernelOptions {
-    KernelOptions { cache_dir: folder.map(Path::to_path_buf), source }
+    KernelOptions { cache_dir: folder.map(Path::to_path_buf), source, ..KernelOptions::default() }
 }
 
 /// Takes every image and gives its first bytes.

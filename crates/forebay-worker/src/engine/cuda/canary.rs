@@ -20,14 +20,10 @@ const SLOT: u32 = 0;
 ///
 /// # Errors
 /// Weights that cannot be read or computed with.
-pub(super) fn answers(
-    folder: &ModelFolder,
-    arena: &WorkerArena,
-) -> Result<KnownAnswer, ModelError> {
+pub(super) fn answers(folder: &ModelFolder, tokens_max: usize) -> Result<KnownAnswer, ModelError> {
     let weights = folder.weights()?;
     let config = folder.encoder();
     let encoder = EncoderWeights::from(&weights, config)?;
-    let tokens_max = arena.layout().spec().tokens_max as usize;
     let pooling = folder.pooling();
     KnownAnswer::compute(config, &encoder, pooling, tokens_max.min(folder.tokens_max()), true)
 }
@@ -58,7 +54,8 @@ pub(super) fn run(
     let result = known.check(dtype, &mut engine);
     match (result, said) {
         (Ok(item), _) if item.passed => {
-            Ok(format!("passed, 1 - cosine at most {:.1e}", item.max_error))
+            let (error, allowed) = (item.max_error, item.tolerance);
+            Ok(format!("passed, error {error:.1e} of {allowed:.1e} allowed"))
         }
         (Ok(item), _) => Err(fatal(
             WorkerExit::CanaryMismatch,

@@ -1,12 +1,15 @@
 //! The four parts of the pipeline as steps of the stages.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_arena::ClaimedSlot;
 use forebay_cuda::{CopyIn, CopyOut, EngineError, EngineErrorClass, Infer, Pool};
-use forebay_protocol::ErrorClass;
+use forebay_protocol::{BatchTimes, ErrorClass};
 
+use super::black_box::{BlackBox, Encoded};
 use super::timeline::TimelineFile;
+use super::times::Spent;
 use super::{Rows, Staged, States, exit_of};
 use crate::engine::{Step, StepError};
 
@@ -16,6 +19,8 @@ pub(crate) struct Passed<T> {
     /// Batches since the start, counted by the first step.
     pub(super) batch: u64,
     pub(super) spans: ThreadSpans,
+    /// How long the batch waited for a buffer of token states.
+    pub(super) for_buffer: Duration,
 }
 
 /// When each stage's thread had the batch in hand, in the order of the stages.
@@ -33,11 +38,12 @@ impl ThreadSpans {
 pub(super) struct CopyInStep {
     part: CopyIn,
     batches: u64,
+    black_box: Arc<BlackBox>,
 }
 
 impl CopyInStep {
-    pub(super) fn new(part: CopyIn) -> Self {
-        Self { part, batches: 0 }
+    pub(super) fn new(part: CopyIn, black_box: Arc<BlackBox>) -> Self {
+        Self { part, batches: 0, black_box }
     }
 }
 
@@ -45,12 +51,15 @@ impl Step<(), Staged> for CopyInStep {
     fn run(&mut self, slot: &mut ClaimedSlot, (): ()) -> Result<Staged, StepError> {
         let start = Instant::now();
         self.batches += 1;
-        let batch = self.batches;
+        let (batch, number) = (self.batches, slot.slot());
+        self.black_box.enters(number, batch, slot.rows(), slot.ids().len());
         let value = self
             .part
-            .run(slot.slot(), slot.ids(), slot.cu_seqlens())
-            .map_err(|error| failed("copy-in", batch, slot, &error))?;
-        Ok(Passed { value, batch, spans: ThreadSpans::default().with(0, start) })
+            .run(number, slot.ids(), slot.cu_seqlens())
+            .map_err(|error| failed(&self.black_box, "copy-in", slot, &error))?;
+        self.black_box.enqueued(number, "copy-in", None);
+        let spans = ThreadSpans::default().with(0, start);
+        Ok(Passed { value, batch, spans, for_buffer: Duration::ZERO })
     }
 }
 
@@ -58,21 +67,26 @@ impl Step<(), Staged> for CopyInStep {
 pub(super) struct InferStep {
     part: Infer,
     computed_tokens: Option<u32>,
+    black_box: Arc<BlackBox>,
 }
 
 impl InferStep {
-    pub(super) fn new(part: Infer) -> Self {
-        Self { part, computed_tokens: None }
+    pub(super) fn new(part: Infer, black_box: Arc<BlackBox>) -> Self {
+        Self { part, computed_tokens: None, black_box }
     }
 }
 
 impl Step<Staged, States> for InferStep {
     fn run(&mut self, slot: &mut ClaimedSlot, staged: Staged) -> Result<States, StepError> {
         let start = Instant::now();
-        let Passed { value, batch, spans } = staged;
-        let value = self.part.run(value).map_err(|error| failed("infer", batch, slot, &error))?;
-        self.computed_tokens = Some(value.computed_tokens());
-        Ok(Passed { value, batch, spans: spans.with(1, start) })
+        let Passed { value, batch, spans, .. } = staged;
+        let value =
+            self.part.run(value).map_err(|error| failed(&self.black_box, "infer", slot, &error))?;
+        let encoded = Encoded { bucket: value.bucket(), computed: value.computed_tokens() };
+        self.black_box.enqueued(slot.slot(), "infer", Some(encoded));
+        self.computed_tokens = Some(encoded.computed);
+        let for_buffer = value.waited();
+        Ok(Passed { value, batch, spans: spans.with(1, start), for_buffer })
     }
 
     fn padded_tokens(&self) -> Option<u32> {
@@ -83,20 +97,23 @@ impl Step<Staged, States> for InferStep {
 /// Pools a batch.
 pub(super) struct PoolStep {
     part: Pool,
+    black_box: Arc<BlackBox>,
 }
 
 impl PoolStep {
-    pub(super) fn new(part: Pool) -> Self {
-        Self { part }
+    pub(super) fn new(part: Pool, black_box: Arc<BlackBox>) -> Self {
+        Self { part, black_box }
     }
 }
 
 impl Step<States, Rows> for PoolStep {
     fn run(&mut self, slot: &mut ClaimedSlot, states: States) -> Result<Rows, StepError> {
         let start = Instant::now();
-        let Passed { value, batch, spans } = states;
-        let value = self.part.run(value).map_err(|error| failed("pool", batch, slot, &error))?;
-        Ok(Passed { value, batch, spans: spans.with(2, start) })
+        let Passed { value, batch, spans, for_buffer } = states;
+        let value =
+            self.part.run(value).map_err(|error| failed(&self.black_box, "pool", slot, &error))?;
+        self.black_box.enqueued(slot.slot(), "pool", None);
+        Ok(Passed { value, batch, spans: spans.with(2, start), for_buffer })
     }
 }
 
@@ -104,39 +121,63 @@ impl Step<States, Rows> for PoolStep {
 pub(super) struct CopyOutStep {
     part: CopyOut,
     timeline: Option<TimelineFile>,
+    black_box: Arc<BlackBox>,
+    /// When the rows of the latest batch were there, and where its time went.
+    last_end: Option<Instant>,
+    spent: Spent,
 }
 
 impl CopyOutStep {
-    pub(super) fn new(part: CopyOut, timeline: Option<TimelineFile>) -> Self {
-        Self { part, timeline }
+    pub(super) fn new(
+        part: CopyOut,
+        timeline: Option<TimelineFile>,
+        black_box: Arc<BlackBox>,
+    ) -> Self {
+        Self { part, timeline, black_box, last_end: None, spent: Spent::default() }
     }
 }
 
 impl Step<Rows, ()> for CopyOutStep {
     fn run(&mut self, slot: &mut ClaimedSlot, rows: Rows) -> Result<(), StepError> {
         let start = Instant::now();
-        let Passed { value, batch, spans } = rows;
+        let Passed { value, batch, spans, for_buffer } = rows;
         let finished = self.part.run(value, || slot.output_mut());
-        let times = finished.map_err(|error| failed("copy-out", batch, slot, &error))?;
+        let times = finished.map_err(|error| failed(&self.black_box, "copy-out", slot, &error))?;
+        self.black_box.leaves(slot.slot());
+        let (end, infer_start) = (Instant::now(), spans.0[1].map_or(start, |(start, _)| start));
+        let before_end = self.last_end.replace(end);
+        self.spent = Spent::new(infer_start, for_buffer, before_end, end, &times);
         if let Some(timeline) = &mut self.timeline {
             let size = (slot.rows(), slot.ids().len());
             timeline.write(batch, size, &spans.with(3, start), &times);
         }
         Ok(())
     }
+
+    fn times(&self, measured: BatchTimes) -> BatchTimes {
+        self.spent.correct(measured)
+    }
+
+    fn finish(&mut self) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.flush();
+        }
+    }
 }
 
 /// What the host is told of a failure. One that ends the process carries all that is known of the
-/// batch: it is the last thing that this process says.
-fn failed(stage: &str, batch: u64, slot: &ClaimedSlot, error: &EngineError) -> StepError {
+/// batches under way: it is the last thing that this process says.
+fn failed(
+    black_box: &BlackBox,
+    stage: &'static str,
+    slot: &ClaimedSlot,
+    error: &EngineError,
+) -> StepError {
     if let Some(exit) = exit_of(error) {
-        let (number, rows, tokens) = (slot.slot(), slot.rows(), slot.ids().len());
-        let message = format!(
-            "{error}; stage {stage}, batch {batch} since the start, slot {number}, {rows} rows, \
-             {tokens} tokens"
-        );
+        let message = black_box.record(error, stage, slot.slot());
         return StepError::Fatal { exit, message };
     }
+    black_box.leaves(slot.slot());
     let class = match error.class() {
         EngineErrorClass::Input => ErrorClass::Input,
         EngineErrorClass::OutOfMemory => ErrorClass::OutOfMemory,

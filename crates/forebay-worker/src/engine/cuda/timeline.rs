@@ -82,6 +82,17 @@ impl TimelineFile {
             result = result.and_then(|()| out.flush());
             self.written_at = Instant::now();
         }
+        self.go_on(result);
+    }
+
+    /// Brings every line to the file.
+    pub(super) fn flush(&mut self) {
+        let Some(out) = &mut self.out else { return };
+        let result = out.flush();
+        self.go_on(result);
+    }
+
+    fn go_on(&mut self, result: io::Result<()>) {
         if let Err(error) = result {
             tracing::warn!("the timeline ends here: {error}");
             self.out = None;
@@ -121,8 +132,12 @@ mod tests {
         };
         let spans = ThreadSpans([Some((zero, Duration::from_micros(7))); 4]);
         file.write(1, (2, 9), &spans, &streams);
-        drop(file);
         let text = std::fs::read_to_string(&path).expect("reads");
+        file.write(2, (1, 3), &spans, &streams);
+        file.flush();
+        let all = std::fs::read_to_string(&path).expect("reads");
+        assert_eq!(all.lines().count(), 2 * text.lines().count(), "a flush leaves nothing behind");
+        drop(file);
         std::fs::remove_file(&path).expect("removes");
         let lines: Vec<serde_json::Value> =
             text.lines().map(|line| serde_json::from_str(line).expect("json")).collect();

@@ -47,6 +47,8 @@ pub(super) struct FakeState {
     pub(super) slots: usize,
     pub(super) service: Duration,
     pub(super) hangs: bool,
+    /// It fails every batch, whatever is in it.
+    pub(super) broken: bool,
     /// A batch that is being read back: its slot is not free yet.
     pub(super) reading: usize,
     pub(super) in_flight: VecDeque<FakeBatch>,
@@ -73,6 +75,8 @@ pub(super) struct Books {
     pub(super) alone: Vec<u32>,
     /// The tier of the worker of each batch that was handed over, in order.
     pub(super) tiers: Vec<Tier>,
+    /// Why the core has ended which worker, in order.
+    pub(super) ends: Vec<(WorkerId, EndCause)>,
     /// Every GPU worker that ever served.
     pub(super) gpus: Vec<Rc<RefCell<FakeState>>>,
 }
@@ -168,7 +172,8 @@ impl WorkerPort for FakeWorker {
 
     fn publish(&self) {}
 
-    fn end(&self, _: EndCause) {
+    fn end(&self, cause: EndCause) {
+        self.books.borrow_mut().ends.push((self.id(), cause));
         self.state.borrow_mut().end_asked = true;
     }
 }

@@ -9,6 +9,7 @@ use super::world::{World, ms};
 use crate::config::Tier;
 use crate::metrics::Metrics;
 use crate::priority::Priority;
+use crate::supervisor::EndCause;
 
 /// A CPU worker, served 20 ms a batch, and a GPU worker with 1 ms a batch, which comes later.
 fn both() -> World {
@@ -75,6 +76,23 @@ fn suspects_of_a_gpu_run_on_the_cpu_while_another_gpu_goes_on() {
     let place = books.alone.iter().position(|id| *id == culprit).expect("it ran alone");
     let until = runs.iter().enumerate().filter(|(_, run)| run.1).nth(place).expect("it ran").0;
     assert!(runs[..until].iter().all(|run| !run.1 || run.0 == Tier::Cpu), "{runs:?}");
+}
+
+#[test]
+fn a_gpu_that_fails_everything_does_not_keep_the_work() {
+    let mut world = both();
+    world.restart_after = None;
+    world.break_next = true;
+    let ids = texts(&mut world, 100, ms(150));
+    world.run_to_the_end();
+    let books = world.books.borrow();
+    let causes: Vec<&EndCause> = books.ends.iter().map(|(_, cause)| cause).collect();
+    assert_eq!(causes, [&EndCause::BatchesFailed("scripted".to_owned())]);
+    let by_gpu = books.tiers.iter().filter(|tier| **tier == Tier::Gpu).count();
+    // Three failures, and what it had been given by then.
+    assert!((3..3 + world.slots).contains(&by_gpu), "{by_gpu}");
+    let well = |id: &u32| world.texts[id].result.as_ref().expect("answered").is_ok();
+    assert!(ids.iter().filter(|id| well(id)).count() >= 100 - 3, "{causes:?}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use forebay_protocol::ErrorClass;
+
 use super::fake::{Books, Effect, FakeBatch, FakeState, FakeWorker, ROWS_MAX, TOKENS_MAX};
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
@@ -65,6 +67,7 @@ pub(super) struct World {
     pub(super) slots: usize,
     pub(super) service: Duration,
     pub(super) hang_next: bool,
+    pub(super) break_next: bool,
     due: BTreeMap<(Instant, u64), Due>,
     number: u64,
     incarnations: u64,
@@ -102,6 +105,7 @@ impl World {
             slots: 3,
             service: ms(7),
             hang_next: false,
+            break_next: false,
             due: BTreeMap::new(),
             number: 0,
             incarnations: 0,
@@ -253,6 +257,7 @@ impl World {
             slots: self.slots,
             service: self.service,
             hangs: std::mem::take(&mut self.hang_next),
+            broken: std::mem::take(&mut self.break_next),
             reading: 0,
             in_flight: VecDeque::new(),
             ended: false,
@@ -284,16 +289,18 @@ impl World {
         let Some(batch) = worker.state.borrow_mut().in_flight.pop_front() else { return };
         worker.state.borrow_mut().reading += 1;
         self.at(self.now + Duration::from_micros(300), Due::Release(id));
-        let (tier, service) = {
+        let (tier, service, broken) = {
             let state = worker.state.borrow();
-            (state.tier, state.service)
+            (state.tier, state.service, state.broken)
         };
-        self.core.observe(tier, batch.tokens, service);
         let alone = batch.rows.len() == 1;
         let rows = batch.rows.into_iter().zip(&batch.effects);
-        let fails_batch = batch.effects.contains(&Effect::FailsBatch);
+        let fails_batch = broken || batch.effects.contains(&Effect::FailsBatch);
         let (failed, done): (Vec<_>, Vec<_>) =
             rows.partition(|(_, effect)| fails_batch || **effect == Effect::FailsRow);
+        if !fails_batch {
+            self.core.completed(id, tier, batch.tokens, service);
+        }
         for (pending, _) in done {
             if let Some(pending) = pending {
                 let tokens = pending.ids.len();
@@ -305,17 +312,15 @@ impl World {
             }
         }
         let class = match fails_batch {
-            true => forebay_protocol::ErrorClass::Input,
-            false => forebay_protocol::ErrorClass::NonFinite,
+            _ if broken => ErrorClass::Retry,
+            true => ErrorClass::Input,
+            false => ErrorClass::NonFinite,
         };
         let rows: Vec<Pending> = failed.into_iter().filter_map(|(pending, _)| pending).collect();
-        if !rows.is_empty() {
-            self.core.rows_failed(FailedRows {
-                class,
-                message: "scripted".to_owned(),
-                alone,
-                rows,
-            });
+        if fails_batch || !rows.is_empty() {
+            let message = "scripted".to_owned();
+            let failed = FailedRows { worker: id, class, message, alone, rows };
+            self.core.rows_failed(failed, self.now);
         }
     }
 

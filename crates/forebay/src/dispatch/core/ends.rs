@@ -1,0 +1,154 @@
+//! What becomes of texts whose batch did not come back with results, and of the worker that failed
+//! it: the part of the core that decides about second runs.
+
+use std::time::Instant;
+
+use forebay_protocol::ErrorClass;
+
+use super::Core;
+use crate::dispatch::port::{EndedWorker, WorkerId, WorkerPort};
+use crate::error::EmbedError;
+use crate::request::Pending;
+use crate::supervisor::EndCause;
+
+/// A text runs at most this often: once with others, once alone.
+const EXECUTIONS_MAX: u32 = 2;
+
+/// A worker that fails so many batches in a row is ended: whatever it fails at, the texts are not to
+/// blame, and while it serves it is given all the work. A bad text alone gets to two, as it runs
+/// twice.
+const FAILURES_MAX: u32 = 3;
+
+/// Rows that a worker answered as failed, each of which may run once more, alone. There may be none
+/// left that wait for an answer.
+pub(crate) struct FailedRows {
+    pub(crate) worker: WorkerId,
+    pub(crate) class: ErrorClass,
+    pub(crate) message: String,
+    /// The batch had one row. Otherwise `rows` may still be one: the rest has been answered.
+    pub(crate) alone: bool,
+    pub(crate) rows: Vec<Pending>,
+}
+
+/// How many batches each worker has failed since its last success, or since its start.
+#[derive(Default)]
+pub(super) struct FailuresInARow(Vec<(WorkerId, u32)>);
+
+impl FailuresInARow {
+    /// Counts a failure of `worker`; says whether it was one too many. What is the texts' fault does
+    /// not count.
+    fn add(&mut self, worker: WorkerId, class: ErrorClass) -> bool {
+        match class {
+            ErrorClass::Input | ErrorClass::NonFinite => return false,
+            ErrorClass::Retry | ErrorClass::OutOfMemory | ErrorClass::Internal => {}
+        }
+        let known = self.0.iter_mut().find(|(known, _)| *known == worker);
+        let failures = match known {
+            Some((_, failures)) => {
+                *failures += 1;
+                *failures
+            }
+            None => {
+                self.0.push((worker, 1));
+                1
+            }
+        };
+        failures >= FAILURES_MAX
+    }
+
+    /// The worker has succeeded or is gone.
+    pub(super) fn forget(&mut self, worker: WorkerId) {
+        self.0.retain(|(known, _)| *known != worker);
+    }
+}
+
+impl<W: WorkerPort> Core<W> {
+    /// A worker is gone, and this is what it had in flight.
+    pub(crate) fn worker_ended(&mut self, ended: EndedWorker, now: Instant) {
+        let EndedWorker { id, batches, requested } = ended;
+        self.worker_leaving(id, now);
+        self.workers.gone(id);
+        self.failures.forget(id);
+        for batch in batches.into_iter().filter(|batch| !batch.rows.is_empty()) {
+            if requested {
+                // We ended it; its texts are under no suspicion, and there is no next worker.
+                let error = EmbedError::ShuttingDown;
+                batch.rows.into_iter().for_each(|pending| pending.reply(Err(error.clone())));
+                continue;
+            }
+            self.metrics.suspects(batch.rows.len());
+            self.metrics.batch_rerun(batch.rows.len());
+            for pending in batch.rows {
+                if batch.exclusive || pending.executions >= EXECUTIONS_MAX {
+                    let executions = pending.executions;
+                    pending.reply(Err(EmbedError::PoisonInput { executions }));
+                } else {
+                    self.suspect(pending);
+                }
+            }
+        }
+    }
+
+    /// A batch failed, or some of its rows, while its worker lives on.
+    pub(crate) fn rows_failed(&mut self, failed: FailedRows, now: Instant) {
+        let FailedRows { worker, class, message, alone, rows } = failed;
+        self.count_failure(worker, class, &message, now);
+        // Alone and refused as input: running it again gives the same answer.
+        let hopeless = alone && class == ErrorClass::Input;
+        let mut again = 0;
+        for pending in rows {
+            if hopeless || pending.executions >= EXECUTIONS_MAX {
+                let message = message.clone();
+                pending.reply(Err(match class {
+                    ErrorClass::NonFinite => EmbedError::InvalidResult { message },
+                    class => EmbedError::Inference { class: class.name(), message },
+                }));
+            } else {
+                again += 1;
+                self.suspect(pending);
+            }
+        }
+        if again > 0 {
+            self.metrics.batch_rerun(again);
+        }
+    }
+
+    /// Counts a failure of a worker that serves, and ends one that fails everything.
+    fn count_failure(&mut self, id: WorkerId, class: ErrorClass, message: &str, now: Instant) {
+        let serving = self.workers.serving().iter().find(|worker| worker.id() == id);
+        let Some(worker) = serving.filter(|_| self.failures.add(id, class)) else { return };
+        worker.end(EndCause::BatchesFailed(message.to_owned()));
+        self.worker_leaving(id, now);
+    }
+
+    /// Queues a text for a run of its own, behind those that are as urgent.
+    fn suspect(&mut self, pending: Pending) {
+        let rank = |pending: &Pending| pending.spec.priority.index();
+        let place = self.suspects.partition_point(|other| rank(other) <= rank(&pending));
+        self.suspects.insert(place, pending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_failures_in_a_row_that_are_the_workers_own_add_up() {
+        let worker = |incarnation| WorkerId { slot: 0, incarnation };
+        let mut failures = FailuresInARow::default();
+        for _ in 0..10 {
+            assert!(!failures.add(worker(1), ErrorClass::Input));
+            assert!(!failures.add(worker(1), ErrorClass::NonFinite));
+            assert!(!failures.add(worker(1), ErrorClass::Retry));
+            assert!(!failures.add(worker(2), ErrorClass::Internal));
+            assert!(!failures.add(worker(1), ErrorClass::OutOfMemory));
+            failures.forget(worker(1));
+            failures.forget(worker(2));
+        }
+        assert!(failures.0.is_empty(), "nothing is kept of workers that are well or gone");
+        for enough in [false, false, true, true] {
+            assert_eq!(failures.add(worker(1), ErrorClass::Retry), enough);
+        }
+    }
+}
