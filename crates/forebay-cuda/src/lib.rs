@@ -7,7 +7,7 @@
 //!
 //! The crate never runs in the host process, never retries on its own and never frees memory after
 //! a fault: the first [`ErrorKind::Sticky`] or [`ErrorKind::DeviceLost`] failure ends CUDA for the
-//! process, and every later call returns that same failure. Design: `docs/cuda-engine.md`.
+//! process, and every later call returns that same failure. Design: `docs/gpu.md`.
 
 mod dtype;
 #[doc(hidden)]
