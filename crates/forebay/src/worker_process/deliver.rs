@@ -117,7 +117,7 @@ fn check(row: &[f32], tolerance: f64) -> Result<(), (ReplyCheck, String)> {
     let Some((length, unit)) = row.split_last() else {
         return Err((ReplyCheck::Shape, "row is empty".to_owned()));
     };
-    let squares: f64 = unit.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    let squares = sum_of_squares(unit);
     // A sum of squares is finite only if every value is.
     if !squares.is_finite() || !length.is_finite() || *length < 0.0 {
         return Err((ReplyCheck::Finite, "a value is not finite".to_owned()));
@@ -131,9 +131,31 @@ fn check(row: &[f32], tolerance: f64) -> Result<(), (ReplyCheck, String)> {
     }
 }
 
+/// Several sums side by side: one alone would wait for each addition, and this runs for every row.
+fn sum_of_squares(values: &[f32]) -> f64 {
+    let mut sums = [0.0_f64; 8];
+    let (groups, rest) = values.as_chunks::<8>();
+    for group in groups {
+        for (sum, value) in sums.iter_mut().zip(group) {
+            *sum += f64::from(*value) * f64::from(*value);
+        }
+    }
+    let rest: f64 = rest.iter().map(|value| f64::from(*value) * f64::from(*value)).sum();
+    sums.iter().sum::<f64>() + rest
+}
+
 #[cfg(test)]
 mod tests {
-    use super::check;
+    use super::{check, sum_of_squares};
+
+    #[test]
+    fn no_value_is_left_out_of_the_sum() {
+        for length in [0, 1, 7, 8, 9, 384, 385] {
+            let values: Vec<f32> = (0..length).map(|index| index as f32).collect();
+            let expected: f64 = (0..length).map(|index| (index * index) as f64).sum();
+            assert_eq!(sum_of_squares(&values), expected, "{length}");
+        }
+    }
 
     #[test]
     fn only_finite_unit_rows_pass() {
