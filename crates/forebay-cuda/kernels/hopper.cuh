@@ -5,7 +5,7 @@
 // the 128-byte swizzle, its first row at a multiple of 1024 bytes. Groups of 8 rows are 1024 bytes
 // apart, and 16 columns further along the inner dimension are 32 bytes further in the address.
 
-// COLUMNS of one swizzled tile.
+// Columns of one swizzled tile.
 constexpr u32 TILE_COLUMNS = 64;
 
 // What cuTensorMapEncodeTiled fills in: where a matrix lies and how it is cut into boxes.
