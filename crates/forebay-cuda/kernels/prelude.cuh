@@ -253,7 +253,7 @@ __device__ __forceinline__ u32 find_row(const u32* starts, u32 rows, u32 token) 
 // normal distribution is 2 to the power of a smooth function, and a polynomial of degree 5 for that
 // function leaves an error below 6e-7 for the result, at the price of a single special-function
 // instruction. p(0) = -1 exactly; p falls everywhere and below any power for large arguments, so
-// that nothing needs to be clamped.
+// that nothing finite needs to be clamped; what is infinite has overflowed before and gives NaN.
 __device__ __forceinline__ f32 gelu_erf(f32 x) {
     const f32 magnitude = fabsf(x);
     f32 p = -0.0004881172499153763f;

@@ -12,12 +12,13 @@ use super::report::{Item, Tally};
 use super::texts::{Batch, log_uniform, random_batch_of, random_text};
 use super::values::generator;
 use crate::EngineError;
+use crate::engine::BUCKET_STEP;
 
 const BATCHES_QUICK: u64 = 200;
 const BATCHES_FULL: u64 = 10_000;
 
-/// Batches run before memory is looked at for the first time, and their first one: among these
-/// are some of each kind. The driver takes memory when a kind of work is first given to it.
+/// Batches run before memory is looked at for the first time, besides one for each graph: among
+/// these are some of each kind. The driver takes memory when a kind of work is first given to it.
 const WARM_UP: u64 = 100;
 
 /// Every so many batches there is one that is run a second time, at the end. Neither number has a
@@ -43,6 +44,11 @@ pub(super) fn endurance(subject: &mut dyn Subject, quick: bool) -> Result<[Item;
         false => (BATCHES_FULL, KEEP_EVERY_FULL),
     };
     let mut tally = Tally::new(format!("random batches in {dtype}"));
+    for tokens in sizes(limits.tokens_max) {
+        let mut rng = generator(u64::from(tokens), "warm-up");
+        let rows = subject.encode(&random_batch_of(&mut rng, &limits, tokens));
+        bits(&mut tally, &format!("{tokens} tokens"), rows)?;
+    }
     for number in 0..WARM_UP {
         run(subject, &mut tally, &limits, number)?;
     }
@@ -63,6 +69,13 @@ pub(super) fn endurance(subject: &mut dyn Subject, quick: bool) -> Result<[Item;
         }
     }
     Ok([tally.finish(), memory(count, before, after)])
+}
+
+/// Batch sizes so close together that every graph is launched for one of them.
+fn sizes(tokens_max: u32) -> impl Iterator<Item = u32> {
+    let next = |&tokens: &u32| Some(tokens + (tokens / 8).max(BUCKET_STEP - 1));
+    let rising = std::iter::successors(Some(1), next);
+    rising.take_while(move |&tokens| tokens < tokens_max).chain([tokens_max])
 }
 
 /// What was lost, besides what graphs captured meanwhile account for.
@@ -119,7 +132,7 @@ fn numbered(limits: &Limits, number: u64) -> Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::split;
+    use crate::engine::{Buckets, split};
 
     const LIMITS: Limits =
         Limits { vocab: 30_522, row_tokens_max: 512, tokens_max: 8192, rows_max: 1024 };
@@ -141,6 +154,18 @@ mod tests {
         assert_eq!((by_tokens, by_rows), (10, 10));
         assert!(small > 900, "{small} of 1000 are small");
         assert!(tokens_of_all / 1000 < 400, "{tokens_of_all} tokens are too many for a short test");
+    }
+
+    #[test]
+    fn every_graph_is_launched_before_memory_is_looked_at() {
+        for tokens_max in [512, 520, 8192, 16_384, 131_072] {
+            // As many as the default number of graphs allows.
+            let buckets = Buckets::up_to(tokens_max, 24);
+            let mut launched: Vec<u32> =
+                sizes(tokens_max).filter_map(|tokens| buckets.holding(tokens)).collect();
+            launched.dedup();
+            assert_eq!(launched, buckets.capacities(), "{tokens_max}");
+        }
     }
 
     #[test]
