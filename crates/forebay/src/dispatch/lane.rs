@@ -27,8 +27,39 @@ pub(crate) struct InFlight {
     pub(crate) sent_at: Instant,
     pub(crate) span: tracing::Span,
     exclusive: bool,
-    late_at: Instant,
+    late: Late,
     next_expiry: Option<Instant>,
+}
+
+/// When a batch counts as late.
+///
+/// A worker takes its batches one after the other, so each may take its time from when the one
+/// before it must have been answered. That is the latest that can be said when it is sent: with every
+/// answer the worker shows where it is, and the rest is due sooner. Otherwise what batches leave
+/// unused would add up, and a hang in a long run would go unnoticed for as long.
+#[derive(Debug, Clone, Copy)]
+struct Late {
+    at: Instant,
+    allowance: Duration,
+}
+
+impl Late {
+    /// Of a batch behind those that are late at `before`.
+    fn behind(before: impl Iterator<Item = Instant>, now: Instant, allowance: Duration) -> Self {
+        let begins = before.max().unwrap_or(now).max(now);
+        Self { at: begins + allowance, allowance }
+    }
+
+    /// The batch before these has just been answered.
+    fn advance<'a>(rest: impl Iterator<Item = &'a mut Self>, now: Instant) {
+        let mut rest: Vec<&mut Self> = rest.collect();
+        rest.sort_unstable_by_key(|late| late.at);
+        let mut begins = now;
+        for late in rest {
+            late.at = late.at.min(begins + late.allowance);
+            begins = late.at;
+        }
+    }
 }
 
 struct Books {
@@ -97,6 +128,7 @@ impl WorkerLane {
             books.slots.complete(answer.slot, answer.generation).map_err(Unusable::Stale)?;
         let service = now.saturating_duration_since(batch.sent_at.max(books.free_since));
         books.free_since = now;
+        Late::advance(books.slots.in_flight_mut().map(|batch| &mut batch.late), now);
         Ok((lease, batch, service))
     }
 
@@ -198,9 +230,9 @@ impl WorkerPort for Arc<WorkerLane> {
             if books.ended {
                 return Err(EndedBatch { rows, exclusive });
             }
-            // It may have to wait for the batches before it.
-            let begins = books.slots.in_flight().map(|b| b.late_at).max().unwrap_or(now).max(now);
-            let late_at = begins + self.timing.batch_deadline(u64::from(tokens));
+            let allowance = self.timing.batch_deadline(u64::from(tokens));
+            let before = books.slots.in_flight().map(|batch| batch.late.at);
+            let late = Late::behind(before, now, allowance);
             let waited = |row: &Pending| now.saturating_duration_since(row.queued_at);
             let span = tracing::debug_span!(
                 "batch",
@@ -214,7 +246,7 @@ impl WorkerPort for Arc<WorkerLane> {
             );
             let rows = rows.into_iter().map(Some).collect();
             let in_flight =
-                InFlight { rows, tokens, sent_at: now, span, exclusive, late_at, next_expiry };
+                InFlight { rows, tokens, sent_at: now, span, exclusive, late, next_expiry };
             books.slots.sent(lease, in_flight);
         }
         // In the books before it is sent: the answer may be there before this call returns.
@@ -255,11 +287,11 @@ impl WorkerPort for Arc<WorkerLane> {
     }
 
     fn next_late(&self) -> Option<Instant> {
-        self.lock().slots.in_flight().map(|batch| batch.late_at).min()
+        self.lock().slots.in_flight().map(|batch| batch.late.at).min()
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        self.lock().slots.in_flight().any(|batch| batch.late_at <= now)
+        self.lock().slots.in_flight().any(|batch| batch.late.at <= now)
     }
 
     fn publish(&self) {
@@ -272,5 +304,64 @@ impl WorkerPort for Arc<WorkerLane> {
 
     fn end(&self, cause: EndCause) {
         (self.end)(cause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn send(in_flight: &mut Vec<Late>, now: Instant, allowance: Duration) {
+        let late = Late::behind(in_flight.iter().map(|late| late.at), now, allowance);
+        in_flight.push(late);
+    }
+
+    #[test]
+    fn batches_wait_for_those_before_them() {
+        let now = Instant::now();
+        let mut in_flight = Vec::new();
+        send(&mut in_flight, now, SECOND);
+        send(&mut in_flight, now, 2 * SECOND);
+        assert_eq!([in_flight[0].at, in_flight[1].at], [now + SECOND, now + 3 * SECOND]);
+        // The first one is answered at once: the second has no longer anything to wait for.
+        in_flight.remove(0);
+        Late::advance(in_flight.iter_mut(), now + SECOND / 10);
+        assert_eq!(in_flight[0].at, now + 2 * SECOND + SECOND / 10);
+    }
+
+    #[test]
+    fn unused_time_does_not_add_up_in_a_worker_that_is_never_idle() {
+        let start = Instant::now();
+        let mut in_flight = Vec::new();
+        let mut now = start;
+        for _ in 0..3 {
+            send(&mut in_flight, now, SECOND);
+        }
+        for _ in 0..10_000 {
+            now += SECOND / 100;
+            in_flight.remove(0);
+            Late::advance(in_flight.iter_mut(), now);
+            send(&mut in_flight, now, SECOND);
+            assert_eq!(in_flight[0].at, now + SECOND, "after {:?}", now - start);
+            assert_eq!(in_flight[2].at, now + 3 * SECOND, "after {:?}", now - start);
+        }
+    }
+
+    #[test]
+    fn answers_of_other_batches_give_a_hung_one_no_more_time() {
+        let start = Instant::now();
+        let mut in_flight = Vec::new();
+        send(&mut in_flight, start, SECOND);
+        let mut now = start;
+        while now < start + SECOND {
+            assert_eq!(in_flight[0].at, start + SECOND);
+            send(&mut in_flight, now, SECOND);
+            now += SECOND / 10;
+            in_flight.remove(1);
+            Late::advance(in_flight.iter_mut(), now);
+        }
+        assert!(in_flight[0].at <= now);
     }
 }
