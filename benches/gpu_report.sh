@@ -2,18 +2,18 @@
 # Everything that is claimed of a GPU, in one run on a machine that has one, the quick and important
 # first. Each part has a limit of its own; a part that fails does not stop the others.
 #
-#   benches/gpu_report.sh PROGRAM MODEL STS.csv OUTPUT
+#   benches/gpu_report.sh PROGRAM MODEL STS.csv OUTPUT [PARTS]
 #
 # PROGRAM is the built `forebay`, MODEL the folder of all-MiniLM-L6-v2, STS.csv the test split of the
-# STS benchmark, OUTPUT a folder. Needs Python with torch, transformers and sentence-transformers.
+# STS benchmark, OUTPUT a folder, PARTS a regular expression of the parts that are wanted. Needs Python with torch, transformers and sentence-transformers.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [ $# -ne 4 ]; then
-  echo "usage: $0 PROGRAM MODEL STS.csv OUTPUT" >&2
+if [ $# -lt 4 ] || [ $# -gt 5 ]; then
+  echo "usage: $0 PROGRAM MODEL STS.csv OUTPUT [PARTS]" >&2
   exit 64
 fi
-program=$1 model=$2 sts=$3 output=$4
+program=$1 model=$2 sts=$3 output=$4 parts=${5:-.}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$output"
@@ -23,6 +23,7 @@ failed=()
 part() { # name, limit in seconds, command
   local name=$1 limit=$2
   shift 2
+  [[ $name =~ $parts ]] || return 0
   printf '\n== %s (%d s so far)\n' "$name" "$SECONDS"
   timeout "$limit" "$@" || failed+=("$name")
 }
