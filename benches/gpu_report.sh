@@ -5,7 +5,8 @@
 #   benches/gpu_report.sh PROGRAM MODEL STS.csv OUTPUT [PARTS]
 #
 # PROGRAM is the built `forebay`, MODEL the folder of all-MiniLM-L6-v2, STS.csv the test split of the
-# STS benchmark, OUTPUT a folder, PARTS a regular expression of the parts that are wanted. Needs Python with torch, transformers and sentence-transformers.
+# STS benchmark, OUTPUT a folder, PARTS a regular expression of the parts that are wanted. Needs
+# Python with torch, transformers and sentence-transformers.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
