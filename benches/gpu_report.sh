@@ -26,7 +26,7 @@ part() { # name, limit in seconds, command
   shift 2
   [[ $name =~ $parts ]] || return 0
   printf '\n== %s (%d s so far)\n' "$name" "$SECONDS"
-  timeout "$limit" "$@" || failed+=("$name")
+  timeout --kill-after=10 "$limit" "$@" || failed+=("$name")
 }
 
 # Lines of the benchmark, and long lines of eight sentences each, repeated until a run takes a while.
@@ -46,6 +46,11 @@ spin=(env FOREBAY_LANES__WAIT=spin FOREBAY_LANES__SPIN_US=1000)
 part "self-test, quick" 60 "$program" selftest "${gpu[@]}" --quick
 part "engine" 60 "$program" bench engine "${gpu[@]}" --precision f16 --mix "$work/lines.txt" \
   --shapes 1x32,8x32,4x128,8x128,16x128,24x128,32x128,64x128,256x128 --csv "$output/engine.csv"
+part "engine, BF16" 60 "$program" bench engine "${gpu[@]}" --precision bf16 --shapes 1x32,256x128
+part "engine, cuBLASLt" 60 env FOREBAY_CUDA__GEMM=cublaslt "$program" bench engine "${gpu[@]}" \
+  --precision f16 --shapes 1x32,8x128,32x128,256x128
+part "pipeline, lanes that sleep" 60 "$program" bench pipeline "${gpu[@]}" --precision f16 \
+  --input "$work/lines.txt" --rate 5000 --seconds 5
 part "pipeline, bulk and open loop" 60 "${spin[@]}" "$program" bench pipeline "${gpu[@]}" \
   --precision f16 --input "$work/short.txt" --rounds 7 --rate 5000 --seconds 5
 part "pipeline, one text" 40 "${spin[@]}" "$program" bench pipeline "${gpu[@]}" --precision f16 \

@@ -38,37 +38,6 @@ template <u32 D> __device__ __forceinline__ u32 swizzled(u32 key, u32 piece) {
     return key * (D * 2) + mixed * 16;
 }
 
-// Among four neighbouring lanes: lane c gives x[j] to lane j and receives its x[c] in place j.
-// Turns the tensor core's layout (two columns of every eighth) into 16 consecutive bytes, and back.
-__device__ __forceinline__ void exchange_quad(u32& x0, u32& x1, u32& x2, u32& x3) {
-    const bool odd = lane_id() & 1, high = lane_id() & 2;
-    u32 a = odd ? x0 : x1, b = odd ? x2 : x3;
-    a = __shfl_xor_sync(ALL_LANES, a, 1);
-    b = __shfl_xor_sync(ALL_LANES, b, 1);
-    if (odd) {
-        x0 = a;
-        x2 = b;
-    } else {
-        x1 = a;
-        x3 = b;
-    }
-    a = high ? x0 : x2;
-    b = high ? x1 : x3;
-    a = __shfl_xor_sync(ALL_LANES, a, 2);
-    b = __shfl_xor_sync(ALL_LANES, b, 2);
-    if (high) {
-        x0 = a;
-        x1 = b;
-    } else {
-        x2 = a;
-        x3 = b;
-    }
-}
-
-__device__ __forceinline__ f32 quad_sum(f32 x) {
-    x += __shfl_xor_sync(ALL_LANES, x, 1);
-    return x + __shfl_xor_sync(ALL_LANES, x, 2);
-}
 __device__ __forceinline__ f32 quad_max(f32 x) {
     x = fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 1));
     return fmaxf(x, __shfl_xor_sync(ALL_LANES, x, 2));

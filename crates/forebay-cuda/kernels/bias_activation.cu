@@ -4,16 +4,6 @@
 // A CTA covers 64 vectors of 8 columns by 16 tokens; a thread keeps its columns' biases for four
 // tokens. grid.x runs over tokens, grid.y over columns; `width` is a multiple of 8.
 
-struct GeluErf {
-    static __device__ __forceinline__ f32 of(f32 x) { return gelu_erf(x); }
-};
-struct GeluTanh {
-    static __device__ __forceinline__ f32 of(f32 x) { return gelu_tanh(x); }
-};
-struct Relu {
-    static __device__ __forceinline__ f32 of(f32 x) { return max_nan(x, 0.0f); }
-};
-
 template <class T, class Activation>
 __device__ __forceinline__ void bias_activation(T* x, const f32* bias, const Sizes* sizes,
                                                 u32 width) {

@@ -150,8 +150,11 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
     // Bias and residual; then mean and squared deviation of each group of 64 columns of both rows.
 #pragma unroll
     for (u32 part = 0; part < N / 32; part++) {
-        quad_transpose(residuals[part][0]);
-        quad_transpose(residuals[part][1]);
+#pragma unroll
+        for (u32 row = 0; row < 2; ++row) {
+            u32(&words)[4] = residuals[part][row];
+            exchange_quad(words[0], words[1], words[2], words[3]);
+        }
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
             const u32 block = part * 4 + i;
@@ -234,8 +237,8 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
             low[i] = pack<T>((sum[block * 4 + 2] - mean_low) * scale_low * g.x + b.x,
                              (sum[block * 4 + 3] - mean_low) * scale_low * g.y + b.y);
         }
-        quad_transpose(up);
-        quad_transpose(low);
+        exchange_quad(up[0], up[1], up[2], up[3]);
+        exchange_quad(low[0], low[1], low[2], low[3]);
         const u32 column = (part * 4 + pair) * 8;
         if (upper_real) {
             *reinterpret_cast<uint4*>(d + upper_at + column) =

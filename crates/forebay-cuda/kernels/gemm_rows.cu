@@ -21,24 +21,7 @@ constexpr u32 ROWS_STAGES = 4;
 constexpr u32 ROWS_TURN_THREADS = 256;
 
 struct Plain {
-    static __device__ __forceinline__ f32 of(f32 x) {
-        return x;
-    }
-};
-struct GeluErf {
-    static __device__ __forceinline__ f32 of(f32 x) {
-        return gelu_erf(x);
-    }
-};
-struct GeluTanh {
-    static __device__ __forceinline__ f32 of(f32 x) {
-        return gelu_tanh(x);
-    }
-};
-struct Relu {
-    static __device__ __forceinline__ f32 of(f32 x) {
-        return max_nan(x, 0.0f);
-    }
+    static __device__ __forceinline__ f32 of(f32 x) { return x; }
 };
 
 template <class T, u32 N, class ACTIVATION>
@@ -179,8 +162,8 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
                 low[i] = pack<T>(ACTIVATION::of(sum[block * 4 + 2] + b.x),
                                  ACTIVATION::of(sum[block * 4 + 3] + b.y));
             }
-            quad_transpose(up);
-            quad_transpose(low);
+            exchange_quad(up[0], up[1], up[2], up[3]);
+            exchange_quad(low[0], low[1], low[2], low[3]);
             const u32 column = (part * 4 + pair) * 8;
             if (upper < tokens) {
                 *reinterpret_cast<uint4*>(upper_row + column) =

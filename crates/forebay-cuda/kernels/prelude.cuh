@@ -160,6 +160,39 @@ __device__ __forceinline__ u32 warp_id() {
     return __shfl_sync(ALL_LANES, threadIdx.x / WARP, 0);
 }
 
+// Among four neighbouring lanes: lane c gives x[j] to lane j and receives its x[c] in place j.
+// Turns the tensor core's layout (two columns of every eighth) into 16 consecutive bytes, and back.
+__device__ __forceinline__ void exchange_quad(u32& x0, u32& x1, u32& x2, u32& x3) {
+    const bool odd = lane_id() & 1, high = lane_id() & 2;
+    u32 a = odd ? x0 : x1, b = odd ? x2 : x3;
+    a = __shfl_xor_sync(ALL_LANES, a, 1);
+    b = __shfl_xor_sync(ALL_LANES, b, 1);
+    if (odd) {
+        x0 = a;
+        x2 = b;
+    } else {
+        x1 = a;
+        x3 = b;
+    }
+    a = high ? x0 : x2;
+    b = high ? x1 : x3;
+    a = __shfl_xor_sync(ALL_LANES, a, 2);
+    b = __shfl_xor_sync(ALL_LANES, b, 2);
+    if (high) {
+        x0 = a;
+        x1 = b;
+    } else {
+        x2 = a;
+        x3 = b;
+    }
+}
+
+// The sum over four neighbouring lanes, the same in each of them.
+__device__ __forceinline__ f32 quad_sum(f32 x) {
+    x += __shfl_xor_sync(ALL_LANES, x, 1);
+    return x + __shfl_xor_sync(ALL_LANES, x, 2);
+}
+
 // Programmatic dependent launch. A kernel launched with that attribute may start while the previous
 // one still runs: it must not touch anything the previous one reads or writes before the wait. Both
 // do nothing for kernels that were launched without the attribute, and do not exist before sm_90,
@@ -270,6 +303,17 @@ __device__ __forceinline__ f32 gelu_tanh(f32 x) {
     const f32 exponent = scale * x * fmaf(0.044715f * x, x, 1.0f);
     return x * rcp(1.0f + ex2(exponent));
 }
+
+// The activations as types, for kernels that are compiled once for each.
+struct GeluErf {
+    static __device__ __forceinline__ f32 of(f32 x) { return gelu_erf(x); }
+};
+struct GeluTanh {
+    static __device__ __forceinline__ f32 of(f32 x) { return gelu_tanh(x); }
+};
+struct Relu {
+    static __device__ __forceinline__ f32 of(f32 x) { return max_nan(x, 0.0f); }
+};
 
 // Layer normalisation of one token by one warp. The values of a token are dealt to the lanes as
 // vectors in turn, 16 bytes each where the width is a multiple of 32 such vectors and 8 bytes

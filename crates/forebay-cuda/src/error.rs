@@ -32,7 +32,7 @@ impl ErrorKind {
 
 /// A failed CUDA, NVRTC or cublasLt call, or a request refused before one was made.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("{call}: {name} ({code}){}{detail}", if detail.is_empty() { "" } else { ": " })]
+#[error("{call}: {name}{}{}{detail}", coded(*code), if detail.is_empty() { "" } else { ": " })]
 pub struct CudaError {
     /// The call that failed, such as `cuMemAlloc`, or the function that refused.
     pub call: &'static str,
@@ -113,6 +113,11 @@ impl CudaError {
         self.detail.push_str(detail.as_ref());
         self
     }
+}
+
+/// A code as it is shown; where no library was asked there is none.
+fn coded(code: u32) -> String {
+    if code == 0 { String::new() } else { format!(" ({code})") }
 }
 
 /// What a code of the driver means once a device is in use.

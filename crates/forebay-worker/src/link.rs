@@ -76,7 +76,7 @@ impl Link {
     pub(crate) fn ends_within(&self, limit: Duration) -> bool {
         let limit = Timespec::try_from(limit).ok();
         let mut fds = [PollFd::new(&*self.socket, PollFlags::RDHUP)];
-        let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR;
+        let ended = PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR | PollFlags::NVAL;
         matches!(poll(&mut fds, limit.as_ref()), Ok(1)) && fds[0].revents().intersects(ended)
     }
 

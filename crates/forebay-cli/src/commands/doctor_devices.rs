@@ -98,12 +98,14 @@ fn lacking(report: &mut Report, config: &Config, message: &str, help: Option<&st
 }
 
 fn described(device: &CudaDevice) -> String {
-    let CudaDevice { ordinal, name, capability: (major, minor), multiprocessors, pci, .. } = device;
+    let CudaDevice {
+        ordinal, name, capability: (major, minor), multiprocessors, pci, uuid, ..
+    } = device;
     let memory = device.memory_bytes as f64 / f64::from(1 << 30);
     let shared = if device.integrated { " shared with the processor" } else { "" };
     format!(
         "cuda:{ordinal} {name}, compute capability {major}.{minor}, {multiprocessors} \
-         multiprocessors\n{memory:.1} GiB of memory{shared}, PCI {pci}",
+         multiprocessors\n{memory:.1} GiB of memory{shared}, PCI {pci}, {uuid}",
     )
 }
 

@@ -20,10 +20,10 @@ use crate::settings::Settings;
 /// Test the CUDA engine on this device
 ///
 /// First every kernel on shapes and values that are chosen to break it, against a reference in
-/// double precision on the CPU. Then, if a model is given with --model, texts through the whole
-/// engine against the same model computed on the CPU; the same text must give the same row in any
-/// batch, and thousands of random batches must leave the device's memory as it was. All of it in
-/// f16 and in bf16 unless --precision names one.
+/// double precision on the CPU. Then, if a model is given (--model or model.path; no default folder
+/// is looked for), texts through the whole engine against the same model computed on the CPU; the
+/// same text must give the same row in any batch, and thousands of random batches must leave the
+/// device's memory as it was. All of it in f16 and in bf16 unless --precision names one.
 ///
 /// The table has, for each kernel, how many cases ran, the error that came closest to what is
 /// allowed, and what is allowed.

@@ -39,7 +39,7 @@ const SECONDS_MAX: f64 = 3600.0;
 /// (ui.perfetto.dev): on the host and, on a GPU, in each stage and stream of the worker. Writing it
 /// costs a little, so take figures without it.
 ///
-/// Tokenizing, batching, the worker process and all checks are part of both. Nothing is read or
+/// Tokenizing, batching, the worker process and all checks are part of each. Nothing is read or
 /// written while the clock runs. A warm-up precedes each and is not counted.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\

@@ -8,7 +8,7 @@ use super::super::executor::{AttentionRun, Executor};
 use super::super::reference::{Expected, attention_row};
 use super::super::report::{Item, Tally};
 use super::super::values::{Values, decode_all, encode, generator, normal, roundoff, underflow};
-use super::{Matrix, Scope, Subject};
+use super::{Matrix, Scope};
 use crate::{CudaError, Dtype};
 
 /// Tests the attention kernel for a shape.
@@ -26,18 +26,9 @@ pub(in super::super) fn attention(
             let qkv = queries_keys_values(values, &mut rng, dtype, batch, hidden);
             let exact = decode_all(&qkv, dtype);
             let expected = |token: usize| expected_row(&exact, dtype, batch, token, hidden, d);
-            let subject = Subject {
-                case: format!("{}, {values:?}", batch.name),
-                batch,
-                dtype,
-                inputs: vec![Matrix { bits: qkv.clone(), width: 3 * hidden }],
-                out_width: hidden,
-                in_place: None,
-                whole_tiles: false,
-                invariant: true,
-                sampled: scope.sampled(),
-                alone: scope.alone(),
-            };
+            let case = format!("{}, {values:?}", batch.name);
+            let inputs = vec![Matrix { bits: qkv.clone(), width: 3 * hidden }];
+            let subject = scope.subject(case, batch, inputs, hidden);
             subject.check(
                 executor,
                 &mut tally,

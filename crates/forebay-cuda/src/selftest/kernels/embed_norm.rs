@@ -11,7 +11,7 @@ use super::super::output::Output;
 use super::super::reference::{Expected, layer_norm};
 use super::super::report::{Failure, Item, Tally};
 use super::super::values::{POISON, POISON_F32, decode_all, generator, normals};
-use super::{Matrix, Scope, Subject};
+use super::{Matrix, Scope};
 use crate::CudaError;
 
 /// Rows of the word table; the last is NaN and belongs to ids behind the batch.
@@ -55,18 +55,9 @@ pub(in super::super) fn embed_norm(
                 let magnitude = (0..hidden).map(size).fold(0.0, f64::max);
                 layer_norm(&sums, magnitude, &gamma, &beta, eps)
             };
-            let subject = Subject {
-                case: format!("{}, {values:?}", batch.name),
-                batch,
-                dtype,
-                inputs: vec![Matrix { bits: ids.clone(), width: 1 }],
-                out_width: hidden,
-                in_place: None,
-                whole_tiles: false,
-                invariant: true,
-                sampled: scope.sampled(),
-                alone: scope.alone(),
-            };
+            let case = format!("{}, {values:?}", batch.name);
+            let inputs = vec![Matrix { bits: ids.clone(), width: 1 }];
+            let subject = scope.subject(case, batch, inputs, hidden);
             let mut side_effects: Vec<String> = Vec::new();
             subject.check(
                 executor,

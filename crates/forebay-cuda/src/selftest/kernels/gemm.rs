@@ -105,19 +105,14 @@ fn gemm(
             if product == Product::Norm {
                 inputs.push(Matrix { bits: residual.clone(), width: n });
             }
+            let case = format!("{}, {values:?}", batch.name);
             let subject = Subject {
-                case: format!("{}, {values:?}", batch.name),
-                batch,
-                dtype,
-                inputs,
-                out_width: n,
-                in_place: None,
                 // cublasLt knows no sizes but the bucket.
                 whole_tiles: product == Product::CublasLt,
                 // cublasLt may choose another algorithm for another bucket.
                 invariant: product != Product::CublasLt,
                 sampled,
-                alone: scope.alone(),
+                ..scope.subject(case, batch, inputs, n)
             };
             subject.check(
                 executor,

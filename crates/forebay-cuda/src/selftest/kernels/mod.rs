@@ -49,6 +49,29 @@ impl Scope<'_> {
     fn alone(&self) -> usize {
         if self.quick { 2 } else { 5 }
     }
+
+    /// A subject as most are: results in a buffer of their own, only real rows written, the same bits
+    /// in any company.
+    fn subject<'b>(
+        &self,
+        case: String,
+        batch: &'b Batch,
+        inputs: Vec<Matrix>,
+        out_width: usize,
+    ) -> Subject<'b> {
+        Subject {
+            case,
+            batch,
+            dtype: self.dtype,
+            inputs,
+            out_width,
+            in_place: None,
+            whole_tiles: false,
+            invariant: true,
+            sampled: self.sampled(),
+            alone: self.alone(),
+        }
+    }
 }
 
 /// A token matrix `[tokens, width]`.

@@ -47,17 +47,11 @@ pub(in super::super) fn residual_norm(
             for in_place in [false, true] {
                 let matrix = |bits: &[u16]| Matrix { bits: bits.to_vec(), width: hidden };
                 let how = if in_place { "over the residual" } else { "apart" };
+                let case = format!("{}, {values:?}, {how}", batch.name);
+                let inputs = vec![matrix(&y), matrix(&residual)];
                 let subject = Subject {
-                    case: format!("{}, {values:?}, {how}", batch.name),
-                    batch,
-                    dtype,
-                    inputs: vec![matrix(&y), matrix(&residual)],
-                    out_width: hidden,
                     in_place: in_place.then_some(1),
-                    whole_tiles: false,
-                    invariant: true,
-                    sampled: scope.sampled(),
-                    alone: scope.alone(),
+                    ..scope.subject(case, batch, inputs, hidden)
                 };
                 subject.check(
                     executor,
@@ -102,18 +96,10 @@ pub(in super::super) fn bias_activation(
                 };
                 row.iter().zip(&bias).map(value).collect()
             };
-            let subject = Subject {
-                case: format!("{}, {values:?}", batch.name),
-                batch,
-                dtype,
-                inputs: vec![Matrix { bits: x.clone(), width }],
-                out_width: width,
-                in_place: Some(0),
-                whole_tiles: false,
-                invariant: true,
-                sampled: scope.sampled(),
-                alone: scope.alone(),
-            };
+            let case = format!("{}, {values:?}", batch.name);
+            let inputs = vec![Matrix { bits: x.clone(), width }];
+            let subject =
+                Subject { in_place: Some(0), ..scope.subject(case, batch, inputs, width) };
             subject.check(
                 executor,
                 &mut tally,
