@@ -29,7 +29,7 @@ pub use engine::{
     BUCKET_STEP, Buckets, Chunk, CopyChoice, CopyIn, CopyOut, CudaEngine, EngineError,
     EngineErrorClass, EngineOptions, GemmChoice, Infer, InputError, MemoryReport, Pipeline,
     PipelineInfo, Pool, PrecisionChoice, RingToken, Rows, SlotLayout, StageSpan, StageTimes,
-    Staged, States, TOKENS_MAX_MIN, Timed, check_input, open_pipeline, split,
+    Staged, States, TOKENS_MAX_MIN, check_input, open_pipeline, split,
 };
 pub use error::{CudaError, ErrorKind, classify};
 pub use gemm::PlanCounts;

@@ -153,12 +153,6 @@ impl<'a> Carver<'a> {
             )),
         }
     }
-
-    /// How far the pieces reach: what an allocation for just these would need.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.cursor.used
-    }
 }
 
 /// The arithmetic of a [`Carver`].

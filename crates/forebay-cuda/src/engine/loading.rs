@@ -1,7 +1,7 @@
 //! From a model folder to an encoder that has proved itself on a probe batch.
 //!
-//! The order matters: the memory plan comes before any allocation, the weights before the kernels,
-//! and the probe last. If F16 was not asked for by name and turns out too narrow, everything is
+//! The order matters: the kernels of the products come first, because the memory plan depends on
+//! them; then the plan, the weights, the other kernels, and the probe last. If F16 was not asked for by name and turns out too narrow, everything is
 //! dropped and done again in BF16.
 
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::layers::Layers;
 use super::memory::{MemoryPlan, MemoryRequest, SlotShape};
 use super::options::{EngineOptions, GemmChoice, PrecisionChoice};
 use super::probe;
-use super::products::{Paths, Products};
+use super::products::{Paths, Product, Products};
 use super::workspace::Workspace;
 use crate::Dtype;
 use crate::edge::{Context, Stream};
-use crate::kernels::hopper::HopperGemms;
+use crate::kernels::hopper::{HopperGemms, norm_fits, rows_fit};
 use crate::kernels::{KernelOptions, KernelSet, compile_ahead};
 use crate::weights::{DeviceWeights, F16_LIMIT, Geometry, WeightsMap};
 
@@ -111,10 +111,16 @@ fn attempt(
         source: options.kernels,
         ..KernelOptions::default()
     };
-    compile_ahead(context, &kernel_options, options.gemm != GemmChoice::CublasLt)?;
-    let native = match options.gemm {
-        GemmChoice::CublasLt => None,
-        GemmChoice::Auto | GemmChoice::Native => HopperGemms::new(context, &kernel_options, dtype)?,
+    // Of no use to a model whose sizes they are not made for, and slow to compile.
+    let fused = options.gemm != GemmChoice::CublasLt
+        && Product::ALL.iter().any(|product| {
+            let (n, k) = product.sizes(geometry);
+            rows_fit(n, k) || norm_fits(n, k)
+        });
+    compile_ahead(context, &kernel_options, fused)?;
+    let native = match fused {
+        true => HopperGemms::new(context, &kernel_options, dtype)?,
+        false => None,
     };
     let paths = Paths::choose(
         geometry,

@@ -25,7 +25,7 @@ pub use input::check_input;
 pub use memory::{MemoryReport, TOKENS_MAX_MIN};
 pub use options::{CopyChoice, EngineOptions, GemmChoice, PrecisionChoice};
 pub use pipeline::{Pipeline, PipelineInfo, SlotLayout, open_pipeline};
-pub use run::{CudaEngine, Timed};
+pub use run::CudaEngine;
 pub use split::{Chunk, split};
 pub use steps::{
     CopyIn, CopyOut, Infer, Pool, RingToken, Rows, StageSpan, StageTimes, Staged, States,

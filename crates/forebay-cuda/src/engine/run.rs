@@ -5,7 +5,6 @@
 //! page-locked memory, so memory does not grow with the request.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use forebay_model::ModelFolder;
 
@@ -53,21 +52,8 @@ struct HostSlot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Plain,
-    /// With its time taken.
-    Timed,
     /// Kernel by kernel instead of by graphs.
     Eager,
-}
-
-/// Rows and how long they took.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Timed {
-    /// As [`CudaEngine::encode`] gives them.
-    pub rows: Vec<f32>,
-    /// From the first to the last work of the device, in microseconds.
-    pub device_us: f64,
-    /// From the call to the result in the caller's memory, in microseconds.
-    pub host_us: f64,
 }
 
 impl CudaEngine {
@@ -143,19 +129,6 @@ impl CudaEngine {
         rows: &mut [f32],
     ) -> Result<(), EngineError> {
         self.encode_with(ids, cu, Mode::Plain, rows)
-    }
-
-    /// [`encode`](Self::encode) with the time it took.
-    ///
-    /// # Errors
-    /// As for [`encode`](Self::encode).
-    pub fn encode_timed(&mut self, ids: &[u32], cu: &[u32]) -> Result<Timed, EngineError> {
-        let begun = Instant::now();
-        let mut rows = vec![0.0; cu.len().saturating_sub(1) * self.row_values];
-        self.encode_with(ids, cu, Mode::Timed, &mut rows)?;
-        let host_us = begun.elapsed().as_secs_f64() * 1e6;
-        self.completion.wait(&self.end, "the end of a timed run")?;
-        Ok(Timed { rows, device_us: self.start.elapsed_us(&self.end)?, host_us })
     }
 
     /// Device time of a run whose input stays on the device and whose rows are not copied out, in
@@ -299,17 +272,11 @@ impl CudaEngine {
         rows: &mut [f32],
     ) -> Result<(), EngineError> {
         let slots = self.slots.len();
-        if mode == Mode::Timed {
-            self.start.record(&self.stream)?;
-        }
         for (index, chunk) in chunks.iter().enumerate() {
             if let Some(before) = index.checked_sub(slots) {
                 self.collect(before % slots, &chunks[before], rows)?;
             }
             self.enqueue(index % slots, chunk, ids, cu, mode)?;
-        }
-        if mode == Mode::Timed {
-            self.end.record(&self.stream)?;
         }
         let waiting = chunks.len().saturating_sub(slots);
         for (index, chunk) in chunks.iter().enumerate().skip(waiting) {
@@ -340,7 +307,7 @@ impl CudaEngine {
         };
         match mode {
             Mode::Eager => self.encoder.run_eager(RING, &input, &self.stream)?,
-            Mode::Plain | Mode::Timed => {
+            Mode::Plain => {
                 self.encoder.run(RING, &input, &self.stream)?;
             }
         }

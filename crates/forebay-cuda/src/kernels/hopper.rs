@@ -310,11 +310,11 @@ fn rows_shared_bytes(columns: u32, k: u32) -> u32 {
     ALIGN_BYTES + k_tiles * columns * TILE_ROW_BYTES + rings + columns * 4 + barriers
 }
 
-fn rows_fit(n: u32, k: u32) -> bool {
+pub(crate) fn rows_fit(n: u32, k: u32) -> bool {
     k == HIDDEN && n > 0 && n.is_multiple_of(ROWS_WIDE)
 }
 
-fn norm_fits(n: u32, k: u32) -> bool {
+pub(crate) fn norm_fits(n: u32, k: u32) -> bool {
     n == HIDDEN && k > 0 && k.is_multiple_of(TILE_COLUMNS)
 }
 

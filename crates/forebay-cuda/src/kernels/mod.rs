@@ -192,12 +192,6 @@ impl KernelSet {
     pub fn origin(&self) -> &str {
         &self.origin
     }
-
-    /// Whether kernels begin before the one in front of them ends, where they can; on by default.
-    /// Off, a captured graph has full dependencies only.
-    pub fn set_overlap(&mut self, wanted: bool) {
-        self.overlap &= wanted;
-    }
 }
 
 fn check_sizes(hidden: u32, head_dim: u32) -> Result<(), CudaError> {

@@ -9,9 +9,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::{Duration, Instant};
 
 use super::copy_in::{Staged, StagedChunk};
-use super::settled;
-use crate::edge::Stream;
-use crate::engine::completion::{Enqueued, STUCK_AFTER};
+use super::{finish, settled};
+use crate::edge::{Stream, give_up};
+use crate::engine::completion::{Completion, Enqueued, STUCK_AFTER};
 use crate::engine::encoder::Encoder;
 use crate::engine::error::EngineError;
 use crate::engine::layers::Layers;
@@ -197,8 +197,12 @@ impl Drop for Infer {
     /// The last batches may still be computed when this part ends: their code must not be unloaded
     /// under them.
     fn drop(&mut self) {
-        if let Err(error) = self.stream.synchronize() {
+        if let Err(error) = finish(&self.stream, Completion::new(0)) {
             tracing::debug!(%error, "the last batches were not waited for");
+            // What cannot be waited for must not be unloaded under it.
+            if matches!(error, EngineError::Stuck { .. }) {
+                give_up(&error);
+            }
         }
     }
 }

@@ -33,9 +33,16 @@ pub(super) fn settled<T>(
         for event in earlier {
             completion.wait(event, "the work before a failure")?;
         }
-        Ok(stream.synchronize()?)
+        finish(stream, completion)
     };
     settle(result, wait, |stuck| give_up(stuck))
+}
+
+/// Waits until everything on `stream` is done, as long as any batch may take and no longer.
+fn finish(stream: &Stream, completion: Completion) -> Result<(), EngineError> {
+    let end = Event::new(stream.context(), false)?;
+    end.record(stream)?;
+    completion.wait(&end, "the work of a part")
 }
 
 fn settle<T>(
