@@ -17,15 +17,17 @@
 //!
 //! What becomes of batches that did not come back with results is in [`ends`].
 
+mod canaries;
 mod ends;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(crate) use self::canaries::CanaryDone;
 pub(crate) use self::ends::FailedRows;
 use self::ends::FailuresInARow;
-use super::port::{Batch, Load, WorkerId, WorkerPort};
+use super::port::{Batch, Load, Standing, WorkerId, WorkerNews, WorkerPort};
 use super::roster::Roster;
 use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
 use crate::config::Tier;
@@ -54,6 +56,8 @@ pub(crate) struct Core<W> {
     deadline_slack: Duration,
     /// Expected time beyond which a worker that has [`BATCHES_AHEAD`] gets no more.
     in_flight_target: Duration,
+    /// What the supervisor has not been told yet.
+    news: Vec<WorkerNews>,
     metrics: Arc<Metrics>,
 }
 
@@ -77,6 +81,7 @@ impl<W: WorkerPort> Core<W> {
             down_grace,
             hopeless: None,
             deadline_slack,
+            news: Vec::new(),
             metrics,
         }
     }
@@ -90,21 +95,27 @@ impl<W: WorkerPort> Core<W> {
         texts.into_iter().for_each(|pending| self.enqueue(pending));
     }
 
-    /// A worker serves from now on.
+    /// A worker has greeted: it is warming, and gets no text before its standing is better.
     pub(crate) fn worker_up(&mut self, worker: W) {
         self.workers.up(worker);
-        self.follow_tier();
-        self.down_since = None;
-        self.hopeless = None;
+    }
+
+    /// The ladder says what a worker may be given from now on.
+    pub(crate) fn set_standing(&mut self, id: WorkerId, standing: Standing, now: Instant) {
+        let Some(member) = self.workers.find_mut(id) else { return };
+        member.standing = standing;
+        self.follow_level(now);
+    }
+
+    /// What the supervisor should know.
+    pub(crate) fn take_news(&mut self) -> Vec<WorkerNews> {
+        std::mem::take(&mut self.news)
     }
 
     /// A worker takes no more batches; what it has in flight may still come back.
     pub(crate) fn worker_leaving(&mut self, id: WorkerId, now: Instant) {
         self.workers.leave(id);
-        self.follow_tier();
-        if self.workers.best().is_none() && self.down_since.is_none() {
-            self.down_since = Some(now);
-        }
+        self.follow_level(now);
     }
 
     /// Nothing will serve for a while, and why; everything that waits is told.
@@ -171,13 +182,13 @@ impl<W: WorkerPort> Core<W> {
 
     /// When `pump` must be called next although nothing happens.
     pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let mut takers = self.workers.takers(self.kept_clear()).map(|(_, worker)| worker.load());
+        let mut takers = self.ordinary_takers(self.kept_clear()).map(|(_, worker)| worker.load());
         let batcher = match takers.any(|load| self.has_room(&load)) {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
         };
         let suspects = self.suspects.iter().filter_map(|pending| pending.spec.deadline).min();
-        let late = self.workers.serving().iter().filter_map(W::next_late).min();
+        let late = self.workers.members().iter().filter_map(|m| m.worker.next_late()).min();
         let expiry = self.workers.all().filter_map(W::next_expiry).min();
         let expiry = expiry.map(|expiry| expiry + self.deadline_slack);
         let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
@@ -249,7 +260,8 @@ impl<W: WorkerPort> Core<W> {
                 expired(pending, "in a worker");
             }
         }
-        let late = self.workers.serving().iter().filter(|worker| worker.is_late(now));
+        let members = self.workers.members().iter().map(|member| &member.worker);
+        let late = members.filter(|worker| worker.is_late(now));
         let late: Vec<WorkerId> = late.inspect(|w| w.end(EndCause::BatchLate)).map(W::id).collect();
         for id in late {
             self.worker_leaving(id, now);
@@ -261,9 +273,16 @@ impl<W: WorkerPort> Core<W> {
 
     /// Sizes and estimates go by the speed of the workers that serve. While none does, by that of
     /// the last that did.
-    fn follow_tier(&mut self) {
-        if let Some(best) = self.workers.best() {
-            self.batcher.set_tier(best);
+    fn follow_level(&mut self, now: Instant) {
+        match self.workers.best() {
+            Some(best) => {
+                self.batcher.set_tier(best);
+                self.down_since = None;
+                self.hopeless = None;
+            }
+            None => {
+                self.down_since.get_or_insert(now);
+            }
         }
     }
 
@@ -272,6 +291,20 @@ impl<W: WorkerPort> Core<W> {
     fn kept_clear(&self) -> usize {
         let turn = !self.suspect_had_last_turn || self.batcher.is_empty();
         usize::from(turn && !self.suspects.is_empty())
+    }
+
+    /// The workers that ordinary batches go to, without the first `skip` that could take a suspect.
+    fn ordinary_takers(&self, skip: usize) -> impl Iterator<Item = (usize, &W)> {
+        let slower = self
+            .workers
+            .members()
+            .iter()
+            .filter(|m| {
+                m.standing >= Standing::Probation && Some(m.worker.tier()) < self.workers.best()
+            })
+            .count();
+        let takers = self.workers.takers().map(|(index, member)| (index, &member.worker));
+        takers.skip(skip.saturating_sub(slower))
     }
 
     /// Sends one batch if a worker can take one; says whether it did.
@@ -300,10 +333,13 @@ impl<W: WorkerPort> Core<W> {
     /// Runs the next suspect on an empty worker, one of the slowest tier if there is one.
     fn send_suspect(&mut self, now: Instant) -> bool {
         let empty = |load: Load| load.batches == 0 && load.free > 0;
-        let Some(index) = self.workers.serving().iter().position(|worker| empty(worker.load()))
-        else {
-            return false;
-        };
+        let trusted = |standing| standing >= Standing::Probation;
+        let place = self
+            .workers
+            .members()
+            .iter()
+            .position(|member| trusted(member.standing) && empty(member.worker.load()));
+        let Some(index) = place else { return false };
         while let Some(pending) = self.suspects.pop_front() {
             if pending.replier.is_cancelled() {
                 self.cancelled(pending);
@@ -319,15 +355,14 @@ impl<W: WorkerPort> Core<W> {
     /// workers alone.
     fn send_ordinary(&mut self, now: Instant, skip: usize) -> bool {
         let mut offers: Vec<(usize, usize, usize)> = self
-            .workers
-            .takers(skip)
+            .ordinary_takers(skip)
             .map(|(index, worker)| (index, worker.load()))
             .filter(|(_, load)| self.has_room(load))
             .map(|(index, load)| (load.tokens, load.batches, index))
             .collect();
         offers.sort_unstable();
         for (_, batches, index) in offers {
-            let (tokens_max, rows_max) = self.workers.serving()[index].slot_limits();
+            let (tokens_max, rows_max) = self.workers.members()[index].worker.slot_limits();
             let offer = Offer { worker_idle: batches == 0, tokens_max, rows_max };
             let Some(sealed) = self.batcher.seal(&offer, now) else { continue };
             self.metrics.batch_sealed(SealedShape {
@@ -357,7 +392,7 @@ impl<W: WorkerPort> Core<W> {
         }
         let batch_id = self.next_batch_id;
         self.next_batch_id += 1;
-        let worker = &self.workers.serving()[index];
+        let worker = &self.workers.members()[index].worker;
         let start = Instant::now();
         let handed_over = worker.run(Batch { batch_id, rows, exclusive }, now);
         self.metrics.stage_took(Stage::Dispatch, start.elapsed());
@@ -387,7 +422,7 @@ impl<W: WorkerPort> Core<W> {
             let index = priority.index();
             self.metrics.queue_depth(priority, depth.rows[index], depth.tokens[index]);
         }
-        self.workers.serving().iter().for_each(W::publish);
+        self.workers.members().iter().for_each(|member| member.worker.publish());
     }
 }
 

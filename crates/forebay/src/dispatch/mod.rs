@@ -14,5 +14,5 @@ pub(crate) mod port;
 mod roster;
 pub(crate) mod thread;
 
-pub(crate) use port::{EndedWorker, WorkerId};
+pub(crate) use port::{EndedWorker, Standing, WorkerId, WorkerNews};
 pub(crate) use thread::{CancelNotice, DispatchEvent, DispatchSender};

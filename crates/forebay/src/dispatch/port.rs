@@ -15,6 +15,40 @@ pub(crate) struct WorkerId {
     pub(crate) incarnation: u64,
 }
 
+/// What a worker may be given. The ladder decides; the core itself only ever lowers it to
+/// [`Standing::Suspect`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Late or odd: canaries only.
+    Suspect,
+    /// It has greeted and shown nothing yet: canaries only.
+    Warming,
+    /// A small share of the ordinary texts; all of them while nothing serves.
+    Probation,
+    /// Whatever its tier is given.
+    Serving,
+}
+
+/// What the dispatcher tells the supervisor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WorkerNews {
+    /// A canary batch came back.
+    Canary {
+        id: WorkerId,
+        /// What was wrong with it.
+        verdict: Result<(), String>,
+        /// Embeddings that this worker has handed out since its last good canary.
+        replies: u64,
+    },
+    /// A batch of real texts came back good while the worker is on probation.
+    Good { id: WorkerId },
+    /// A batch is later than its length bucket allows; the worker gets no more work already, and
+    /// what it holds runs elsewhere too.
+    Late { id: WorkerId, reason: String },
+    /// A late worker has answered everything it held.
+    CaughtUp { id: WorkerId },
+}
+
 /// A batch to run.
 pub(crate) struct Batch {
     pub(crate) batch_id: u64,
@@ -50,7 +84,7 @@ pub(crate) struct Load {
     pub(crate) exclusive: bool,
 }
 
-/// One worker that serves.
+/// One worker that has greeted.
 pub(crate) trait WorkerPort {
     /// Which worker it is.
     fn id(&self) -> WorkerId;

@@ -1,31 +1,38 @@
-//! Which workers there are for the dispatcher's core: those that serve, sorted by tier, and those
-//! on their way out. It decides nothing about batches.
+//! Which workers there are for the dispatcher's core: those that may be given something, sorted by
+//! tier and each with its standing, and those on their way out. It decides nothing about batches.
 
-use super::port::{WorkerId, WorkerPort};
+use super::port::{Standing, WorkerId, WorkerPort};
 use crate::config::Tier;
+
+/// A worker that is not on its way out.
+pub(super) struct Member<W> {
+    pub(super) worker: W,
+    pub(super) standing: Standing,
+}
 
 /// The workers of one runtime that are not known to be gone.
 pub(super) struct Roster<W> {
     /// The slower tiers first; within a tier in the order in which they came.
-    serving: Vec<W>,
+    members: Vec<Member<W>>,
     /// Workers that take no more batches and have not been reported as ended.
     leaving: Vec<W>,
 }
 
 impl<W: WorkerPort> Roster<W> {
     pub(super) fn new() -> Self {
-        Self { serving: Vec::new(), leaving: Vec::new() }
+        Self { members: Vec::new(), leaving: Vec::new() }
     }
 
-    /// A worker serves from now on.
+    /// A worker has greeted. It is [`Standing::Warming`].
     pub(super) fn up(&mut self, worker: W) {
-        let place = self.serving.partition_point(|other| other.tier() <= worker.tier());
-        self.serving.insert(place, worker);
+        let place = self.members.partition_point(|other| other.worker.tier() <= worker.tier());
+        self.members.insert(place, Member { worker, standing: Standing::Warming });
     }
 
     /// A worker takes no more batches.
     pub(super) fn leave(&mut self, id: WorkerId) {
-        self.leaving.extend(self.serving.extract_if(.., |worker| worker.id() == id));
+        let gone = self.members.extract_if(.., |member| member.worker.id() == id);
+        self.leaving.extend(gone.map(|member| member.worker));
     }
 
     /// A worker is gone.
@@ -34,33 +41,47 @@ impl<W: WorkerPort> Roster<W> {
         self.leaving.retain(|worker| worker.id() != id);
     }
 
-    /// The workers that serve, the slower tiers first.
-    pub(super) fn serving(&self) -> &[W] {
-        &self.serving
+    /// The workers that are not on their way out, the slower tiers first.
+    pub(super) fn members(&self) -> &[Member<W>] {
+        &self.members
     }
 
-    /// Those that serve and those on their way out.
+    /// The worker of this name, unless it is on its way out.
+    pub(super) fn find_mut(&mut self, id: WorkerId) -> Option<&mut Member<W>> {
+        self.members.iter_mut().find(|member| member.worker.id() == id)
+    }
+
+    /// All workers, also those on their way out.
     pub(super) fn all(&self) -> impl Iterator<Item = &W> {
-        self.serving.iter().chain(&self.leaving)
+        self.members.iter().map(|member| &member.worker).chain(&self.leaving)
     }
 
-    /// The best tier that serves.
+    /// What a worker must be to get whatever comes: serving, or on probation while nothing serves.
+    /// `None` if there is neither.
+    fn trusted(&self) -> Option<Standing> {
+        let best = self.members.iter().map(|member| member.standing).max()?;
+        (best >= Standing::Probation).then_some(best)
+    }
+
+    /// The best tier that ordinary batches go to.
     pub(super) fn best(&self) -> Option<Tier> {
-        self.serving.last().map(W::tier)
+        let trusted = self.trusted()?;
+        let of_trusted = self.members.iter().filter(|member| member.standing == trusted);
+        of_trusted.map(|member| member.worker.tier()).max()
     }
 
-    /// The workers that ordinary batches go to, with their places among those that serve: those of
-    /// the best tier, without the first `skip` of all.
-    pub(super) fn takers(&self, skip: usize) -> impl Iterator<Item = (usize, &W)> {
-        let best = self.best();
-        let workers = self.serving.iter().enumerate().skip(skip);
-        workers.filter(move |(_, worker)| Some(worker.tier()) == best)
+    /// The workers that ordinary batches go to, with their places among the members: those of the
+    /// best tier.
+    pub(super) fn takers(&self) -> impl Iterator<Item = (usize, &Member<W>)> {
+        let wanted = self.trusted().zip(self.best());
+        let workers = self.members.iter().enumerate();
+        workers.filter(move |(_, member)| wanted == Some((member.standing, member.worker.tier())))
     }
 
     /// How many workers ordinary batches go to, and the tokens in flight in all of them.
     pub(super) fn busy(&self) -> (usize, usize) {
-        self.takers(0).fold((0, 0), |(workers, tokens), (_, worker)| {
-            (workers + 1, tokens + worker.load().tokens)
+        self.takers().fold((0, 0), |(workers, tokens), (_, member)| {
+            (workers + 1, tokens + member.worker.load().tokens)
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The dispatcher's thread: waits for texts, for news of workers and for the next deadline, and
 //! lets the core decide.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -9,9 +10,9 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::select;
 use forebay_stage::{LaneReceiver, StageClock, StageFailure, WaitMode};
 
-use super::core::{Core, FailedRows};
+use super::core::{CanaryDone, Core, FailedRows};
 use super::lane::WorkerLane;
-use super::port::{EndedWorker, WorkerId};
+use super::port::{EndedBatch, EndedWorker, Standing, WorkerId, WorkerNews};
 use crate::admission::Admission;
 use crate::config::Tier;
 use crate::error::EmbedError;
@@ -22,16 +23,34 @@ pub(crate) const NAME: &str = "fb-dispatch";
 const EVENTS_MAX: usize = 1024;
 /// The thread looks around at least this often; no deadline hangs on it.
 const IDLE: Duration = Duration::from_secs(1);
+/// When news that the supervisor had no room for is offered again.
+const NEWS_AGAIN: Duration = Duration::from_millis(2);
 /// How long an ending dispatcher waits for the tokenizers to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
 /// News for the dispatcher.
 pub(crate) enum DispatchEvent {
-    /// A worker serves from now on.
+    /// A worker has greeted and warms up.
     WorkerUp(Arc<WorkerLane>),
+    /// What a worker may be given from now on.
+    Standing(WorkerId, Standing),
+    /// Run one canary batch on this worker as soon as it has a free slot, before ordinary work.
+    Canary(WorkerId),
+    /// A canary batch came back.
+    CanaryDone {
+        worker: WorkerId,
+        /// What was wrong with it.
+        verdict: Result<(), String>,
+        /// Embeddings that the worker has handed out since its last good canary.
+        replies: u64,
+        tokens: usize,
+        service: Duration,
+    },
     /// A worker takes no more batches.
     WorkerLeaving(WorkerId),
-    /// A worker is gone, with what it had in flight.
+    /// No more answers can come from a worker; this is what it had in flight.
+    WorkerLost { id: WorkerId, batches: Vec<EndedBatch> },
+    /// A worker's process is gone, with what it had in flight unless that was handed back before.
     WorkerEnded(EndedWorker),
     /// A worker of this tier has computed a batch of this many tokens in this service time; its
     /// slot is free again.
@@ -121,7 +140,9 @@ impl Drop for AnswerLeft<'_> {
     }
 }
 
-/// The body of the dispatcher's thread. It ends when `stop` is set and an event wakes it.
+/// The body of the dispatcher's thread. It ends when `stop` is set and an event wakes it. `news`
+/// passes something on to the supervisor; what it refuses is offered again at the next turn.
+#[expect(clippy::too_many_arguments, reason = "one caller, which puts the runtime together")]
 pub(crate) fn run(
     mut core: Core<Arc<WorkerLane>>,
     inbox: &DispatchInbox,
@@ -129,17 +150,23 @@ pub(crate) fn run(
     admission: &Admission,
     stop: &AtomicBool,
     publish: &dyn Fn(),
+    news: &dyn Fn(&WorkerNews) -> bool,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
     // Holds also if a decision panics: a channel keeps what nobody has read while it has senders.
     let _left = AnswerLeft(texts);
     let mut drained: Option<Sender<()>> = None;
+    let mut untold = VecDeque::new();
     let mut texts_open = true;
     loop {
         let now = Instant::now();
         core.pump(now);
         admission.set_backlog(core.backlog());
         publish();
+        untold.extend(core.take_news());
+        while untold.front().is_some_and(news) {
+            untold.pop_front();
+        }
         if stop.load(Ordering::Acquire) {
             // Read to the end first: what a worker had last comes back in an event, and the
             // tokenizers may be at work on what was let in.
@@ -154,7 +181,8 @@ pub(crate) fn run(
             // The receiver may have given up waiting; then nobody needs to know.
             if let Some(Err(_)) = drained.take_if(|_| !texts_open).map(|done| done.send(())) {}
         }
-        let wake = core.next_wakeup(now).unwrap_or(now + IDLE).min(now + IDLE);
+        let idle = if untold.is_empty() { IDLE } else { NEWS_AGAIN };
+        let wake = core.next_wakeup(now).unwrap_or(now + idle).min(now + idle);
         let Some(news) = next(inbox, texts, texts_open, wake) else { continue };
         let start = Instant::now();
         match news {
@@ -180,6 +208,12 @@ fn take_in(
 ) {
     match event {
         DispatchEvent::WorkerUp(worker) => core.worker_up(worker),
+        DispatchEvent::Standing(id, standing) => core.set_standing(id, standing, now),
+        DispatchEvent::Canary(id) => core.run_canary(id),
+        DispatchEvent::CanaryDone { worker, verdict, replies, tokens, service } => {
+            core.canary_done(CanaryDone { worker, verdict, replies, tokens, service }, now);
+        }
+        DispatchEvent::WorkerLost { id, batches } => core.worker_lost(id, batches, now),
         DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
         DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
         DispatchEvent::Completed { worker, tier, tokens, service } => {

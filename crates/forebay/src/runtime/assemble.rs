@@ -5,13 +5,15 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use forebay_stage::{LaneStats, Stage, StageClock, WaitMode, lane};
-use kameo::actor::Spawn;
+use kameo::actor::{Spawn, WeakActorRef};
+use kameo::error::SendError;
 use kameo::mailbox;
 
 use super::{Opened, Runtime};
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
 use crate::config::Config;
+use crate::dispatch::WorkerNews;
 use crate::dispatch::core::Core;
 use crate::dispatch::thread;
 use crate::metrics::{Metrics, Stage as MetricStage};
@@ -62,9 +64,11 @@ impl Runtime {
         let stop = Arc::new(AtomicBool::new(false));
         let (gate, stopping) = (Arc::clone(&admission), Arc::clone(&stop));
         let blocked = Blocked { metrics: Arc::clone(&metrics), lane: to_batcher.stats() };
+        let listener = supervisor.downgrade();
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
             let publish = || blocked.publish();
-            thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, clock)
+            let tell = |news: &WorkerNews| told(&listener, news);
+            thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)
         })
         .await;
         let work =
@@ -90,6 +94,12 @@ impl Runtime {
             control: Some(control),
         }
     }
+}
+
+/// Tells the supervisor; `false` if its mailbox is full. One that has ended needs to know nothing.
+fn told(supervisor: &WeakActorRef<Supervisor>, news: &WorkerNews) -> bool {
+    let Some(supervisor) = supervisor.upgrade() else { return true };
+    !matches!(supervisor.tell(news.clone()).try_send(), Err(SendError::MailboxFull(_)))
 }
 
 /// Shows how long the tokenizers have waited for the batcher.

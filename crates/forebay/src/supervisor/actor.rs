@@ -19,7 +19,7 @@ use super::board::{Board, WorkerState};
 use super::policy::{EndCause, Next, RestartPolicy};
 use crate::admission::Admission;
 use crate::config::{ReplyConfig, SupervisorConfig};
-use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
+use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, Standing, WorkerId, WorkerNews};
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, RestartCause, RungMetrics};
 use crate::worker_process::actor::{self as worker_actor, Drain, WorkerArgs, WorkerProcess};
@@ -272,6 +272,7 @@ impl Message<WorkerReady> for Supervisor {
             return;
         };
         rung.policy.serving(Instant::now());
+        self.args.dispatch.send(DispatchEvent::Standing(id, Standing::Serving));
         rung.metrics.quarantined(false);
         tracing::info!(
             device = ready.device,
@@ -301,6 +302,14 @@ impl Message<WorkerEnded> for Supervisor {
     async fn handle(&mut self, ended: WorkerEnded, context: &mut Context<Self, ()>) {
         let me = context.actor_ref().clone();
         self.worker_ended(ended, &me);
+    }
+}
+
+impl Message<WorkerNews> for Supervisor {
+    type Reply = ();
+
+    async fn handle(&mut self, news: WorkerNews, _: &mut Context<Self, ()>) {
+        tracing::debug!(?news, "news of a worker");
     }
 }
 

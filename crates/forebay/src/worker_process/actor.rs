@@ -171,6 +171,13 @@ impl WorkerProcess {
         });
     }
 
+    /// No more answers can come: what the worker had runs elsewhere, before its process is gone.
+    fn hand_back(&self) {
+        let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
+        let id = self.args.id;
+        self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches });
+    }
+
     async fn finish_if_over(&mut self) {
         if self.process.is_none() || (self.reaped && self.read_to_end) {
             self.finish().await;
@@ -276,6 +283,9 @@ impl Message<SocketEnded> for WorkerProcess {
 
     async fn handle(&mut self, SocketEnded(end): SocketEnded, context: &mut Context<Self, ()>) {
         self.read_to_end = true;
+        if !self.draining {
+            self.hand_back();
+        }
         let me = context.actor_ref().clone();
         match end {
             Err(cause) => self.end(cause, &me).await,

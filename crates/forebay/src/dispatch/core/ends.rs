@@ -6,7 +6,7 @@ use std::time::Instant;
 use forebay_protocol::ErrorClass;
 
 use super::Core;
-use crate::dispatch::port::{EndedWorker, WorkerId, WorkerPort};
+use crate::dispatch::port::{EndedBatch, EndedWorker, WorkerId, WorkerPort};
 use crate::error::EmbedError;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
@@ -69,6 +69,18 @@ impl<W: WorkerPort> Core<W> {
         self.worker_leaving(id, now);
         self.workers.gone(id);
         self.failures.forget(id);
+        self.given_up(batches, requested);
+    }
+
+    /// No more answers can come from a worker, and this is what it had in flight. Its process may
+    /// still be there.
+    pub(crate) fn worker_lost(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
+        self.worker_leaving(id, now);
+        self.given_up(batches, false);
+    }
+
+    /// `requested`: the worker was told to end.
+    fn given_up(&mut self, batches: Vec<EndedBatch>, requested: bool) {
         for batch in batches.into_iter().filter(|batch| !batch.rows.is_empty()) {
             if requested {
                 // We ended it; its texts are under no suspicion, and there is no next worker.
@@ -115,8 +127,9 @@ impl<W: WorkerPort> Core<W> {
 
     /// Counts a failure of a worker that serves, and ends one that fails everything.
     fn count_failure(&mut self, id: WorkerId, class: ErrorClass, message: &str, now: Instant) {
-        let serving = self.workers.serving().iter().find(|worker| worker.id() == id);
-        let Some(worker) = serving.filter(|_| self.failures.add(id, class)) else { return };
+        let known = self.workers.members().iter().find(|member| member.worker.id() == id);
+        let Some(member) = known.filter(|_| self.failures.add(id, class)) else { return };
+        let worker = &member.worker;
         worker.end(EndCause::BatchesFailed(message.to_owned()));
         self.worker_leaving(id, now);
     }

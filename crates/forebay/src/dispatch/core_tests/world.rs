@@ -15,7 +15,7 @@ use crate::admission::Admission;
 use crate::batch::BatchPolicy;
 use crate::config::{AdmissionConfig, Tier};
 use crate::dispatch::core::{Core, FailedRows};
-use crate::dispatch::port::{EndedBatch, EndedWorker, WorkerId};
+use crate::dispatch::port::{EndedBatch, EndedWorker, Standing, WorkerId};
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
 use crate::options::Embedding;
@@ -272,6 +272,7 @@ impl World {
         self.down_since = None;
         self.hopeless = false;
         self.core.worker_up(worker);
+        self.core.set_standing(id, Standing::Serving, self.now);
     }
 
     /// The oldest batch of a worker is done: its effects come true.
