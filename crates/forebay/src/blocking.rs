@@ -11,7 +11,7 @@ use crate::options::{EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
 use crate::runtime::{ModelInfo, ShutdownReport};
 use crate::status::Status;
-use crate::supervisor::{Level, LevelWatch};
+use crate::supervisor::{Health, Level, LevelWatch};
 use crate::ticket::{BatchTicket, Ticket};
 
 /// A running runtime with blocking calls. It may be shared between threads.
@@ -99,6 +99,13 @@ impl Runtime {
     #[must_use]
     pub fn level(&self) -> Level {
         self.inner.level()
+    }
+
+    /// Level, reason, capacity, worst age and the age of all that: two atomic loads, no lock, no
+    /// wait; for a control loop.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.inner.health()
     }
 
     /// Waits until every rung has come to the end of its first start, well or not.

@@ -47,7 +47,10 @@ pub use priority::Priority;
 pub use reply::EmbedResult;
 pub use runtime::{ModelInfo, Runtime, ShutdownReport, cuda_spec};
 pub use status::{QueueStatus, StageStatus, Status};
-pub use supervisor::{Level, LevelWatch, WorkerState, WorkerStatus};
+pub use supervisor::{
+    Health, HealthReason, HealthWatch, Level, LevelWatch, QuarantineReason, WorkerState,
+    WorkerStatus,
+};
 pub use ticket::{BatchTicket, Ticket};
 pub use worker_process::locate::{onnxruntime_library, worker_program};
 pub use worker_process::probe::{ProbeError, probe_devices};

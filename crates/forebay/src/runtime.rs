@@ -22,7 +22,7 @@ use crate::priority::Priority;
 use crate::reply::EmbedResult;
 use crate::request::TokenizeJob;
 use crate::status::{QueueStatus, StageStatus, Status};
-use crate::supervisor::{Board, Level, LevelWatch, Shutdown, Supervisor};
+use crate::supervisor::{Board, Health, HealthWatch, Level, LevelWatch, Shutdown, Supervisor};
 use crate::ticket::{BatchTicket, Ticket};
 
 mod assemble;
@@ -298,6 +298,19 @@ impl Runtime {
     #[must_use]
     pub fn level(&self) -> Level {
         self.board.level()
+    }
+
+    /// Level, reason, capacity, worst age and the age of all that: two atomic loads, no lock, no
+    /// wait; for a control loop.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.board.heartbeat().read(Instant::now())
+    }
+
+    /// Tells of changes of the level or of the reason for it.
+    #[must_use]
+    pub fn watch_health(&self) -> HealthWatch {
+        self.board.watch_health()
     }
 
     /// Waits until every rung has come to the end of its first start, well or not: from then on a

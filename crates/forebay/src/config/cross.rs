@@ -41,6 +41,11 @@ pub(super) fn clashes(config: &Config) -> Vec<Clash> {
         "the wait grows from the one to the other",
     );
     at_most(
+        ["supervisor.dwell_min_ms", "supervisor.dwell_max_ms"],
+        [supervisor.dwell_min_ms, supervisor.dwell_max_ms],
+        "a probation grows from the one to the other",
+    );
+    at_most(
         ["supervisor.backoff_min_ms", "supervisor.restart_window_ms"],
         [supervisor.backoff_min_ms, supervisor.restart_window_ms],
         "restarts further apart than the window would never be counted together",

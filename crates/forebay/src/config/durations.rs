@@ -40,6 +40,10 @@ milliseconds!(SupervisorConfig {
     backoff_min: backoff_min_ms,
     backoff_max: backoff_max_ms,
     restart_window: restart_window_ms,
+    dwell_min: dwell_min_ms,
+    dwell_max: dwell_max_ms,
+    clean: clean_ms,
+    kill_grace: kill_grace_ms,
     reap_deadline: reap_deadline_ms,
 });
 milliseconds!(ShutdownConfig { drain: drain_ms });

@@ -137,7 +137,8 @@ group! {
 }
 
 group! {
-    /// Restarts of failed workers: soon, never in a tight loop, and not for ever.
+    /// What follows when a worker fails: a restart soon, never in a tight loop, and a way back up that
+    /// is longer the more often it has failed.
     SupervisorConfig as "supervisor" {
         /// Wait before the first restart; it doubles with each further failure.
         backoff_min_ms: u32 = 200, "ms", Integer(1, 60_000);
@@ -150,6 +151,19 @@ group! {
         /// Waits between probes of a quarantined rung; the last one repeats.
         quarantine_probe_ms: Vec<u32> = vec![30_000, 60_000, 300_000], "ms",
             IntegerList(16, 100, 86_400_000);
+        /// How long a worker that has failed before is on probation, with a small share of the work,
+        /// before it serves again; it doubles with each relapse. While nothing else serves, a
+        /// probation is over at once.
+        dwell_min_ms: u32 = 500, "ms", Integer(1, 3_600_000);
+        /// The longest probation.
+        dwell_max_ms: u32 = 900_000, "ms", Integer(1, 86_400_000);
+        /// Batches, canaries included, that a worker on such a probation must do well.
+        probation_batches: u32 = 8, "batches", Integer(1, 1_000_000);
+        /// Time of good service after which a worker's earlier failures are forgotten.
+        clean_ms: u32 = 600_000, "ms", Integer(1, 86_400_000);
+        /// Time for a worker that is to end to do so by itself before it is killed; some drivers
+        /// take a killed process badly.
+        kill_grace_ms: u32 = 100, "ms", Integer(0, 60_000);
         /// Time for the kernel to give a killed worker back before it is reported as stuck.
         reap_deadline_ms: u32 = 5_000, "ms", Integer(10, 600_000);
     }

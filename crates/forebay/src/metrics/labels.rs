@@ -143,6 +143,10 @@ label! {
         StartFailed = "start_failed",
         /// It sent something that the protocol does not allow.
         Protocol = "protocol",
+        /// It gave wrong numbers.
+        Canary = "canary",
+        /// Its device could not be used any more.
+        Device = "device",
     }
 }
 

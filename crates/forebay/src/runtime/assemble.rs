@@ -37,6 +37,7 @@ impl Runtime {
         let args = SupervisorArgs {
             rungs: plan.rungs,
             restarts: config.supervisor.clone(),
+            canary_interval: std::time::Duration::from_secs(10),
             reply: config.reply.clone(),
             spin,
             board: Arc::clone(&board),

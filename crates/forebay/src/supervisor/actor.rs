@@ -1,4 +1,6 @@
-//! The supervisor actor: hears of every start and end, asks the policy, acts.
+//! The supervisor actor: hears of every start and end, lets the ladder decide, and acts.
+//!
+//! What the ladder's actions mean to the workers and to whoever looks on is in [`super::follow`].
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -7,32 +9,34 @@ use std::time::{Duration, Instant};
 
 use forebay_protocol::Ready;
 use kameo::Actor;
-use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
+use kameo::actor::{ActorId, ActorRef, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
-use kameo::mailbox;
 use kameo::message::{Context, Message};
 use kameo::reply::{DelegatedReply, ReplySender};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use tokio::task::AbortHandle;
 
-use super::board::{Board, WorkerState};
-use super::policy::{EndCause, Next, RestartPolicy};
+use super::board::Board;
+use super::end_cause::EndCause;
+use super::ladder::{Event, Ladder, Limits};
 use crate::admission::Admission;
-use crate::config::{ReplyConfig, SupervisorConfig};
-use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, Standing, WorkerId, WorkerNews};
+use crate::config::{Device, ReplyConfig, SupervisorConfig};
+use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId, WorkerNews};
 use crate::error::EmbedError;
-use crate::metrics::{Metrics, RestartCause, RungMetrics};
-use crate::worker_process::actor::{self as worker_actor, Drain, WorkerArgs, WorkerProcess};
+use crate::metrics::{Metrics, RungMetrics};
+use crate::worker_process::actor::WorkerProcess;
 use crate::worker_process::spawn::LaunchSpec;
 
 /// Control messages that may wait for the supervisor.
-pub(crate) const MAILBOX: usize = 64;
+pub(crate) const MAILBOX: usize = 256;
 
 /// What the supervisor is started with.
 pub(crate) struct SupervisorArgs {
     /// How each rung is launched, best rung first.
     pub(crate) rungs: Vec<Arc<LaunchSpec>>,
     pub(crate) restarts: SupervisorConfig,
+    pub(crate) canary_interval: Duration,
     pub(crate) reply: ReplyConfig,
     pub(crate) spin: Duration,
     pub(crate) board: Arc<Board>,
@@ -41,7 +45,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// A worker serves.
+/// A worker is ready.
 pub(crate) struct WorkerReady {
     pub(crate) id: WorkerId,
     pub(crate) pid: u32,
@@ -49,37 +53,52 @@ pub(crate) struct WorkerReady {
     pub(crate) took: Duration,
 }
 
-/// A worker is gone and its batches are handed back.
+/// A worker answers no more; what it had is handed back.
+pub(crate) struct WorkerLost {
+    pub(crate) id: WorkerId,
+    pub(crate) reason: String,
+}
+
+/// A worker's process is gone.
 pub(crate) struct WorkerEnded {
     pub(crate) id: WorkerId,
     pub(crate) cause: EndCause,
     pub(crate) log: String,
 }
 
-/// Starts a rung that is not running.
-struct Launch(usize);
+/// A worker's process does not end although it was killed.
+pub(crate) struct WorkerStuck {
+    pub(crate) id: WorkerId,
+    pub(crate) pid: u32,
+}
+
+/// The ladder's next moment has come.
+struct Tick;
 
 /// Drains every worker and ends; the reply comes when all are gone.
 pub(crate) struct Shutdown {
     pub(crate) drain: Duration,
 }
 
-struct Rung {
-    launch: Arc<LaunchSpec>,
-    policy: RestartPolicy,
-    metrics: Arc<RungMetrics>,
-    incarnation: u64,
-    worker: Option<ActorRef<WorkerProcess>>,
+/// One rung as this actor sees it.
+pub(super) struct Rung {
+    pub(super) launch: Arc<LaunchSpec>,
+    pub(super) metrics: Arc<RungMetrics>,
+    pub(super) worker: Option<(WorkerId, ActorRef<WorkerProcess>)>,
 }
 
 /// Supervises the rungs of one runtime.
 pub(crate) struct Supervisor {
-    args: SupervisorArgs,
-    rungs: Vec<Rung>,
-    slot_of: HashMap<ActorId, usize>,
-    random: StdRng,
+    pub(super) args: SupervisorArgs,
+    pub(super) rungs: Vec<Rung>,
+    pub(super) slot_of: HashMap<ActorId, usize>,
+    pub(super) ladder: Ladder,
+    /// The moment for which a [`Tick`] is on its way.
+    timer: Option<(Instant, AbortHandle)>,
+    /// How long workers may take to finish what they have when they are drained.
+    pub(super) drain: Duration,
+    pub(super) stopping: bool,
     shutdown: Option<ReplySender<()>>,
-    stopping: bool,
 }
 
 impl Actor for Supervisor {
@@ -93,24 +112,28 @@ impl Actor for Supervisor {
     async fn on_start(args: Self::Args, me: ActorRef<Self>) -> Result<Self, Self::Error> {
         let rung = |launch: &Arc<LaunchSpec>| Rung {
             launch: Arc::clone(launch),
-            policy: RestartPolicy::new(args.restarts.clone()),
             metrics: Arc::new(args.metrics.rung(&launch.worker.device)),
-            incarnation: 0,
             worker: None,
         };
         let rungs: Vec<Rung> = args.rungs.iter().map(rung).collect();
-        // The last rung, the CPU, first: it is what answers before any other is ready.
-        for slot in (0..rungs.len()).rev() {
-            me.tell(Launch(slot)).send().await.ok();
-        }
-        Ok(Self {
+        let devices: Vec<Device> = rungs.iter().map(|rung| rung.launch.device).collect();
+        let limits =
+            Limits { restarts: args.restarts.clone(), canary_interval: args.canary_interval };
+        let ladder = Ladder::new(&devices, &limits, StdRng::from_os_rng());
+        let mut supervisor = Self {
             args,
             rungs,
             slot_of: HashMap::new(),
-            random: StdRng::from_os_rng(),
-            shutdown: None,
+            ladder,
+            timer: None,
+            drain: Duration::ZERO,
             stopping: false,
-        })
+            shutdown: None,
+        };
+        supervisor.ladder.start(Vec::new(), Instant::now());
+        supervisor.follow(&me).await;
+        supervisor.set_timer(&me);
+        Ok(supervisor)
     }
 
     /// Workers report their end before they stop; what is left to see here is an actor that
@@ -121,95 +144,68 @@ impl Actor for Supervisor {
         id: ActorId,
         reason: ActorStopReason,
     ) -> Result<ControlFlow<ActorStopReason>, Self::Error> {
-        if let Some(slot) = self.slot_of.get(&id).copied() {
+        let slot = self.slot_of.remove(&id);
+        let worker = slot.and_then(|slot| self.rungs.get(slot)?.worker.as_ref());
+        if let Some((worker, _)) = worker {
+            let id = *worker;
             if let Some(me) = me.upgrade() {
-                let incarnation = self.rungs[slot].incarnation;
-                let id = WorkerId { slot, incarnation };
+                self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches: Vec::new() });
                 let cause = EndCause::Protocol(format!("worker actor ended: {reason}"));
-                let ended = EndedWorker { id, batches: Vec::new(), requested: false };
-                self.args.dispatch.send(DispatchEvent::WorkerEnded(ended));
-                self.worker_ended(WorkerEnded { id, cause, log: String::new() }, &me);
+                let ended = WorkerEnded { id, cause, log: String::new() };
+                self.worker_ended(ended, &me).await;
             }
-        } else if !reason.is_normal() {
+        } else if slot.is_none() && !reason.is_normal() {
             let message = format!("a stage of the host failed: {reason}");
             tracing::error!("{message}");
             let error = EmbedError::Internal { message: message.clone() };
             self.args.admission.close(error.clone());
             self.args.dispatch.send(DispatchEvent::AnswerAll(error));
             self.args.board.fail(&message);
-            self.level_shown(true);
+            self.args.metrics.level(0);
         }
         Ok(ControlFlow::Continue(()))
     }
 }
 
 impl Supervisor {
-    fn worker_ended(&mut self, ended: WorkerEnded, me: &ActorRef<Self>) {
+    /// Lets the ladder decide about an event, and does what it says.
+    pub(super) async fn happen(&mut self, event: Event, me: &ActorRef<Self>) {
+        self.ladder.handle(event, Instant::now());
+        self.follow(me).await;
+        self.set_timer(me);
+    }
+
+    async fn worker_ended(&mut self, ended: WorkerEnded, me: &ActorRef<Self>) {
         let WorkerEnded { id, cause, log } = ended;
-        let Some(rung) = self.rungs.get_mut(id.slot).filter(|r| r.incarnation == id.incarnation)
-        else {
-            return;
-        };
-        if let Some(worker) = rung.worker.take() {
-            self.slot_of.remove(&worker.id());
-        }
-        let next = rung.policy.ended(&cause, Instant::now(), &mut self.random);
-        let next = if self.stopping { Next::Stop } else { next };
-        if next != Next::Stop {
-            rung.metrics.restarted(restart_cause(&cause));
-        }
-        rung.metrics.quarantined(matches!(next, Next::Quarantine(_)));
-        let device = rung.launch.worker.device.clone();
-        let reason = match &cause {
-            // The worker's own words; its log says the same.
-            EndCause::StartFailed(message)
-            | EndCause::StartLost(message)
-            | EndCause::StartMissing(message) => message.clone(),
-            _ if log.is_empty() => cause.to_string(),
-            _ => format!("{cause}: {log}"),
-        };
-        match &next {
-            Next::Stop => tracing::debug!(device, incarnation = id.incarnation, "{reason}"),
-            _ => tracing::warn!(device, incarnation = id.incarnation, ?next, "{reason}"),
-        }
-        let state = match next {
-            Next::Restart(_) => WorkerState::Backoff,
-            Next::Quarantine(_) => WorkerState::Quarantined,
-            Next::Stop => WorkerState::Stopped,
-        };
-        let changed = self.args.board.update(id.slot, |status| {
-            status.state = state;
-            status.pid = None;
-            status.last_end = Some(reason);
-        });
-        self.level_shown(changed);
-        if let Next::Restart(wait) | Next::Quarantine(wait) = next {
-            let me = me.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(wait).await;
-                me.tell(Launch(id.slot)).send().await.ok();
-            });
-        }
-        if let Some(reason) = self.args.board.hopeless() {
-            self.args.board.first_outcome(Err(reason.clone()));
-            // What is left at a shutdown is told so when the dispatcher stops.
-            if !self.stopping {
-                self.args.dispatch.send(DispatchEvent::NoHope(reason));
-            }
-        }
+        let Some(rung) = self.rungs.get_mut(id.slot) else { return };
+        let Some((_, worker)) = rung.worker.take_if(|(worker, _)| *worker == id) else { return };
+        self.slot_of.remove(&worker.id());
+        self.note_end(id, &cause, &log);
+        self.happen(Event::Ended(id, cause), me).await;
         self.finish_shutdown(me);
     }
 
-    fn level_shown(&self, changed: bool) {
-        let level = self.args.board.level();
-        self.args.metrics.level(level.gauge());
-        if changed {
-            tracing::info!(%level, "service level changed");
+    /// Makes sure that the ladder's next moment is not missed.
+    fn set_timer(&mut self, me: &ActorRef<Self>) {
+        let next = self.ladder.next_wakeup();
+        if self.timer.as_ref().map(|(at, _)| *at) == next {
+            return;
         }
+        if let Some((_, timer)) = self.timer.take() {
+            timer.abort();
+        }
+        self.timer = next.map(|at| {
+            let me = me.clone();
+            let ticking = tokio::spawn(async move {
+                tokio::time::sleep_until(at.into()).await;
+                me.tell(Tick).send().await.ok();
+            });
+            (at, ticking.abort_handle())
+        });
     }
 
     fn finish_shutdown(&mut self, me: &ActorRef<Self>) {
-        if !self.stopping || self.rungs.iter().any(|rung| rung.worker.is_some()) {
+        if !self.ladder.is_down() {
             return;
         }
         if let Some(done) = self.shutdown.take() {
@@ -221,59 +217,39 @@ impl Supervisor {
     }
 }
 
-impl Message<Launch> for Supervisor {
+impl Message<Tick> for Supervisor {
     type Reply = ();
 
-    async fn handle(&mut self, Launch(slot): Launch, context: &mut Context<Self, ()>) {
-        let Some(rung) = self.rungs.get_mut(slot).filter(|rung| rung.worker.is_none()) else {
-            return;
-        };
-        if self.stopping {
-            return;
-        }
-        rung.incarnation += 1;
+    async fn handle(&mut self, _: Tick, context: &mut Context<Self, ()>) {
+        self.timer = None;
         let me = context.actor_ref().clone();
-        let incarnation = rung.incarnation;
-        let worker_args = WorkerArgs {
-            id: WorkerId { slot, incarnation },
-            launch: Arc::clone(&rung.launch),
-            supervisor: me.clone(),
-            dispatch: self.args.dispatch.clone(),
-            metrics: Arc::clone(&self.args.metrics),
-            rung: Arc::clone(&rung.metrics),
-            reap_deadline: self.args.restarts.reap_deadline(),
-            norm_tolerance: self.args.reply.norm_tolerance,
-            spin: self.args.spin,
-        };
-        let mailbox = mailbox::bounded(worker_actor::MAILBOX);
-        let worker = WorkerProcess::spawn_link_with_mailbox(&me, worker_args, mailbox).await;
-        self.slot_of.insert(worker.id(), slot);
-        rung.worker = Some(worker);
-        let probing = self.args.board.hopeless().is_some();
-        let changed = self.args.board.update(slot, |status| {
-            status.restarts += u64::from(incarnation > 1);
-            status.incarnation = incarnation;
-            // A probe raises no hope before it has succeeded.
-            if !probing {
-                status.state = WorkerState::Starting;
+        self.happen(Event::Tick, &me).await;
+    }
+}
+
+impl Message<WorkerNews> for Supervisor {
+    type Reply = ();
+
+    async fn handle(&mut self, news: WorkerNews, context: &mut Context<Self, ()>) {
+        let event = match news {
+            WorkerNews::Canary { id, verdict, replies } => {
+                self.note_canary(id, &verdict, replies);
+                Event::Canary(id, verdict)
             }
-        });
-        self.level_shown(changed);
+            WorkerNews::Good { id } => Event::Good(id),
+            WorkerNews::Late { id, reason } => Event::Late(id, reason),
+            WorkerNews::CaughtUp { id } => Event::CaughtUp(id),
+        };
+        let me = context.actor_ref().clone();
+        self.happen(event, &me).await;
     }
 }
 
 impl Message<WorkerReady> for Supervisor {
     type Reply = ();
 
-    async fn handle(&mut self, report: WorkerReady, _: &mut Context<Self, ()>) {
+    async fn handle(&mut self, report: WorkerReady, context: &mut Context<Self, ()>) {
         let WorkerReady { id, pid, ready, took } = report;
-        let Some(rung) = self.rungs.get_mut(id.slot).filter(|r| r.incarnation == id.incarnation)
-        else {
-            return;
-        };
-        rung.policy.serving(Instant::now());
-        self.args.dispatch.send(DispatchEvent::Standing(id, Standing::Serving));
-        rung.metrics.quarantined(false);
         tracing::info!(
             device = ready.device,
             engine = ready.engine,
@@ -281,18 +257,26 @@ impl Message<WorkerReady> for Supervisor {
             pid,
             start_ms = took.as_millis() as u64,
             details = ?ready.details,
-            "worker serves"
+            "worker is ready"
         );
-        let changed = self.args.board.update(id.slot, |status| {
-            status.state = WorkerState::Serving;
+        self.args.board.update(id.slot, |status| {
             status.pid = Some(pid);
             status.engine = ready.engine;
             status.precision = ready.precision;
             status.details = ready.details;
             status.start_time = Some(took);
         });
-        self.level_shown(changed);
-        self.args.board.first_outcome(Ok(()));
+        let me = context.actor_ref().clone();
+        self.happen(Event::Greeted(id), &me).await;
+    }
+}
+
+impl Message<WorkerLost> for Supervisor {
+    type Reply = ();
+
+    async fn handle(&mut self, lost: WorkerLost, context: &mut Context<Self, ()>) {
+        let me = context.actor_ref().clone();
+        self.happen(Event::Lost(lost.id, lost.reason), &me).await;
     }
 }
 
@@ -301,15 +285,23 @@ impl Message<WorkerEnded> for Supervisor {
 
     async fn handle(&mut self, ended: WorkerEnded, context: &mut Context<Self, ()>) {
         let me = context.actor_ref().clone();
-        self.worker_ended(ended, &me);
+        self.worker_ended(ended, &me).await;
     }
 }
 
-impl Message<WorkerNews> for Supervisor {
+impl Message<WorkerStuck> for Supervisor {
     type Reply = ();
 
-    async fn handle(&mut self, news: WorkerNews, _: &mut Context<Self, ()>) {
-        tracing::debug!(?news, "news of a worker");
+    async fn handle(&mut self, stuck: WorkerStuck, context: &mut Context<Self, ()>) {
+        let WorkerStuck { id, pid } = stuck;
+        tracing::error!(
+            worker = id.slot,
+            pid,
+            "worker did not end within supervisor.reap_deadline_ms; its device is left alone"
+        );
+        let me = context.actor_ref().clone();
+        self.happen(Event::Unkillable(id), &me).await;
+        self.finish_shutdown(&me);
     }
 }
 
@@ -322,29 +314,12 @@ impl Message<Shutdown> for Supervisor {
         context: &mut Context<Self, Self::Reply>,
     ) -> Self::Reply {
         let (delegated, done) = context.reply_sender();
-        self.stopping = true;
         self.shutdown = done;
-        for rung in &self.rungs {
-            if let Some(worker) = &rung.worker {
-                worker.tell(Drain { within: drain }).send().await.ok();
-            }
-        }
+        self.drain = drain;
+        self.stopping = true;
         let me = context.actor_ref().clone();
+        self.happen(Event::Shutdown, &me).await;
         self.finish_shutdown(&me);
         delegated
-    }
-}
-
-fn restart_cause(cause: &EndCause) -> RestartCause {
-    match cause {
-        EndCause::Exit(_) | EndCause::UnknownExit(_) | EndCause::Requested => RestartCause::Exit,
-        EndCause::Signal(_) => RestartCause::Signal,
-        EndCause::StartFailed(_) | EndCause::StartLost(_) | EndCause::StartMissing(_) => {
-            RestartCause::StartFailed
-        }
-        EndCause::StartLate => RestartCause::StartDeadline,
-        EndCause::BatchLate => RestartCause::BatchDeadline,
-        EndCause::BatchesFailed(_) => RestartCause::BatchesFailed,
-        EndCause::Protocol(_) => RestartCause::Protocol,
     }
 }

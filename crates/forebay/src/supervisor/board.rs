@@ -1,7 +1,7 @@
 //! What is known about the rungs, written by the supervisor and readable by anybody at any time.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
@@ -9,24 +9,10 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use super::heartbeat::{Health, HealthReason, Heartbeat};
+use super::ladder::WorkerState;
 use super::level::Level;
 use crate::config::Device;
-
-/// What a rung is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum WorkerState {
-    /// Its process is on the way to being ready.
-    Starting,
-    /// It takes batches.
-    Serving,
-    /// It waits before its next start.
-    Backoff,
-    /// It is only probed now and then.
-    Quarantined,
-    /// It was told to end.
-    Stopped,
-}
 
 /// One rung of the ladder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -35,7 +21,9 @@ pub struct WorkerStatus {
     pub device: String,
     /// What it is doing.
     pub state: WorkerState,
-    /// Process id of the worker, while there is one that serves.
+    /// Since when it has been doing that.
+    pub since: Duration,
+    /// Process id of the worker, while there is one that is ready.
     pub pid: Option<u32>,
     /// How often its process has been started.
     pub incarnation: u64,
@@ -53,30 +41,31 @@ pub struct WorkerStatus {
     pub last_end: Option<String>,
 }
 
-struct Rung {
-    device: Device,
-    status: WorkerStatus,
-    /// Its first start has come to an end.
-    settled: bool,
-}
-
 /// The board of one runtime.
 pub(crate) struct Board {
     rungs: Mutex<Vec<Rung>>,
     level: watch::Sender<Level>,
+    health: watch::Sender<(Level, HealthReason)>,
+    heartbeat: Arc<Heartbeat>,
     started: watch::Sender<Option<Result<(), String>>>,
     settled: watch::Sender<bool>,
     up_since: Instant,
 }
 
+struct Rung {
+    status: WorkerStatus,
+    since: Instant,
+}
+
 impl Board {
     pub(crate) fn new(devices: &[Device]) -> Self {
+        let now = Instant::now();
         let rung = |device: &Device| Rung {
-            device: *device,
-            settled: false,
+            since: now,
             status: WorkerStatus {
                 device: device.to_string(),
-                state: WorkerState::Starting,
+                state: WorkerState::Absent,
+                since: Duration::ZERO,
                 pid: None,
                 incarnation: 0,
                 restarts: 0,
@@ -90,38 +79,46 @@ impl Board {
         Self {
             rungs: Mutex::new(devices.iter().map(rung).collect()),
             level: watch::Sender::new(Level::Down),
+            health: watch::Sender::new((Level::Down, HealthReason::Starting)),
+            heartbeat: Arc::new(Heartbeat::new(now)),
             started: watch::Sender::new(None),
             settled: watch::Sender::new(false),
-            up_since: Instant::now(),
+            up_since: now,
         }
     }
 
-    /// Changes one rung and shows the level that results; says whether the level changed.
-    pub(crate) fn update(&self, slot: usize, change: impl FnOnce(&mut WorkerStatus)) -> bool {
-        let mut rungs = self.lock();
-        if let Some(rung) = rungs.get_mut(slot) {
+    /// Changes what is shown of one rung.
+    pub(crate) fn update(&self, slot: usize, change: impl FnOnce(&mut WorkerStatus)) {
+        if let Some(rung) = self.lock().get_mut(slot) {
+            let before = rung.status.state;
             change(&mut rung.status);
-            rung.settled |= rung.status.state != WorkerState::Starting;
+            if rung.status.state != before {
+                rung.since = Instant::now();
+            }
         }
-        let serving = rungs.iter().filter(|rung| rung.status.state == WorkerState::Serving);
-        let level = Level::of(serving.map(|rung| rung.device));
-        // Under the lock, so that two changes cannot show their levels in the wrong order.
-        let changed = self.level.send_if_modified(|shown| std::mem::replace(shown, level) != level);
-        // Whoever waits for this looks at the level next.
-        if rungs.iter().all(|rung| rung.settled) {
-            self.settled.send_replace(true);
-        }
-        changed
+    }
+
+    /// Shows the level and why it is no better.
+    pub(crate) fn show(&self, level: Level, reason: HealthReason) {
+        self.heartbeat.set_level(level, reason);
+        self.level.send_if_modified(|shown| std::mem::replace(shown, level) != level);
+        let health = (level, reason);
+        self.health.send_if_modified(|shown| std::mem::replace(shown, health) != health);
+    }
+
+    /// Every rung has come to the end of its first start.
+    pub(crate) fn settle(&self) {
+        self.settled.send_replace(true);
     }
 
     /// The runtime itself cannot go on: nothing serves from now on, whatever the workers do.
     pub(crate) fn fail(&self, reason: &str) {
         for rung in self.lock().iter_mut() {
-            rung.settled = true;
-            rung.status.state = WorkerState::Stopped;
+            rung.status.state = WorkerState::Absent;
             rung.status.last_end = Some(reason.to_owned());
         }
-        self.update(usize::MAX, |_| ());
+        self.show(Level::Down, HealthReason::HostFailed);
+        self.settle();
         self.first_outcome(Err(reason.to_owned()));
     }
 
@@ -129,35 +126,37 @@ impl Board {
         *self.level.borrow()
     }
 
+    pub(crate) fn heartbeat(&self) -> &Arc<Heartbeat> {
+        &self.heartbeat
+    }
+
     /// A watch on the level whose waits by plain threads use the timers of `handle`'s runtime.
     pub(crate) fn watch(&self, timers: Handle) -> LevelWatch {
         LevelWatch { level: self.level.subscribe(), timers }
     }
 
+    /// A watch on level and reason.
+    pub(crate) fn watch_health(&self) -> HealthWatch {
+        HealthWatch { health: self.health.subscribe(), heartbeat: Arc::clone(&self.heartbeat) }
+    }
+
     pub(crate) fn workers(&self) -> Vec<WorkerStatus> {
-        self.lock().iter().map(|rung| rung.status.clone()).collect()
+        let status =
+            |rung: &Rung| WorkerStatus { since: rung.since.elapsed(), ..rung.status.clone() };
+        self.lock().iter().map(status).collect()
     }
 
     pub(crate) fn uptime(&self) -> Duration {
         self.up_since.elapsed()
     }
 
-    /// Whether any rung serves or will be tried again soon.
-    pub(crate) fn hopeless(&self) -> Option<String> {
-        let rungs = self.lock();
-        let lost = |rung: &Rung| {
-            matches!(rung.status.state, WorkerState::Quarantined | WorkerState::Stopped)
+    /// Why each rung last ended, in words.
+    pub(crate) fn last_ends(&self) -> String {
+        let said = |rung: &Rung| {
+            let reason = rung.status.last_end.as_deref().unwrap_or("stopped");
+            format!("{}: {reason}", rung.status.device)
         };
-        rungs.iter().all(lost).then(|| {
-            let reasons: Vec<String> = rungs
-                .iter()
-                .map(|rung| {
-                    let reason = rung.status.last_end.as_deref().unwrap_or("stopped");
-                    format!("{}: {reason}", rung.status.device)
-                })
-                .collect();
-            reasons.join("; ")
-        })
+        self.lock().iter().map(said).collect::<Vec<_>>().join("; ")
     }
 
     /// The outcome of the first start, once: a rung serves, or none will.
@@ -187,6 +186,29 @@ impl Board {
     fn lock(&self) -> MutexGuard<'_, Vec<Rung>> {
         // The rungs are plain values: whatever panicked left them readable.
         self.rungs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Tells of changes of the level or of the reason for it.
+#[derive(Clone)]
+pub struct HealthWatch {
+    health: watch::Receiver<(Level, HealthReason)>,
+    heartbeat: Arc<Heartbeat>,
+}
+
+impl HealthWatch {
+    /// The heartbeat now.
+    #[must_use]
+    pub fn current(&self) -> Health {
+        self.heartbeat.read(Instant::now())
+    }
+
+    /// Waits for the next change of level or reason; `None` once the runtime is gone.
+    pub async fn changed(&mut self) -> Option<Health> {
+        self.health.changed().await.ok()?;
+        let (level, reason) = *self.health.borrow_and_update();
+        // What changed is told even if it has changed again since.
+        Some(Health { level, reason, ..self.current() })
     }
 }
 

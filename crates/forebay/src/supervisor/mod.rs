@@ -1,16 +1,24 @@
 //! The supervisor: which rungs are up, what follows when one falls, what level that makes.
 //!
 //! [`actor`] is linked to every worker and every stage of the host; it decides nothing itself.
-//! [`policy`] says when a rung is started again, [`level`] what the serving rungs amount to, and
-//! [`board`] is what everybody else may read of it without asking.
+//! [`ladder`] says what each rung does next and what the serving rungs amount to, [`end_cause`] why
+//! a worker ended, and [`board`] is what everybody else may read of it without asking.
 
 mod actor;
 mod board;
+mod end_cause;
+mod follow;
+mod heartbeat;
+mod ladder;
 mod level;
-mod policy;
 
-pub(crate) use actor::{MAILBOX, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerReady};
+pub(crate) use actor::{
+    MAILBOX, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerLost, WorkerReady,
+    WorkerStuck,
+};
 pub(crate) use board::Board;
-pub use board::{LevelWatch, WorkerState, WorkerStatus};
+pub use board::{HealthWatch, LevelWatch, WorkerStatus};
+pub(crate) use end_cause::EndCause;
+pub use heartbeat::{Health, HealthReason};
+pub use ladder::{QuarantineReason, WorkerState};
 pub use level::Level;
-pub(crate) use policy::EndCause;

@@ -1,9 +1,10 @@
 //! The actor of one incarnation of a worker: it starts the process, watches its end, reaps it, and
 //! hands back what it had in flight. A restarted worker is a new actor.
 //!
-//! The order at an end is fixed: take no more batches, kill, reap, take the batches out of the
-//! books, tell the dispatcher, tell the supervisor. A batch is run elsewhere only when the process
-//! that had it cannot answer any more.
+//! The order at an end is fixed: take no more batches, close the socket, read what the worker had
+//! answered, hand back the rest, kill the process if it does not end by itself, reap it. A batch
+//! goes back as soon as no answer can come for it any more; another process is started only when
+//! this one is reaped.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
@@ -27,7 +28,7 @@ use super::spawn::{LaunchSpec, Spawned, spawn};
 use crate::dispatch::lane::{InFlight, WorkerLane};
 use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::metrics::{Metrics, RungMetrics};
-use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerReady};
+use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerLost, WorkerReady, WorkerStuck};
 
 /// Control messages that may wait for one worker's actor.
 pub(crate) const MAILBOX: usize = 16;
@@ -43,6 +44,7 @@ pub(crate) struct WorkerArgs {
     pub(crate) dispatch: DispatchSender,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) rung: Arc<RungMetrics>,
+    pub(crate) kill_grace: Duration,
     pub(crate) reap_deadline: Duration,
     pub(crate) norm_tolerance: f64,
     pub(crate) spin: Duration,
@@ -58,6 +60,8 @@ pub(crate) struct WorkerProcess {
     cause: Option<EndCause>,
     exit: Option<EndCause>,
     draining: bool,
+    /// Its process is being ended.
+    ending: bool,
     reaped: bool,
     /// Every answer that it sent has been read.
     read_to_end: bool,
@@ -113,6 +117,7 @@ impl Actor for WorkerProcess {
             cause: None,
             exit: None,
             draining: false,
+            ending: false,
             reaped: false,
             read_to_end: false,
             finished: false,
@@ -135,7 +140,7 @@ impl Actor for WorkerProcess {
             && let Some(me) = me.upgrade()
         {
             let message = format!("reader of worker {} failed: {reason}", self.args.id.slot);
-            self.read_to_end = true;
+            self.lose(message.clone()).await;
             self.end(EndCause::Protocol(message), &me).await;
         }
         Ok(match self.finished {
@@ -146,36 +151,43 @@ impl Actor for WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Begins the end: no more batches, then the kill. The rest follows when the process is reaped
-    /// and everything that it had sent is read.
+    /// Begins the end. The rest follows when everything that it had sent is read and the process is
+    /// reaped.
     async fn end(&mut self, cause: EndCause, me: &ActorRef<Self>) {
         self.cause.get_or_insert(cause);
-        self.kill(me);
+        self.end_process(me);
         self.finish_if_over().await;
     }
 
-    /// Kills the process, if there is one, and sets the limit to the wait for its end.
-    fn kill(&mut self, me: &ActorRef<Self>) {
+    /// Lets the process end, if there is one: its socket is closed, which ends a sound worker; what
+    /// is there after a while is killed; what is there for long after that is reported.
+    fn end_process(&mut self, me: &ActorRef<Self>) {
         self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
         let Some(process) = self.process.as_ref().filter(|_| !self.reaped) else { return };
-        // A second wish to kill finds the first one still waiting, which is as good.
-        process.kill.try_send(()).ok();
-        self.limit_the_end(me);
-    }
-
-    fn limit_the_end(&self, me: &ActorRef<Self>) {
-        let (me, reap_deadline) = (me.clone(), self.args.reap_deadline);
+        // The reader still gets what has arrived, and the end of the socket after it.
+        rustix::net::shutdown(process.socket.as_fd(), Shutdown::Both).ok();
+        if std::mem::replace(&mut self.ending, true) {
+            return;
+        }
+        let (me, kill) = (me.clone(), process.kill.clone());
+        let (grace, reap_deadline) = (self.args.kill_grace, self.args.reap_deadline);
         tokio::spawn(async move {
+            tokio::time::sleep(grace).await;
+            kill.try_send(()).ok();
             tokio::time::sleep(reap_deadline).await;
             me.tell(EndLate).send().await.ok();
         });
     }
 
     /// No more answers can come: what the worker had runs elsewhere, before its process is gone.
-    fn hand_back(&self) {
-        let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
+    async fn lose(&mut self, reason: String) {
+        self.read_to_end = true;
         let id = self.args.id;
-        self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches });
+        if !self.draining {
+            let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
+            self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches });
+        }
+        self.args.supervisor.tell(WorkerLost { id, reason }).send().await.ok();
     }
 
     async fn finish_if_over(&mut self) {
@@ -198,14 +210,11 @@ impl WorkerProcess {
             requested: cause == EndCause::Requested,
         }));
         let mut log = String::new();
-        if let Some(process) = &mut self.process {
-            // Wakes the reader if a process that cannot be killed keeps its end open.
-            rustix::net::shutdown(process.socket.as_fd(), Shutdown::Both).ok();
-            if let Some(ended) = process.log_ended.take()
-                && let Ok(Ok(lines)) = tokio::time::timeout(LOG_DEADLINE, ended).await
-            {
-                log = lines;
-            }
+        if let Some(process) = &mut self.process
+            && let Some(ended) = process.log_ended.take()
+            && let Ok(Ok(lines)) = tokio::time::timeout(LOG_DEADLINE, ended).await
+        {
+            log = lines;
         }
         let report = WorkerEnded { id: self.args.id, cause, log };
         self.args.supervisor.tell(report).send().await.ok();
@@ -282,18 +291,19 @@ impl Message<SocketEnded> for WorkerProcess {
     type Reply = ();
 
     async fn handle(&mut self, SocketEnded(end): SocketEnded, context: &mut Context<Self, ()>) {
-        self.read_to_end = true;
-        if !self.draining {
-            self.hand_back();
-        }
         let me = context.actor_ref().clone();
+        let reason = match (&end, &self.cause) {
+            (_, Some(cause)) | (Err(cause), None) => cause.to_string(),
+            (Ok(()), None) => "its socket has ended".to_owned(),
+        };
+        self.lose(reason).await;
         match end {
             Err(cause) => self.end(cause, &me).await,
             Ok(()) => {
                 // A worker that has drained exits by itself. Any other has died, or is made to:
                 // the exit status says which.
                 if !self.draining {
-                    self.kill(&me);
+                    self.end_process(&me);
                 }
                 self.finish_if_over().await;
             }
@@ -318,9 +328,9 @@ impl Message<Reaped> for WorkerProcess {
             },
         });
         self.args.dispatch.send(DispatchEvent::WorkerLeaving(self.args.id));
-        if !self.read_to_end {
-            // The end of the socket follows at once, unless somebody else holds it open.
-            self.limit_the_end(context.actor_ref());
+        if let (Some(process), false) = (&self.process, self.read_to_end) {
+            // Its end has closed it, unless somebody else holds it open.
+            rustix::net::shutdown(process.socket.as_fd(), Shutdown::Both).ok();
         }
         self.finish_if_over().await;
         self.stop_if_finished(context);
@@ -331,14 +341,11 @@ impl Message<EndLate> for WorkerProcess {
     type Reply = ();
 
     async fn handle(&mut self, _: EndLate, context: &mut Context<Self, ()>) {
-        if !self.finished {
-            tracing::error!(
-                worker = self.args.id.slot,
-                pid = self.process.as_ref().map_or(0, |process| process.pid),
-                reaped = self.reaped,
-                "worker did not end within supervisor.reap_deadline_ms; it is left behind"
-            );
-            self.finish().await;
+        if !self.finished && !self.reaped {
+            // Whatever becomes of it, nothing else may use its device until it is gone.
+            let pid = self.process.as_ref().map_or(0, |process| process.pid);
+            let stuck = WorkerStuck { id: self.args.id, pid };
+            self.args.supervisor.tell(stuck).send().await.ok();
         }
         self.stop_if_finished(context);
     }

@@ -18,7 +18,9 @@ pub(crate) struct CanaryDone {
 
 impl<W: WorkerPort> Core<W> {
     /// A worker shall run a canary batch as soon as it has a free slot.
-    pub(crate) fn run_canary(&mut self, _id: WorkerId) {}
+    pub(crate) fn run_canary(&mut self, id: WorkerId) {
+        self.news.push(WorkerNews::Canary { id, verdict: Ok(()), replies: 0 });
+    }
 
     /// A canary batch came back.
     pub(crate) fn canary_done(&mut self, done: CanaryDone, _now: Instant) {

@@ -8,82 +8,19 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use forebay_protocol::WorkerExit;
 use rand::Rng;
 
+use super::QuarantineReason;
 use crate::config::SupervisorConfig;
-
-/// How a worker came to its end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum EndCause {
-    /// It exited with a code of the protocol.
-    Exit(WorkerExit),
-    /// It exited with a code that no worker chooses.
-    UnknownExit(i32),
-    /// A signal ended it, and not ours.
-    Signal(i32),
-    /// It could not be started, or said during its start that it cannot serve.
-    StartFailed(String),
-    /// It said during its start that it cannot serve now, for a reason that may pass.
-    StartLost(String),
-    /// It said during its start that there is no such device.
-    StartMissing(String),
-    /// It was not ready in time.
-    StartLate,
-    /// A batch took longer than any of its size may.
-    BatchLate,
-    /// It failed several batches in a row, the last one for this reason.
-    BatchesFailed(String),
-    /// It said something that the protocol does not allow.
-    Protocol(String),
-    /// It was told to end.
-    Requested,
-}
-
-impl EndCause {
-    /// Whether the same start would end the same way. A device that `was_there` may come back.
-    fn is_lasting(&self, was_there: bool) -> bool {
-        match self {
-            Self::Exit(WorkerExit::Config | WorkerExit::Protocol | WorkerExit::CanaryMismatch)
-            | Self::StartFailed(_)
-            | Self::StartLate => true,
-            Self::Exit(WorkerExit::DeviceMissing) | Self::StartMissing(_) => !was_there,
-            _ => false,
-        }
-    }
-}
-
-impl std::fmt::Display for EndCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exit(exit) => {
-                write!(f, "worker exited with code {} ({})", exit.code(), exit.name())
-            }
-            Self::UnknownExit(code) => write!(f, "worker exited with code {code}"),
-            Self::Signal(signal) => write!(f, "worker was ended by signal {signal}"),
-            Self::StartFailed(message) | Self::StartLost(message) | Self::StartMissing(message) => {
-                f.write_str(message)
-            }
-            Self::StartLate => f.write_str("worker was not ready within worker.start_deadline_ms"),
-            Self::BatchLate => {
-                f.write_str("worker kept a batch longer than worker.batch_deadline_ms")
-            }
-            Self::BatchesFailed(message) => {
-                write!(f, "worker failed several batches in a row, the last one: {message}")
-            }
-            Self::Protocol(message) => write!(f, "worker broke the protocol: {message}"),
-            Self::Requested => f.write_str("worker was told to end"),
-        }
-    }
-}
+use crate::supervisor::EndCause;
 
 /// What to do after an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Next {
     /// Start it again after this wait.
     Restart(Duration),
-    /// Do not count on it; probe it after this wait.
-    Quarantine(Duration),
+    /// Do not count on it; probe it after this wait, if it is probed at all.
+    Quarantine(QuarantineReason, Duration),
     /// Leave it.
     Stop,
 }
@@ -139,10 +76,11 @@ impl RestartPolicy {
         // Deaths that are far apart fill no window, but a worker that never serves is no better
         // for dying slowly.
         let too_often = self.recent.len() > max as usize || self.failures_in_a_row > max;
-        if cause.is_lasting(self.has_served) || too_often {
+        let lasting = cause.lasting(self.has_served);
+        if let Some(reason) = lasting.or(too_often.then_some(QuarantineReason::Intensity)) {
             let wait = self.limits.quarantine_probe(self.probes);
             self.probes += 1;
-            return Next::Quarantine(wait);
+            return Next::Quarantine(reason, wait);
         }
         let doublings = (self.failures_in_a_row - 1).min(31);
         let bound =
@@ -153,6 +91,7 @@ impl RestartPolicy {
 
 #[cfg(test)]
 mod tests {
+    use forebay_protocol::WorkerExit;
     use rand::SeedableRng;
     use rand::rngs::SmallRng;
 
@@ -186,7 +125,8 @@ mod tests {
             let mut now = start + Duration::from_secs(6);
             for probe_ms in [1_000, 2_000, 2_000] {
                 let next = policy.ended(&EndCause::Signal(9), now, &mut random);
-                assert_eq!(next, Next::Quarantine(Duration::from_millis(probe_ms)));
+                let wait = Duration::from_millis(probe_ms);
+                assert_eq!(next, Next::Quarantine(QuarantineReason::Intensity, wait));
                 now += Duration::from_secs(1);
             }
         }
@@ -232,7 +172,8 @@ mod tests {
         ];
         for cause in lasting {
             let next = RestartPolicy::new(limits()).ended(&cause, now, &mut random);
-            assert_eq!(next, Next::Quarantine(Duration::from_secs(1)));
+            let wait = Duration::from_secs(1);
+            assert_eq!(next, Next::Quarantine(QuarantineReason::Start, wait));
         }
         let passing = EndCause::StartLost("the device is away".into());
         let next = RestartPolicy::new(limits()).ended(&passing, now, &mut random);
@@ -252,7 +193,9 @@ mod tests {
         for cause in missing {
             let mut policy = RestartPolicy::new(limits());
             let next = policy.ended(&cause, now, &mut random);
-            assert_eq!(next, Next::Quarantine(Duration::from_secs(1)), "it was never there");
+            let wait = Duration::from_secs(1);
+            let never_there = Next::Quarantine(QuarantineReason::Start, wait);
+            assert_eq!(next, never_there);
             policy.serving(now);
             let later = now + Duration::from_secs(61);
             let next = policy.ended(&EndCause::Exit(WorkerExit::DeviceLost), later, &mut random);
@@ -263,7 +206,7 @@ mod tests {
                 assert!(matches!(next, Next::Restart(_)), "{next:?}");
             }
             let next = policy.ended(&cause, later, &mut random);
-            assert!(matches!(next, Next::Quarantine(_)), "{next:?}");
+            assert!(matches!(next, Next::Quarantine(QuarantineReason::Intensity, _)), "{next:?}");
         }
     }
 }

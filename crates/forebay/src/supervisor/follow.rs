@@ -1,0 +1,186 @@
+//! What the ladder's actions mean: workers are started and ended, the dispatcher is told, and
+//! whoever looks on is shown what happened.
+
+use std::sync::Arc;
+
+use kameo::actor::{ActorRef, Spawn};
+use kameo::mailbox;
+
+use super::actor::Supervisor;
+use super::end_cause::EndCause;
+use super::heartbeat::HealthReason;
+use super::ladder::{Action, Change, WorkerState};
+use crate::dispatch::{DispatchEvent, WorkerId};
+use crate::metrics::RestartCause;
+use crate::worker_process::actor::{self as worker_actor, Drain, End, WorkerArgs, WorkerProcess};
+
+impl Supervisor {
+    /// Does what the ladder says, in its order.
+    pub(super) async fn follow(&mut self, me: &ActorRef<Self>) {
+        for action in self.ladder.take_actions() {
+            match action {
+                Action::Launch(id) => self.launch(id, me).await,
+                Action::Standing(id, standing) => {
+                    self.args.dispatch.send(DispatchEvent::Standing(id, standing));
+                }
+                Action::Canary(id) => self.args.dispatch.send(DispatchEvent::Canary(id)),
+                Action::End(id, cause) => {
+                    if let Some(worker) = self.worker(id) {
+                        worker.tell(End(cause)).send().await.ok();
+                    }
+                }
+                Action::Drain(id) => {
+                    if let Some(worker) = self.worker(id) {
+                        worker.tell(Drain { within: self.drain }).send().await.ok();
+                    }
+                }
+                Action::Changed(change) => self.show_change(change),
+                Action::Quarantined(slot, reason, detail, probe_after) => {
+                    if let Some(rung) = self.rungs.get(slot) {
+                        let device = &rung.launch.worker.device;
+                        tracing::warn!(device, %reason, ?probe_after, "quarantined: {detail}");
+                        rung.metrics.quarantined(true);
+                    }
+                }
+                Action::Released(slot) => {
+                    if let Some(rung) = self.rungs.get(slot) {
+                        rung.metrics.quarantined(false);
+                    }
+                }
+                Action::Level(from, to) => tracing::info!(%from, %to, "service level changed"),
+            }
+        }
+        let level = self.ladder.level();
+        self.args.metrics.level(level.gauge());
+        self.args.board.show(level, self.reason());
+        if self.ladder.states().any(|state| state == WorkerState::Serving) {
+            self.args.board.first_outcome(Ok(()));
+        }
+        if self.ladder.is_settled() {
+            self.args.board.settle();
+        }
+        if self.ladder.is_hopeless() && !self.stopping {
+            // What is left at a shutdown is told so when the dispatcher stops.
+            let reason = self.args.board.last_ends();
+            self.args.board.first_outcome(Err(reason.clone()));
+            self.args.dispatch.send(DispatchEvent::NoHope(reason));
+        }
+    }
+
+    fn worker(&self, id: WorkerId) -> Option<ActorRef<WorkerProcess>> {
+        let (worker, actor) = self.rungs.get(id.slot)?.worker.as_ref()?;
+        (*worker == id).then(|| actor.clone())
+    }
+
+    async fn launch(&mut self, id: WorkerId, me: &ActorRef<Self>) {
+        let Some(rung) = self.rungs.get_mut(id.slot) else { return };
+        let worker_args = WorkerArgs {
+            id,
+            launch: Arc::clone(&rung.launch),
+            supervisor: me.clone(),
+            dispatch: self.args.dispatch.clone(),
+            metrics: Arc::clone(&self.args.metrics),
+            rung: Arc::clone(&rung.metrics),
+            kill_grace: self.args.restarts.kill_grace(),
+            reap_deadline: self.args.restarts.reap_deadline(),
+            norm_tolerance: self.args.reply.norm_tolerance,
+            spin: self.args.spin,
+        };
+        let mailbox = mailbox::bounded(worker_actor::MAILBOX);
+        let worker = WorkerProcess::spawn_link_with_mailbox(me, worker_args, mailbox).await;
+        self.slot_of.insert(worker.id(), id.slot);
+        rung.worker = Some((id, worker));
+    }
+
+    fn show_change(&mut self, change: Change) {
+        let Change { id, from, to, reason } = change;
+        let Some(rung) = self.rungs.get(id.slot) else { return };
+        let device = &rung.launch.worker.device;
+        tracing::info!(device, incarnation = id.incarnation, %from, %to, "{reason}");
+        self.args.board.update(id.slot, |status| {
+            status.state = to;
+            status.incarnation = id.incarnation;
+            status.restarts = id.incarnation.saturating_sub(1);
+            if !to.has_process() || matches!(to, WorkerState::Starting | WorkerState::Exited) {
+                status.pid = None;
+            }
+        });
+    }
+
+    /// Keeps why a worker ended, and tells people unless they wanted it.
+    pub(super) fn note_end(&mut self, id: WorkerId, cause: &EndCause, log: &str) {
+        let Some(rung) = self.rungs.get(id.slot) else { return };
+        let reason = match cause {
+            // The worker's own words; its log says the same.
+            EndCause::StartFailed(message)
+            | EndCause::StartLost(message)
+            | EndCause::StartMissing(message) => message.clone(),
+            _ if log.is_empty() => cause.to_string(),
+            _ => format!("{cause}: {log}"),
+        };
+        let device = &rung.launch.worker.device;
+        if *cause == EndCause::Requested || self.stopping {
+            tracing::debug!(device, incarnation = id.incarnation, "{reason}");
+        } else {
+            tracing::warn!(device, incarnation = id.incarnation, "{reason}");
+            rung.metrics.restarted(restart_cause(cause));
+        }
+        self.args.board.update(id.slot, |status| {
+            status.pid = None;
+            status.last_end = Some(reason);
+        });
+    }
+
+    /// Says what a canary found if it found something; `replies` were given out since the one before.
+    pub(super) fn note_canary(&self, id: WorkerId, verdict: &Result<(), String>, replies: u64) {
+        if let (Err(message), Some(rung)) = (verdict, self.rungs.get(id.slot)) {
+            let device = &rung.launch.worker.device;
+            tracing::error!(
+                device,
+                incarnation = id.incarnation,
+                replies,
+                "known answers are wrong: {message}; so many embeddings were given out since they \
+                 were last right"
+            );
+        }
+    }
+
+    /// Why the level is no better, by what the rungs are doing.
+    fn reason(&self) -> HealthReason {
+        if self.stopping {
+            return HealthReason::Stopping;
+        }
+        let states: Vec<WorkerState> = self.ladder.states().collect();
+        let any = |wanted: &[WorkerState]| states.iter().any(|state| wanted.contains(state));
+        use WorkerState::{Backoff, Exited, Quarantined, Serving, Stuck, Suspect};
+        if states.iter().all(|state| *state == Serving) {
+            HealthReason::Nominal
+        } else if any(&[Suspect]) {
+            HealthReason::Late
+        } else if any(&[Exited, Backoff]) {
+            HealthReason::Recovering
+        } else if !self.ladder.is_settled() {
+            HealthReason::Starting
+        } else if any(&[Quarantined, Stuck]) {
+            HealthReason::Quarantined
+        } else {
+            HealthReason::Recovering
+        }
+    }
+}
+
+fn restart_cause(cause: &EndCause) -> RestartCause {
+    match cause {
+        EndCause::Exit(_) | EndCause::UnknownExit(_) | EndCause::Requested => RestartCause::Exit,
+        EndCause::Signal(_) => RestartCause::Signal,
+        EndCause::StartFailed(_) | EndCause::StartLost(_) | EndCause::StartMissing(_) => {
+            RestartCause::StartFailed
+        }
+        EndCause::StartLate => RestartCause::StartDeadline,
+        EndCause::BatchLate => RestartCause::BatchDeadline,
+        EndCause::BatchesFailed(_) => RestartCause::BatchesFailed,
+        EndCause::Protocol(_) => RestartCause::Protocol,
+        EndCause::Canary(_) => RestartCause::Canary,
+        EndCause::Device(_) => RestartCause::Device,
+    }
+}

@@ -1,0 +1,472 @@
+//! One slot of the ladder: a device, the worker on it if there is one, and what has become of the
+//! workers before it.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use super::restarts::{Next, RestartPolicy};
+use super::{Action, Change, DeviceNews, Limits, QuarantineReason, WorkerState};
+use crate::config::Device;
+use crate::dispatch::{Standing, WorkerId};
+use crate::supervisor::EndCause;
+
+/// The least time between two canaries of one worker.
+const CANARY_GAP_MIN: Duration = Duration::from_millis(5);
+
+pub(super) struct Slot {
+    index: usize,
+    device: Device,
+    limits: Limits,
+    state: WorkerState,
+    incarnation: u64,
+    restarts: RestartPolicy,
+    /// How often it has fallen since it last served for long enough to be forgiven.
+    relapses: u32,
+    /// Work done well since the probation began, canaries included.
+    good: u32,
+    dwell_until: Option<Instant>,
+    canary_at: Option<Instant>,
+    canary_out: bool,
+    /// How often it has given wrong numbers since it was last forgiven.
+    wrong_numbers: u32,
+    serving_since: Option<Instant>,
+    launch_at: Option<Instant>,
+    /// What its end will lead to, if that is settled before, or has led to.
+    quarantine: Option<(QuarantineReason, String)>,
+    /// Why it must not serve now although it could.
+    hold: Option<String>,
+    /// It was started to see whether it can be.
+    probing: bool,
+    settled: bool,
+}
+
+type Out = Vec<Action>;
+
+impl Slot {
+    pub(super) fn new(index: usize, device: Device, limits: Limits) -> Self {
+        Self {
+            index,
+            device,
+            restarts: RestartPolicy::new(limits.restarts.clone()),
+            limits,
+            state: WorkerState::Absent,
+            incarnation: 0,
+            relapses: 0,
+            good: 0,
+            dwell_until: None,
+            canary_at: None,
+            canary_out: false,
+            wrong_numbers: 0,
+            serving_since: None,
+            launch_at: None,
+            quarantine: None,
+            hold: None,
+            probing: false,
+            settled: false,
+        }
+    }
+
+    pub(super) fn id(&self) -> WorkerId {
+        WorkerId { slot: self.index, incarnation: self.incarnation }
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.device
+    }
+
+    pub(super) fn state(&self) -> WorkerState {
+        self.state
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    pub(super) fn raises_hope(&self) -> bool {
+        match self.state {
+            WorkerState::Serving | WorkerState::Suspect => true,
+            // A probe raises no hope before it has succeeded.
+            WorkerState::Starting
+            | WorkerState::Warming
+            | WorkerState::Probation
+            | WorkerState::Draining
+            | WorkerState::Exited => !self.probing && self.quarantine.is_none(),
+            WorkerState::Backoff => true,
+            WorkerState::Absent | WorkerState::Quarantined | WorkerState::Stuck => false,
+        }
+    }
+
+    pub(super) fn next_wakeup(&self) -> Option<Instant> {
+        match self.state {
+            WorkerState::Backoff | WorkerState::Quarantined => self.launch_at,
+            WorkerState::Probation => {
+                let dwell = self.dwell_until.filter(|_| self.hold.is_none());
+                [dwell.filter(|_| self.is_proven()), self.canary_due()].into_iter().flatten().min()
+            }
+            WorkerState::Serving => self.canary_due(),
+            _ => None,
+        }
+    }
+
+    fn canary_due(&self) -> Option<Instant> {
+        self.canary_at.filter(|_| !self.canary_out)
+    }
+
+    fn go(&mut self, to: WorkerState, reason: impl Into<String>, out: &mut Out) {
+        let from = self.state;
+        debug_assert!(from.may_become(to), "{from} to {to}");
+        self.state = to;
+        let settles = !matches!(
+            to,
+            WorkerState::Absent
+                | WorkerState::Starting
+                | WorkerState::Warming
+                | WorkerState::Probation
+        );
+        self.settled |= settles;
+        out.push(Action::Changed(Change { id: self.id(), from, to, reason: reason.into() }));
+    }
+
+    /// An earlier run left it in quarantine.
+    pub(super) fn restore(
+        &mut self,
+        reason: QuarantineReason,
+        detail: String,
+        now: Instant,
+        out: &mut Out,
+    ) {
+        self.go(WorkerState::Quarantined, format!("as an earlier run left it: {detail}"), out);
+        let wait = reason.is_probed().then(|| self.limits.restarts.quarantine_probe(0));
+        self.launch_at = wait.map(|wait| now + wait);
+        self.quarantine = Some((reason, detail));
+    }
+
+    pub(super) fn launch_first(&mut self, out: &mut Out) {
+        if self.state == WorkerState::Absent {
+            self.launch("first start", out);
+        }
+    }
+
+    fn launch(&mut self, reason: &str, out: &mut Out) {
+        self.probing = self.state == WorkerState::Quarantined;
+        self.incarnation += 1;
+        self.launch_at = None;
+        self.canary_at = None;
+        self.canary_out = false;
+        self.dwell_until = None;
+        self.quarantine = self.quarantine.take().filter(|_| self.probing);
+        self.go(WorkerState::Starting, reason, out);
+        out.push(Action::Launch(self.id()));
+    }
+
+    /// Starts what is due and asks for the canaries that are.
+    pub(super) fn tick(&mut self, now: Instant, out: &mut Out) {
+        match self.state {
+            WorkerState::Backoff if self.launch_at.is_some_and(|at| at <= now) => {
+                self.launch("back-off is over", out);
+            }
+            WorkerState::Quarantined if self.launch_at.is_some_and(|at| at <= now) => {
+                self.launch("probe", out);
+            }
+            WorkerState::Probation | WorkerState::Serving
+                if self.canary_due().is_some_and(|at| at <= now) =>
+            {
+                self.ask_for_canary(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn ask_for_canary(&mut self, out: &mut Out) {
+        if !std::mem::replace(&mut self.canary_out, true) {
+            out.push(Action::Canary(self.id()));
+        }
+    }
+
+    pub(super) fn greeted(&mut self, out: &mut Out) {
+        if self.state != WorkerState::Starting {
+            return;
+        }
+        self.go(WorkerState::Warming, "worker is ready", out);
+        self.ask_for_canary(out);
+    }
+
+    pub(super) fn canary(&mut self, verdict: Result<(), String>, now: Instant, out: &mut Out) {
+        self.canary_out = false;
+        if let Err(message) = verdict {
+            self.wrong(message, out);
+            return;
+        }
+        match self.state {
+            WorkerState::Warming => {
+                self.good = 0;
+                self.dwell_until = Some(now + self.dwell());
+                self.canary_at = Some(now + self.probation_gap());
+                self.go(WorkerState::Probation, "known answers are right", out);
+            }
+            WorkerState::Probation => {
+                self.good();
+                self.canary_at = Some(now + self.probation_gap());
+            }
+            _ => self.canary_at = Some(now + self.limits.canary_interval),
+        }
+    }
+
+    /// It gave wrong numbers, so nothing that it says is worth anything.
+    fn wrong(&mut self, message: String, out: &mut Out) {
+        if !matches!(
+            self.state,
+            WorkerState::Warming
+                | WorkerState::Probation
+                | WorkerState::Serving
+                | WorkerState::Suspect
+        ) {
+            return;
+        }
+        self.wrong_numbers += 1;
+        let reason = match self.wrong_numbers {
+            1 => QuarantineReason::Canary,
+            _ => QuarantineReason::Operator,
+        };
+        self.quarantine = Some((reason, message.clone()));
+        out.push(Action::End(self.id(), EndCause::Canary(message.clone())));
+        self.fall(format!("wrong numbers: {message}"), out);
+    }
+
+    pub(super) fn good(&mut self) {
+        if self.state == WorkerState::Probation {
+            self.good = self.good.saturating_add(1);
+        }
+    }
+
+    /// How long a probation lasts: nothing without a relapse on record, then doubling.
+    fn dwell(&self) -> Duration {
+        let limits = &self.limits.restarts;
+        match self.relapses {
+            0 => Duration::ZERO,
+            relapses => {
+                let doubled = limits.dwell_min().saturating_mul(1 << (relapses - 1).min(31));
+                doubled.min(limits.dwell_max())
+            }
+        }
+    }
+
+    /// Canaries on probation come often enough to fill it if no other work does.
+    fn probation_gap(&self) -> Duration {
+        let batches = self.limits.restarts.probation_batches.max(1);
+        (self.dwell() / batches)
+            .clamp(CANARY_GAP_MIN, self.limits.canary_interval.max(CANARY_GAP_MIN))
+    }
+
+    fn is_proven(&self) -> bool {
+        self.relapses == 0 || self.good >= self.limits.restarts.probation_batches
+    }
+
+    /// Ends the probation if it is over. If nothing else serves it is over at once.
+    pub(super) fn promote_if_due(&mut self, alone: bool, now: Instant, out: &mut Out) {
+        if self.state != WorkerState::Probation {
+            return;
+        }
+        let dwelt = self.dwell_until.is_none_or(|until| until <= now) && self.is_proven();
+        let reason = match (alone, dwelt && self.hold.is_none()) {
+            (_, true) => "probation is over",
+            (true, false) => "nothing else serves",
+            (false, false) => return,
+        };
+        self.serving_since = Some(now);
+        self.restarts.serving(now);
+        self.canary_at = Some(now + self.limits.canary_interval);
+        self.probing = false;
+        if self.quarantine.take().is_some() {
+            out.push(Action::Released(self.index));
+        }
+        self.go(WorkerState::Serving, reason, out);
+        out.push(Action::Standing(self.id(), Standing::Serving));
+    }
+
+    pub(super) fn late(&mut self, reason: String, now: Instant, out: &mut Out) {
+        match self.state {
+            WorkerState::Probation | WorkerState::Serving => self.relapse(now),
+            WorkerState::Warming => {}
+            _ => return,
+        }
+        self.go(WorkerState::Suspect, reason, out);
+    }
+
+    pub(super) fn caught_up(&mut self, out: &mut Out) {
+        if self.state == WorkerState::Suspect {
+            self.go(WorkerState::Warming, "late batches are answered", out);
+            out.push(Action::Standing(self.id(), Standing::Warming));
+            self.ask_for_canary(out);
+        }
+    }
+
+    /// Counts a fall; a long time of good service before it wipes out the earlier ones.
+    fn relapse(&mut self, now: Instant) {
+        let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
+        if served.is_some_and(|served| served >= self.limits.restarts.clean()) {
+            self.relapses = 0;
+            self.wrong_numbers = 0;
+        }
+        self.relapses = self.relapses.saturating_add(1);
+    }
+
+    pub(super) fn lost(&mut self, reason: String, now: Instant, out: &mut Out) {
+        if matches!(self.state, WorkerState::Probation | WorkerState::Serving) {
+            self.relapse(now);
+        }
+        self.fall(reason, out);
+    }
+
+    /// Its worker answers no more.
+    fn fall(&mut self, reason: String, out: &mut Out) {
+        let has_fallen = matches!(self.state, WorkerState::Exited | WorkerState::Stuck);
+        if self.state.has_process() && !has_fallen {
+            self.go(WorkerState::Exited, reason, out);
+        }
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        cause: &EndCause,
+        stopping: bool,
+        now: Instant,
+        random: &mut impl Rng,
+        out: &mut Out,
+    ) {
+        if self.state == WorkerState::Stuck {
+            self.go(WorkerState::Exited, "its process has ended after all", out);
+        }
+        if self.state != WorkerState::Exited {
+            self.lost(cause.to_string(), now, out);
+        }
+        if self.state != WorkerState::Exited {
+            return;
+        }
+        let next = self.restarts.ended(cause, now, random);
+        let settled_before = self.quarantine.take();
+        if stopping {
+            self.go(WorkerState::Absent, cause.to_string(), out);
+            return;
+        }
+        let next = match (next, settled_before) {
+            // What put it into quarantine has not changed by this end.
+            (Next::Quarantine(_, wait), Some((reason, _))) => Next::Quarantine(reason, wait),
+            (_, Some((reason, _))) => {
+                let wait = self.limits.restarts.quarantine_probe(0);
+                Next::Quarantine(reason, wait)
+            }
+            (next, None) => next,
+        };
+        match next {
+            Next::Restart(wait) => {
+                self.launch_at = Some(now + wait);
+                self.go(WorkerState::Backoff, cause.to_string(), out);
+            }
+            Next::Quarantine(reason, wait) => {
+                self.quarantine_for(reason, cause.to_string(), wait, now, out);
+            }
+            Next::Stop => self.go(WorkerState::Absent, cause.to_string(), out),
+        }
+    }
+
+    fn quarantine_for(
+        &mut self,
+        reason: QuarantineReason,
+        detail: String,
+        wait: Duration,
+        now: Instant,
+        out: &mut Out,
+    ) {
+        let wait = reason.is_probed().then_some(wait);
+        self.launch_at = wait.map(|wait| now + wait);
+        self.quarantine = Some((reason, detail.clone()));
+        self.go(WorkerState::Quarantined, format!("{reason}: {detail}"), out);
+        out.push(Action::Quarantined(self.index, reason, detail, wait));
+    }
+
+    pub(super) fn unkillable(&mut self, out: &mut Out) {
+        if self.state.has_process() && self.state != WorkerState::Stuck {
+            self.fall("its process is to end".to_owned(), out);
+            self.go(WorkerState::Stuck, "its process does not end although it was killed", out);
+        }
+    }
+
+    pub(super) fn device_news(&mut self, news: DeviceNews, now: Instant, out: &mut Out) {
+        self.hold = None;
+        match news {
+            DeviceNews::Unknown => {}
+            DeviceNews::Well => {
+                let waits = self.state == WorkerState::Quarantined;
+                let ends = |(reason, _): &(QuarantineReason, String)| reason.ends_with_health();
+                if waits && self.quarantine.as_ref().is_some_and(ends) {
+                    self.launch_at = Some(now);
+                }
+            }
+            DeviceNews::Hold(why) => self.hold = Some(why),
+            DeviceNews::Shaken(_) => {
+                if matches!(self.state, WorkerState::Probation | WorkerState::Serving) {
+                    self.ask_for_canary(out);
+                }
+            }
+            DeviceNews::Unfit(reason, why) => self.unfit(reason, why, now, out),
+        }
+    }
+
+    fn unfit(&mut self, reason: QuarantineReason, why: String, now: Instant, out: &mut Out) {
+        match self.state {
+            WorkerState::Quarantined => {
+                // Wrong numbers weigh more than a device that is ill as well.
+                let known = self.quarantine.as_ref().map(|(reason, _)| *reason);
+                let keeps = [Some(QuarantineReason::Operator), Some(reason)].contains(&known);
+                if !keeps {
+                    let wait = reason.is_probed().then(|| self.limits.restarts.quarantine_probe(0));
+                    self.launch_at = wait.map(|wait| now + wait);
+                    self.quarantine = Some((reason, why.clone()));
+                    out.push(Action::Quarantined(self.index, reason, why, wait));
+                }
+            }
+            WorkerState::Backoff => {
+                let wait = self.limits.restarts.quarantine_probe(0);
+                self.quarantine_for(reason, why, wait, now, out);
+            }
+            WorkerState::Absent | WorkerState::Draining => {}
+            WorkerState::Exited | WorkerState::Stuck => {
+                self.quarantine.get_or_insert((reason, why));
+            }
+            _ => {
+                self.quarantine = Some((reason, why.clone()));
+                out.push(Action::End(self.id(), EndCause::Device(why.clone())));
+                self.lost(format!("device cannot be used: {why}"), now, out);
+            }
+        }
+    }
+
+    /// Somebody vouches for it.
+    pub(super) fn release(&mut self, now: Instant, out: &mut Out) {
+        if self.state == WorkerState::Quarantined {
+            self.quarantine = None;
+            self.wrong_numbers = 0;
+            self.launch_at = Some(now);
+            out.push(Action::Released(self.index));
+            self.go(WorkerState::Backoff, "released", out);
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, out: &mut Out) {
+        match self.state {
+            WorkerState::Backoff | WorkerState::Quarantined => {
+                self.go(WorkerState::Absent, "shutdown", out);
+            }
+            WorkerState::Absent
+            | WorkerState::Exited
+            | WorkerState::Stuck
+            | WorkerState::Draining => {}
+            _ => {
+                self.go(WorkerState::Draining, "shutdown", out);
+                out.push(Action::Drain(self.id()));
+            }
+        }
+    }
+}
