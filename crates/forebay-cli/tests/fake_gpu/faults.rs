@@ -20,7 +20,7 @@ fn fails_once(fault: &str, fallback: Fallback) -> String {
     let mut config = config(&driver);
     config.devices.fallback = fallback;
     // Far above what a batch takes here, and short where it is waited for.
-    config.worker.batch_deadline_ms = if fault.starts_with("hang") { 2_000 } else { 60_000 };
+    config.cuda.batch_deadline_ms = if fault.starts_with("hang") { 2_000 } else { 60_000 };
     let runtime = start(config);
     runtime.settled();
     assert_eq!(runtime.level(), Level::Gpu(1));
@@ -75,7 +75,7 @@ fn a_fault_of_a_kernel_shows_in_another_call_and_the_cpu_helps_out() {
 fn a_device_that_never_finishes_is_given_up_at_the_deadline_of_the_batch() {
     // The probe and the canary run three times through six layers.
     let end = fails_once("hang kernel:attention 31", Fallback::None);
-    assert!(end.contains("worker.batch_deadline_ms"), "{end}");
+    assert!(end.contains("cuda.batch_deadline_ms"), "{end}");
 }
 
 #[test]

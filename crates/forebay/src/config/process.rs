@@ -126,6 +126,12 @@ group! {
         /// Folder for compiled kernels and tuned plans, without which each start makes them anew:
         /// "auto" is `forebay` in $XDG_CACHE_HOME or ~/.cache.
         cache: CachePlace = CachePlace::Auto, "", Path("keeping nothing");
+        /// Time that any batch may take on a GPU before its worker counts as hung; takes the place of
+        /// worker.batch_deadline_ms. A fault of a kernel takes most of a second to show, and ends the
+        /// worker with a better reason than this.
+        batch_deadline_ms: u32 = 1_500, "ms", Integer(10, 3_600_000);
+        /// The same for worker.batch_deadline_ms_per_1k_tokens.
+        batch_deadline_ms_per_1k_tokens: u32 = 50, "ms", Integer(0, 600_000);
         /// Time for the process that looks for devices, when devices.rungs is "auto"; drivers can
         /// take seconds to wake up.
         probe_deadline_ms: u32 = 20_000, "ms", Integer(10, 600_000);

@@ -8,6 +8,7 @@ use forebay_protocol::{self as protocol, ArenaSpec, CpuSpec, CudaSpec, WaitSpec,
 
 use crate::config::{
     CachePlace, Config, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, Fallback, Rungs,
+    WorkerConfig,
 };
 use crate::error::StartError;
 use crate::worker_process::locate::{self, absolute};
@@ -114,13 +115,26 @@ pub(super) fn plan(
                 rows_max,
                 row_values: ArenaSpec::row_values_of(folder.width() as u32),
             },
-            config: config.worker.clone(),
+            config: timing(config, *device),
         }))
     };
     let rungs = devices.iter().map(rung).collect::<Result<_, StartError>>()?;
     let largest = devices.iter().map(|device| batch_max(config, *device));
     let batch_max = largest.reduce(|one, other| (one.0.max(other.0), one.1.max(other.1)));
     Ok(Plan { devices, rungs, batch_max: batch_max.unwrap_or((1, 1)) })
+}
+
+/// The times that a worker of this device has.
+fn timing(config: &Config, device: Device) -> WorkerConfig {
+    let worker = config.worker.clone();
+    match device {
+        Device::Cpu => worker,
+        Device::Cuda(_) => WorkerConfig {
+            batch_deadline_ms: config.cuda.batch_deadline_ms,
+            batch_deadline_ms_per_1k_tokens: config.cuda.batch_deadline_ms_per_1k_tokens,
+            ..worker
+        },
+    }
 }
 
 /// Tokens and rows of the largest batch for this device.

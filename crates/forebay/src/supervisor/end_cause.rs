@@ -67,9 +67,10 @@ impl std::fmt::Display for EndCause {
                 f.write_str(message)
             }
             Self::StartLate => f.write_str("worker was not ready within worker.start_deadline_ms"),
-            Self::BatchLate => {
-                f.write_str("worker kept a batch longer than worker.batch_deadline_ms")
-            }
+            Self::BatchLate => f.write_str(
+                "worker kept a batch longer than worker.batch_deadline_ms allows, or on a GPU \
+                 cuda.batch_deadline_ms",
+            ),
             Self::BatchesFailed(message) => {
                 write!(f, "worker failed several batches in a row, the last one: {message}")
             }
