@@ -144,7 +144,7 @@ impl Faults {
 /// Makes every row of `row_values` values one and the same: a unit vector that lies along the
 /// diagonal, and the length 1.
 fn spoil(rows: &mut [f32], row_values: usize) {
-    for row in rows.chunks_exact_mut(row_values) {
+    for row in rows.chunks_exact_mut(row_values.max(1)) {
         if let Some((length, unit)) = row.split_last_mut() {
             let value = 1.0 / (unit.len() as f64).sqrt();
             unit.fill(value as f32);

@@ -16,6 +16,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::board::{Board, WorkerState};
+use super::inject::{FailStarts, FaultHooks};
 use super::policy::{EndCause, Next, RestartPolicy};
 use crate::admission::Admission;
 use crate::config::{ReplyConfig, SupervisorConfig};
@@ -39,6 +40,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) dispatch: DispatchSender,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fault_hooks: FaultHooks,
 }
 
 /// A worker serves.
@@ -64,18 +66,19 @@ pub(crate) struct Shutdown {
     pub(crate) drain: Duration,
 }
 
-struct Rung {
-    launch: Arc<LaunchSpec>,
+pub(super) struct Rung {
+    pub(super) launch: Arc<LaunchSpec>,
     policy: RestartPolicy,
     metrics: Arc<RungMetrics>,
     incarnation: u64,
-    worker: Option<ActorRef<WorkerProcess>>,
+    pub(super) worker: Option<ActorRef<WorkerProcess>>,
+    pub(super) fail_starts: FailStarts,
 }
 
 /// Supervises the rungs of one runtime.
 pub(crate) struct Supervisor {
-    args: SupervisorArgs,
-    rungs: Vec<Rung>,
+    pub(super) args: SupervisorArgs,
+    pub(super) rungs: Vec<Rung>,
     slot_of: HashMap<ActorId, usize>,
     random: StdRng,
     shutdown: Option<ReplySender<()>>,
@@ -97,6 +100,7 @@ impl Actor for Supervisor {
             metrics: Arc::new(args.metrics.rung(&launch.worker.device)),
             incarnation: 0,
             worker: None,
+            fail_starts: FailStarts::default(),
         };
         let rungs: Vec<Rung> = args.rungs.iter().map(rung).collect();
         // The last rung, the CPU, first: it is what answers before any other is ready.
@@ -236,7 +240,7 @@ impl Message<Launch> for Supervisor {
         let incarnation = rung.incarnation;
         let worker_args = WorkerArgs {
             id: WorkerId { slot, incarnation },
-            launch: Arc::clone(&rung.launch),
+            launch: rung.fail_starts.next(&rung.launch),
             supervisor: me.clone(),
             dispatch: self.args.dispatch.clone(),
             metrics: Arc::clone(&self.args.metrics),
