@@ -26,7 +26,7 @@ pub use edge::{
     DeviceInfo, Libraries, LibraryFound, devices, first_fault, load, load_cublaslt, load_nvrtc,
 };
 pub use engine::{
-    BUCKET_STEP, Buckets, Chunk, CopyChoice, CopyIn, CopyOut, CudaEngine, EngineError,
+    BUCKET_STEP, Buckets, Chunk, CopyChoice, CopyIn, CopyOut, CudaEngine, DeviceFault, EngineError,
     EngineErrorClass, EngineOptions, GemmChoice, Infer, InputError, MemoryReport, Pipeline,
     PipelineInfo, Pool, PrecisionChoice, RingToken, Rows, SlotLayout, StageSpan, StageTimes,
     Staged, States, TOKENS_MAX_MIN, check_input, open_pipeline, split,

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::ErrorClass;
+use crate::{ErrorClass, Fault};
 
 /// Size of one encoded [`Descriptor`] in bytes.
 pub const DESCRIPTOR_BYTES: usize = 64;
@@ -17,6 +17,9 @@ pub enum DescriptorKind {
     Run = 1,
     /// Host to worker: finish what is in flight, answer [`DescriptorKind::Drained`] and exit.
     Drain = 2,
+    /// Host to worker: bring this [`Fault`] about. A worker whose host has not enabled faults
+    /// ignores it.
+    Fault = 3,
     /// Worker to host: the rows stand in the slot's output area. The host owns the slot again.
     Done = 17,
     /// Worker to host: the batch failed with a class; the host owns the slot again. A message in
@@ -27,7 +30,8 @@ pub enum DescriptorKind {
 }
 
 impl DescriptorKind {
-    const ALL: [Self; 5] = [Self::Run, Self::Drain, Self::Done, Self::Failed, Self::Drained];
+    const ALL: [Self; 6] =
+        [Self::Run, Self::Drain, Self::Fault, Self::Done, Self::Failed, Self::Drained];
 
     fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u16 == code)
@@ -55,20 +59,22 @@ pub struct Descriptor {
     pub error: Option<ErrorClass>,
     /// Slot number, below [`crate::ArenaSpec::slots`].
     pub slot: u32,
-    /// How many rows the batch has.
+    /// How many rows the batch has; the code of a fault.
     pub rows: u32,
     /// Generation of the slot; an answer must carry the generation of its question.
     pub generation: u64,
     /// Number of the batch within this runtime, for logs and traces.
     pub batch_id: u64,
-    /// Token ids in the slot, all rows together.
+    /// Token ids in the slot, all rows together; the number that goes with a fault.
     pub tokens: u32,
     /// `f32` values of one output row, see [`crate::ArenaSpec::row_values`].
     pub row_values: u32,
     /// Tokens that the engine really computed, padding included (answers only).
     pub padded_tokens: u32,
-    /// Length of the failure message in bytes (failures only).
+    /// Length of the failure message in bytes; not sent with [`DescriptorKind::Done`].
     pub message_bytes: u32,
+    /// [`output_checksum`] of the rows; sent with [`DescriptorKind::Done`] only.
+    pub output_checksum: u32,
     /// Where the time went (answers only).
     pub times: BatchTimes,
 }
@@ -86,7 +92,8 @@ struct Wire {
     tokens: u32,
     row_values: u32,
     padded_tokens: u32,
-    message_bytes: u32,
+    /// Checksum of the rows of a batch that was computed, else the length of a message.
+    about_output: u32,
     wait_us: u32,
     infer_us: u32,
     pool_us: u32,
@@ -130,6 +137,21 @@ pub enum DescriptorError {
         /// Number of the class; 0 means none.
         class: u16,
     },
+    /// No fault has this code, or not with this number.
+    #[error("no fault has code {code} with number {number}")]
+    Fault {
+        /// The code.
+        code: u32,
+        /// The number.
+        number: u32,
+    },
+}
+
+/// CRC-32 of output rows as they stand in a slot: computed by the worker when it gives the slot
+/// back, and by the host over what it has copied out.
+#[must_use]
+pub fn output_checksum(values: &[f32]) -> u32 {
+    crc32fast::hash(bytemuck::cast_slice(values))
 }
 
 impl Descriptor {
@@ -147,8 +169,23 @@ impl Descriptor {
             row_values: 0,
             padded_tokens: 0,
             message_bytes: 0,
+            output_checksum: 0,
             times: BatchTimes::default(),
         }
+    }
+
+    /// The request for a fault.
+    #[must_use]
+    pub fn of_fault(fault: Fault) -> Self {
+        let (rows, tokens) = (fault.code(), fault.number().unwrap_or(0));
+        Self { rows, tokens, ..Self::new(DescriptorKind::Fault) }
+    }
+
+    /// The fault that is asked for; `None` of any other kind of descriptor.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        let named = || Fault::from_code(self.rows, self.tokens);
+        (self.kind == DescriptorKind::Fault).then(named).flatten()
     }
 
     /// The packet to send. Integers are in host byte order: both ends are on one machine.
@@ -165,7 +202,10 @@ impl Descriptor {
             tokens: self.tokens,
             row_values: self.row_values,
             padded_tokens: self.padded_tokens,
-            message_bytes: self.message_bytes,
+            about_output: match self.kind {
+                DescriptorKind::Done => self.output_checksum,
+                _ => self.message_bytes,
+            },
             wait_us: self.times.wait_us,
             infer_us: self.times.infer_us,
             pool_us: self.times.pool_us,
@@ -200,7 +240,11 @@ impl Descriptor {
         if !class_fits {
             return Err(DescriptorError::Class { kind: wire.kind, class: wire.error });
         }
-        Ok(Self {
+        let (message_bytes, output_checksum) = match kind {
+            DescriptorKind::Done => (0, wire.about_output),
+            _ => (wire.about_output, 0),
+        };
+        let decoded = Self {
             kind,
             error,
             slot: wire.slot,
@@ -210,13 +254,18 @@ impl Descriptor {
             tokens: wire.tokens,
             row_values: wire.row_values,
             padded_tokens: wire.padded_tokens,
-            message_bytes: wire.message_bytes,
+            message_bytes,
+            output_checksum,
             times: BatchTimes {
                 wait_us: wire.wait_us,
                 infer_us: wire.infer_us,
                 pool_us: wire.pool_us,
             },
-        })
+        };
+        if kind == DescriptorKind::Fault && decoded.fault().is_none() {
+            return Err(DescriptorError::Fault { code: wire.rows, number: wire.tokens });
+        }
+        Ok(decoded)
     }
 }
 
@@ -235,6 +284,10 @@ mod tests {
         )
             .prop_map(|(kind, class, n, long)| {
                 let kind = DescriptorKind::ALL[kind];
+                if kind == DescriptorKind::Fault {
+                    return Descriptor::of_fault(Fault::ALL[n[0] as usize % Fault::ALL.len()]);
+                }
+                let is_done = kind == DescriptorKind::Done;
                 Descriptor {
                     kind,
                     error: (kind == DescriptorKind::Failed).then(|| ErrorClass::ALL[class]),
@@ -245,7 +298,8 @@ mod tests {
                     tokens: n[2],
                     row_values: n[3],
                     padded_tokens: n[4],
-                    message_bytes: n[5],
+                    message_bytes: if is_done { 0 } else { n[5] },
+                    output_checksum: if is_done { n[5] } else { 0 },
                     times: BatchTimes { wait_us: n[6], infer_us: n[7], pool_us: n[8] },
                 }
             })
@@ -269,6 +323,27 @@ mod tests {
             if let Ok(descriptor) = Descriptor::decode(&bytes) {
                 prop_assert_eq!(&descriptor.encode()[..], &bytes[..]);
             }
+        }
+    }
+
+    #[test]
+    fn a_fault_that_does_not_exist_is_refused() {
+        let asked = Descriptor::of_fault(Fault::Slow(3));
+        assert_eq!(asked.fault(), Some(Fault::Slow(3)));
+        let unknown = Descriptor { rows: 99, ..asked };
+        let error = DescriptorError::Fault { code: 99, number: 3 };
+        assert_eq!(Descriptor::decode(&unknown.encode()), Err(error));
+        assert_eq!(Descriptor::new(DescriptorKind::Run).fault(), None);
+    }
+
+    #[test]
+    fn one_flipped_bit_of_a_row_changes_its_checksum() {
+        let rows: Vec<f32> = (0..385).map(|value| value as f32 / 385.0).collect();
+        let checksum = output_checksum(&rows);
+        for bit in 0..32 {
+            let mut flipped = rows.clone();
+            flipped[200] = f32::from_bits(flipped[200].to_bits() ^ (1 << bit));
+            assert_ne!(output_checksum(&flipped), checksum, "bit {bit}");
         }
     }
 

@@ -18,12 +18,21 @@ pub enum ErrorClass {
     NonFinite = 4,
     /// A fault in the worker's own logic.
     Internal = 5,
+    /// The rows that the host read are not those that the worker wrote: their checksums differ.
+    /// Only the host finds this.
+    Corrupt = 6,
 }
 
 impl ErrorClass {
     /// Every class, in the order of its number.
-    pub const ALL: [Self; 5] =
-        [Self::Input, Self::Retry, Self::OutOfMemory, Self::NonFinite, Self::Internal];
+    pub const ALL: [Self; 6] = [
+        Self::Input,
+        Self::Retry,
+        Self::OutOfMemory,
+        Self::NonFinite,
+        Self::Internal,
+        Self::Corrupt,
+    ];
 
     /// The class with this number, or `None` for a number that no class has.
     #[must_use]
@@ -40,6 +49,7 @@ impl ErrorClass {
             Self::OutOfMemory => "out_of_memory",
             Self::NonFinite => "non_finite",
             Self::Internal => "internal",
+            Self::Corrupt => "corrupt",
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::{ArenaSpec, CudaSpec, WorkerExit};
 
 /// Version of everything in this crate. Host and worker must agree exactly: they come from one
 /// build, and a mixture is a deployment mistake worth refusing.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest handshake packet in bytes.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
@@ -61,6 +61,11 @@ pub struct WorkerSpec {
     pub cuda: CudaSpec,
     /// How the stages of the worker wait for work.
     pub wait: WaitSpec,
+    /// Whether it does what [`DescriptorKind::Fault`](crate::DescriptorKind::Fault) asks for.
+    pub faults_enabled: bool,
+    /// Whether this start is to fail, as [`Fault::FailStarts`](crate::Fault::FailStarts) asks for;
+    /// obeyed only if faults are enabled.
+    pub fail_start: bool,
 }
 
 /// First packet, host to worker.
@@ -247,6 +252,8 @@ mod tests {
                     trace: None,
                 },
                 wait: WaitSpec::SpinThenPark { spin_us: 50 },
+                faults_enabled: true,
+                fail_start: false,
             },
         }
     }

@@ -15,14 +15,18 @@ mod cuda_spec;
 mod descriptor;
 mod error_class;
 mod exit_code;
+mod fault;
 mod handshake;
 mod probe;
 
 pub use arena_spec::ArenaSpec;
 pub use cuda_spec::{CudaCopies, CudaGemm, CudaKernels, CudaPrecision, CudaSpec};
-pub use descriptor::{BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorError, DescriptorKind};
+pub use descriptor::{
+    BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorError, DescriptorKind, output_checksum,
+};
 pub use error_class::ErrorClass;
 pub use exit_code::WorkerExit;
+pub use fault::{Fault, FaultError};
 pub use handshake::{
     CpuSpec, HANDSHAKE_BYTES_MAX, HandshakeError, Hello, PROTOCOL_VERSION, Ready, StartFailure,
     StartReply, WaitSpec, WorkerSpec,

@@ -19,6 +19,7 @@
 
 mod engine;
 
+mod faults;
 mod link;
 mod os;
 mod probe;
@@ -27,5 +28,7 @@ mod root;
 mod stages;
 mod work;
 
-pub use engine::{Engine, EngineInfo, Step, StepError, cuda_engine_options, open_cpu_engine};
+pub use engine::{
+    Engine, EngineInfo, Injection, Step, StepError, cuda_engine_options, open_cpu_engine,
+};
 pub use process::{OpenEngine, run_if_worker, run_if_worker_with};

@@ -13,6 +13,21 @@ pub(crate) fn exit_now(exit: WorkerExit) -> ! {
     unsafe { libc::_exit(i32::from(exit.code())) }
 }
 
+/// Ends the process by this signal, as an abort or a wild pointer would: at once and with a status
+/// that names it, whatever handlers there are. No core file is left behind.
+pub(crate) fn end_by(signal: libc::c_int) -> ! {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the calls take plain values and a pointer to one that outlives the call; the default
+    // disposition of the signal, which the callers choose among those that end a process, runs no
+    // code of this process.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::signal(signal, libc::SIG_DFL);
+        libc::raise(signal);
+    }
+    exit_now(WorkerExit::Panic)
+}
+
 /// Ignores the polite signals. Service managers send them to every process of a service at once;
 /// a worker that obeyed would take from its host what the host is about to finish. Its socket and
 /// SIGKILL end it.

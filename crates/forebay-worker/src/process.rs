@@ -15,6 +15,7 @@ use kameo::actor::Spawn;
 use kameo::mailbox;
 
 use crate::engine::{Engine, EngineInfo, StepError, open_cpu_engine, open_cuda_engine};
+use crate::faults::Faults;
 use crate::link::Link;
 use crate::root::{Root, RootArgs};
 
@@ -143,7 +144,9 @@ impl Greeting<'_> {
         let protocol = PROTOCOL_VERSION;
         let ready = Ready { protocol, engine: name, device, precision, width, start_ms, details };
         say(link, &StartReply::Ready(ready))?;
-        run_stages(RootArgs { engine, link: link.clone(), arena, wait: hello.worker.wait })
+        let faults = Arc::new(Faults::new(hello.worker.faults_enabled));
+        let (link, wait) = (link.clone(), hello.worker.wait);
+        run_stages(RootArgs { engine, link, arena, wait, faults })
             .map_err(|message| (WorkerExit::Panic, message))
     }
 }
@@ -210,6 +213,10 @@ fn prepare<Staged, States, Rows>(
                   have the memory registered, and after a fault that cannot be undone"
     )]
     std::mem::forget(arena.clone());
+    if hello.worker.faults_enabled && hello.worker.fail_start {
+        let message = "a fault was asked for: this start fails".to_owned();
+        return Err((WorkerExit::DeviceBusy, message));
+    }
     let engine = open(&hello.worker, &arena).map_err(|error| match error {
         StepError::Fatal { exit, message } => (exit, message),
         StepError::Batch { message, .. } => (WorkerExit::Config, message),

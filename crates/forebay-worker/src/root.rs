@@ -1,6 +1,7 @@
 //! The root actor of a worker process: linked to every stage, it decides how the process ends.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use forebay_arena::WorkerArena;
@@ -11,6 +12,7 @@ use kameo::actor::{ActorId, ActorRef, WeakActorRef};
 use kameo::error::ActorStopReason;
 
 use crate::engine::Engine;
+use crate::faults::Faults;
 use crate::link::Link;
 use crate::stages::{copy_in, copy_out, infer, pool};
 
@@ -20,6 +22,7 @@ pub(crate) struct RootArgs<Staged, States, Rows> {
     pub(crate) link: Link,
     pub(crate) arena: WorkerArena,
     pub(crate) wait: WaitSpec,
+    pub(crate) faults: Arc<Faults>,
 }
 
 /// Ends normally once every stage has finished; ends the process when one fails.
@@ -43,7 +46,7 @@ where
 
     /// Starts the stages from the last to the first, each with the lane into its successor.
     async fn on_start(args: Self::Args, me: ActorRef<Self>) -> Result<Self, Self::Error> {
-        let RootArgs { engine, link, arena, wait } = args;
+        let RootArgs { engine, link, arena, wait, faults } = args;
         let (wait, spin) = match wait {
             WaitSpec::Park => (WaitMode::Park, Duration::ZERO),
             WaitSpec::SpinThenPark { spin_us } => {
@@ -58,8 +61,9 @@ where
         let (to_copy_out, copy_out_lane) = lane(capacity, wait);
         let Engine { copy_in: copy_in_step, infer: encoders, pool: pool_step, .. } = engine;
         let (copy_out_step, out_link) = (engine.copy_out, link.clone());
+        let out_faults = Arc::clone(&faults);
         Stage::spawn_link(&me, copy_out::NAME, move |clock| {
-            copy_out::run(&copy_out_lane, copy_out_step, &out_link, clock)
+            copy_out::run(&copy_out_lane, copy_out_step, &out_link, &out_faults, clock)
         })
         .await;
         Stage::spawn_link(&me, pool::NAME, move |clock| {
@@ -69,13 +73,14 @@ where
         let running = 3 + encoders.len();
         for encoder in encoders {
             let (lane, next) = (infer_lane.clone(), to_pool.clone());
+            let faults = Arc::clone(&faults);
             Stage::spawn_link(&me, infer::NAME, move |clock| {
-                infer::run(&lane, encoder, &next, clock)
+                infer::run(&lane, encoder, &next, &faults, clock)
             })
             .await;
         }
         Stage::spawn_link(&me, copy_in::NAME, move |clock| {
-            copy_in::run(&link, &arena, copy_in_step, &to_infer, spin, clock)
+            copy_in::run(&link, &arena, &faults, copy_in_step, &to_infer, spin, clock)
         })
         .await;
         Ok(Self { running, _types: std::marker::PhantomData })

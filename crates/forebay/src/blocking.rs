@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use forebay_protocol::Fault;
 use futures::executor::block_on;
 
-use crate::config::Config;
-use crate::error::{EmbedError, StartError};
+use crate::config::{Config, Device};
+use crate::error::{EmbedError, InjectError, StartError};
 use crate::options::{EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
 use crate::runtime::{ModelInfo, ShutdownReport};
@@ -123,6 +124,14 @@ impl Runtime {
     #[must_use]
     pub fn status(&self) -> Status {
         self.inner.status()
+    }
+
+    /// Brings a fault about, on `device` if it is a fault of a device.
+    ///
+    /// # Errors
+    /// See [`crate::Runtime::inject`].
+    pub fn inject(&self, device: Option<Device>, fault: Fault) -> Result<(), InjectError> {
+        block_on(self.inner.inject(device, fault))
     }
 
     /// Stops accepting, finishes what was accepted within `shutdown.drain_ms`, ends the workers.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use forebay_model::ModelError;
+use forebay_protocol::Fault;
 
 use crate::config::ConfigError;
 use crate::metrics::Outcome;
@@ -149,6 +150,44 @@ impl EmbedError {
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Overloaded { .. } | Self::Unavailable { .. } | Self::ShuttingDown)
     }
+}
+
+/// Why a fault was not brought about. Nothing has happened then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InjectError {
+    /// The configuration does not allow it.
+    #[error("{fault} is refused: faults are not enabled; set faults.enabled for a test or a drill")]
+    NotEnabled {
+        /// What was asked for.
+        fault: Fault,
+    },
+    /// A fault of a device, and none was named.
+    #[error("{fault} is a fault of a device, and none is named; name one of the runtime's")]
+    NoDevice {
+        /// What was asked for.
+        fault: Fault,
+    },
+    /// The runtime has no such rung.
+    #[error("there is no rung on {device}; name one of those in the status")]
+    UnknownDevice {
+        /// The device named.
+        device: String,
+    },
+    /// The rung has no worker now that could bring it about.
+    #[error("no worker serves on {device} now; wait until one does")]
+    NoWorker {
+        /// The device named.
+        device: String,
+    },
+    /// The part of the runtime that the fault concerns is not there.
+    #[error("{fault} concerns a part that this runtime does not have; leave it out")]
+    NoSuchPart {
+        /// What was asked for.
+        fault: Fault,
+    },
+    /// The runtime is shutting down.
+    #[error("runtime is shutting down")]
+    Ending,
 }
 
 /// Why a runtime could not start. Nothing is left running then.

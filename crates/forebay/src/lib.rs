@@ -40,8 +40,8 @@ mod tokenize;
 mod worker_process;
 
 pub use config::Config;
-pub use error::{EmbedError, StartError};
-pub use forebay_protocol::{CudaDevice, CudaLibrary, CudaSpec, ProbeReport};
+pub use error::{EmbedError, InjectError, StartError};
+pub use forebay_protocol::{CudaDevice, CudaLibrary, CudaSpec, Fault, FaultError, ProbeReport};
 pub use options::{EmbedOptions, Embedding};
 pub use priority::Priority;
 pub use reply::EmbedResult;

@@ -1,7 +1,7 @@
 //! The runtime as an application holds it: start, submit, look, shut down.
 //!
 //! `launch` says how each rung is started, `assemble` puts the stages together, `submit` takes
-//! texts in.
+//! texts in, `inject` takes requests for faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,6 +26,7 @@ use crate::supervisor::{Board, Health, HealthWatch, Level, LevelWatch, Shutdown,
 use crate::ticket::{BatchTicket, Ticket};
 
 mod assemble;
+mod inject;
 mod launch;
 mod submit;
 

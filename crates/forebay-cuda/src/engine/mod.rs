@@ -4,6 +4,7 @@ mod buckets;
 mod completion;
 mod encoder;
 mod error;
+mod faults;
 mod graphs;
 mod input;
 mod layers;
@@ -21,6 +22,7 @@ mod workspace;
 
 pub use buckets::{BUCKET_STEP, Buckets};
 pub use error::{EngineError, EngineErrorClass, InputError};
+pub use faults::DeviceFault;
 pub use input::check_input;
 pub use memory::{MemoryReport, TOKENS_MAX_MIN};
 pub use options::{CopyChoice, EngineOptions, GemmChoice, PrecisionChoice};

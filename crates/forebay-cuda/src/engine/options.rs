@@ -81,6 +81,8 @@ pub struct EngineOptions {
     pub cache_dir: Option<PathBuf>,
     /// Whether events take the time of every step; costs a few microseconds per batch.
     pub stage_times: bool,
+    /// Whether a pipeline loads what it needs to bring a [`DeviceFault`](super::DeviceFault) about.
+    pub faults: bool,
 }
 
 impl Default for EngineOptions {
@@ -101,6 +103,7 @@ impl Default for EngineOptions {
             libraries: Vec::new(),
             cache_dir: None,
             stage_times: true,
+            faults: false,
         }
     }
 }

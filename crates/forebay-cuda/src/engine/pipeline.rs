@@ -16,6 +16,7 @@ use forebay_model::ModelFolder;
 
 use super::completion::Completion;
 use super::error::EngineError;
+use super::faults::DeviceFaults;
 use super::loading::{self, Loaded, SlotRequest};
 use super::memory::{MemoryReport, RINGS, SlotShape};
 use super::options::EngineOptions;
@@ -219,6 +220,7 @@ pub fn open_pipeline(
     let encoder = loading::load(context, folder, &options, request)?;
     let loaded = Arc::clone(encoder.loaded());
 
+    let faults = options.faults.then(|| DeviceFaults::load(&loaded)).transpose()?;
     let device = context.info();
     let readable = host.is_page_locked() || device.host_page_tables;
     let mapped_tokens_max = options.mapped_tokens_max(device.integrated, readable);
@@ -254,7 +256,7 @@ pub fn open_pipeline(
     }
     Ok(Pipeline {
         copy_in: CopyIn::new(Arc::clone(&shared))?,
-        infer: Infer::new(Arc::clone(&shared), encoder, tokens, give_back)?,
+        infer: Infer::new(Arc::clone(&shared), encoder, tokens, give_back, faults)?,
         pool: Pool::new(Arc::clone(&shared))?,
         copy_out: CopyOut::new(shared, Completion::new(options.completion_spin_us))?,
         info,

@@ -7,6 +7,7 @@
 mod ahead;
 mod cache;
 mod compile;
+mod faults;
 pub mod hopper;
 mod launch;
 pub mod source;
@@ -19,6 +20,7 @@ use forebay_model::Activation;
 
 pub use ahead::Ahead;
 pub use compile::{Origin, compile};
+pub use faults::FaultKernels;
 pub use launch::{Attention, BiasActivation, EmbedNorm, Pool, ResidualNorm};
 
 use crate::dtype::Dtype;

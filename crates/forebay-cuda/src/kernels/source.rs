@@ -104,13 +104,24 @@ pub static GEMM_ROWS: SourceFile = hopper!("gemm_rows");
 /// Matrix products with bias, residual and layer normalisation, on compute capability 9.0.
 pub static GEMM_NORM: SourceFile = hopper!("gemm_norm");
 
+/// Kernels that break on purpose.
+pub static FAULTS: SourceFile = portable!("faults");
+
 /// The kernels of an encoder besides its products, those first that take long to compile.
 pub static ENCODER_FILES: [&SourceFile; 5] =
     [&ATTENTION, &EMBED_NORM, &RESIDUAL_NORM, &BIAS_ACTIVATION, &POOL];
 
 /// All of them.
-pub static FILES: [&SourceFile; 7] =
-    [&EMBED_NORM, &ATTENTION, &RESIDUAL_NORM, &BIAS_ACTIVATION, &POOL, &GEMM_ROWS, &GEMM_NORM];
+pub static FILES: [&SourceFile; 8] = [
+    &EMBED_NORM,
+    &ATTENTION,
+    &RESIDUAL_NORM,
+    &BIAS_ACTIVATION,
+    &POOL,
+    &GEMM_ROWS,
+    &GEMM_NORM,
+    &FAULTS,
+];
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ mod cuda;
 use std::collections::BTreeMap;
 
 use forebay_arena::ClaimedSlot;
-use forebay_protocol::{BatchTimes, ErrorClass, WorkerExit};
+use forebay_protocol::{BatchTimes, ErrorClass, Fault, WorkerExit};
 
 pub use cpu::open_cpu_engine;
 pub use cuda::cuda_engine_options;
@@ -38,6 +38,21 @@ pub trait Step<In, Out>: Send + 'static {
     fn times(&self, measured: BatchTimes) -> BatchTimes {
         measured
     }
+
+    /// Asked of a step that encodes, before it runs a batch: brings `fault` about with this batch
+    /// if the step has a device on which it can happen. Only a worker that has faults enabled asks.
+    fn inject(&mut self, _: Fault) -> Injection {
+        Injection::Imitate
+    }
+}
+
+/// What became of a fault that a step was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Injection {
+    /// It happens on the device, with the batch that comes next.
+    Begun,
+    /// It cannot happen there; the worker does what comes nearest.
+    Imitate,
 }
 
 /// Why a step did not succeed.

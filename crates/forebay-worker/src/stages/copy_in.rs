@@ -12,6 +12,7 @@ use forebay_stage::{LaneSender, StageClock, StageFailure};
 
 use super::{fatal_ends, protocol_violation, successor_gone};
 use crate::engine::Step;
+use crate::faults::Faults;
 use crate::link::Link;
 use crate::work::Work;
 
@@ -20,6 +21,7 @@ pub(crate) const NAME: &str = "copy-in";
 pub(crate) fn run<Staged: 'static>(
     link: &Link,
     arena: &WorkerArena,
+    faults: &Faults,
     mut step: Box<dyn Step<(), Staged>>,
     next: &LaneSender<Work<Staged>>,
     spin: Duration,
@@ -39,6 +41,10 @@ pub(crate) fn run<Staged: 'static>(
             DescriptorKind::Run => {}
             // Dropping the lane lets the stages behind finish what they have.
             DescriptorKind::Drain => return Ok(()),
+            DescriptorKind::Fault => {
+                request.fault().into_iter().for_each(|fault| faults.ask(fault));
+                continue;
+            }
             kind => protocol_violation(&format!("descriptor kind {kind:?} from the host")),
         }
         let slot = arena

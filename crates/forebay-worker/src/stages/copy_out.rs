@@ -1,10 +1,11 @@
 //! Copy-out: brings the rows into the slot and gives the slot back to the host.
 
-use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass};
+use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass, output_checksum};
 use forebay_stage::{LaneReceiver, StageClock, StageFailure, run_lane};
 
 use super::fatal_ends;
 use crate::engine::{Step, StepError};
+use crate::faults::Faults;
 use crate::link::Link;
 use crate::work::Work;
 
@@ -14,6 +15,7 @@ pub(crate) fn run<Rows: 'static>(
     lane: &LaneReceiver<Work<Rows>>,
     mut step: Box<dyn Step<Rows, ()>>,
     link: &Link,
+    faults: &Faults,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
     let send = |descriptor: &Descriptor| {
@@ -22,13 +24,19 @@ pub(crate) fn run<Rows: 'static>(
     };
     run_lane(lane, clock, |work| {
         let mut work = work.advance(|slot, rows| fatal_ends(step.run(slot, rows)));
+        let mut checksum = 0;
         if work.state.is_ok() {
-            work.times = step.times(work.times);
+            let row_values = work.request.row_values as usize;
+            let rows = work.slot.output_mut();
+            work.times = faults.after_computing(rows, row_values, step.times(work.times));
+            checksum = output_checksum(rows);
+            faults.after_checksum(rows);
         }
         let mut answer = Descriptor {
             kind: DescriptorKind::Done,
             padded_tokens: work.padded_tokens,
             times: work.times,
+            output_checksum: checksum,
             ..work.request
         };
         if let Err(error) = &work.state {

@@ -6,6 +6,7 @@ use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, run_lane
 
 use super::{fatal_ends, successor_gone};
 use crate::engine::Step;
+use crate::faults::Faults;
 use crate::work::{Work, saturating_us};
 
 pub(crate) const NAME: &str = "infer";
@@ -14,12 +15,16 @@ pub(crate) fn run<Staged: 'static, States: 'static>(
     lane: &LaneReceiver<Work<Staged>>,
     mut step: Box<dyn Step<Staged, States>>,
     next: &LaneSender<Work<States>>,
+    faults: &Faults,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
     run_lane(lane, clock, |mut work| {
         let start = Instant::now();
         work.times.wait_us = saturating_us(start - work.received_at);
-        let mut work = work.advance(|slot, staged| fatal_ends(step.run(slot, staged)));
+        let mut work = work.advance(|slot, staged| {
+            faults.before_encoding(|fault| step.inject(fault))?;
+            fatal_ends(step.run(slot, staged))
+        });
         work.times.infer_us = saturating_us(start.elapsed());
         // Of a batch that was not computed the step still has the figures of the one before.
         if work.state.is_ok()

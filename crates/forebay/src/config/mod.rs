@@ -1,6 +1,6 @@
 //! Settings of the runtime: what can be set, between which bounds, and where a wrong value stands.
 //!
-//! Every key is declared once, in `flow.rs` or `process.rs`: its type, default, unit, allowed range
+//! Every key is declared once, in `flow.rs`, `process.rs` or `faults.rs`: its type, default, unit, allowed range
 //! and the reason it exists. From that declaration come the struct field, the checks, the error
 //! messages, [`Config::describe`] and the committed `config/forebay.toml`.
 //!
@@ -17,6 +17,7 @@ mod cross;
 mod declare;
 mod durations;
 mod error;
+mod faults;
 mod flow;
 mod loading;
 mod near;
@@ -30,6 +31,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
+pub use faults::FaultsConfig;
 pub use flow::{
     AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
     TokenizeConfig,
@@ -84,6 +86,8 @@ pub struct Config {
     pub supervisor: SupervisorConfig,
     /// `[shutdown]`: the graceful end.
     pub shutdown: ShutdownConfig,
+    /// `[faults]`: faults on purpose.
+    pub faults: FaultsConfig,
     /// `[metrics]`: where measurements go.
     pub metrics: MetricsConfig,
     /// `[log]`: what is logged.
@@ -91,7 +95,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 14] = [
+static GROUPS: [&Group; 15] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -104,6 +108,7 @@ static GROUPS: [&Group; 14] = [
     &ReplyConfig::GROUP,
     &SupervisorConfig::GROUP,
     &ShutdownConfig::GROUP,
+    &FaultsConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
 ];

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay_arena::{HostArena, SlotLease, SlotTable, StaleAnswer};
-use forebay_protocol::{Descriptor, DescriptorKind};
+use forebay_protocol::{Descriptor, DescriptorKind, Fault};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
@@ -156,6 +156,11 @@ impl WorkerLane {
     /// Asks the worker to finish and exit.
     pub(crate) fn drain(&self) -> Result<(), Errno> {
         self.send(&Descriptor::new(DescriptorKind::Drain))
+    }
+
+    /// Asks the worker to bring a fault about.
+    pub(crate) fn inject(&self, fault: Fault) -> Result<(), Errno> {
+        self.send(&Descriptor::of_fault(fault))
     }
 
     fn send(&self, descriptor: &Descriptor) -> Result<(), Errno> {

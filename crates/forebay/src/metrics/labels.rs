@@ -169,6 +169,8 @@ label! {
         Finite = "finite",
         /// A normalised embedding does not have length 1.
         Norm = "norm",
+        /// What the host read is not what the worker wrote.
+        Checksum = "checksum",
     }
 }
 

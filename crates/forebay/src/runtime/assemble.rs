@@ -19,7 +19,7 @@ use crate::dispatch::thread;
 use crate::metrics::{Metrics, Stage as MetricStage};
 use crate::priority::Priority;
 use crate::request::{Pending, TokenizeJob};
-use crate::supervisor::{self, Board, Supervisor, SupervisorArgs};
+use crate::supervisor::{self, Board, FaultHooks, Supervisor, SupervisorArgs};
 use crate::tokenize::{self, Tokenize, TokenizeLanes};
 
 impl Runtime {
@@ -44,6 +44,7 @@ impl Runtime {
             dispatch: dispatch.clone(),
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
+            fault_hooks: FaultHooks::default(),
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));

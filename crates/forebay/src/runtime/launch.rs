@@ -87,6 +87,8 @@ pub(super) fn plan(
                 WaitSpec::SpinThenPark { spin_us: u64::try_from(spin_us).unwrap_or(u64::MAX) }
             }
         },
+        faults_enabled: config.faults.enabled,
+        fail_start: false,
     };
     let visibility = Visibility::of_this_process();
     let gpus = devices.iter().filter(|device| matches!(device, Device::Cuda(_))).count();

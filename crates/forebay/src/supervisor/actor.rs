@@ -19,6 +19,7 @@ use tokio::task::AbortHandle;
 
 use super::board::Board;
 use super::end_cause::EndCause;
+use super::inject::{FailStarts, FaultHooks};
 use super::ladder::{Event, Ladder, Limits};
 use crate::admission::Admission;
 use crate::config::{Device, ReplyConfig, SupervisorConfig};
@@ -43,6 +44,7 @@ pub(crate) struct SupervisorArgs {
     pub(crate) dispatch: DispatchSender,
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) fault_hooks: FaultHooks,
 }
 
 /// A worker is ready.
@@ -85,6 +87,7 @@ pub(super) struct Rung {
     pub(super) launch: Arc<LaunchSpec>,
     pub(super) metrics: Arc<RungMetrics>,
     pub(super) worker: Option<(WorkerId, ActorRef<WorkerProcess>)>,
+    pub(super) fail_starts: FailStarts,
 }
 
 /// Supervises the rungs of one runtime.
@@ -114,6 +117,7 @@ impl Actor for Supervisor {
             launch: Arc::clone(launch),
             metrics: Arc::new(args.metrics.rung(&launch.worker.device)),
             worker: None,
+            fail_starts: FailStarts::default(),
         };
         let rungs: Vec<Rung> = args.rungs.iter().map(rung).collect();
         let devices: Vec<Device> = rungs.iter().map(|rung| rung.launch.device).collect();

@@ -76,7 +76,7 @@ impl Supervisor {
         let Some(rung) = self.rungs.get_mut(id.slot) else { return };
         let worker_args = WorkerArgs {
             id,
-            launch: Arc::clone(&rung.launch),
+            launch: rung.fail_starts.next(&rung.launch),
             supervisor: me.clone(),
             dispatch: self.args.dispatch.clone(),
             metrics: Arc::clone(&self.args.metrics),

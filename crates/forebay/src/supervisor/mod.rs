@@ -2,13 +2,15 @@
 //!
 //! [`actor`] is linked to every worker and every stage of the host; it decides nothing itself.
 //! [`ladder`] says what each rung does next and what the serving rungs amount to, [`end_cause`] why
-//! a worker ended, and [`board`] is what everybody else may read of it without asking.
+//! a worker ended, [`inject`] takes requests for faults, and [`board`] is what everybody else may
+//! read of it all without asking.
 
 mod actor;
 mod board;
 mod end_cause;
 mod follow;
 mod heartbeat;
+mod inject;
 mod ladder;
 mod level;
 
@@ -20,5 +22,6 @@ pub(crate) use board::Board;
 pub use board::{HealthWatch, LevelWatch, WorkerStatus};
 pub(crate) use end_cause::EndCause;
 pub use heartbeat::{Health, HealthReason};
+pub(crate) use inject::{FaultHooks, Inject};
 pub use ladder::{QuarantineReason, WorkerState};
 pub use level::Level;

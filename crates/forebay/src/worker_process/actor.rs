@@ -25,6 +25,7 @@ use super::child;
 use super::deliver::Delivery;
 use super::reader;
 use super::spawn::{LaunchSpec, Spawned, spawn};
+use crate::config::Device;
 use crate::dispatch::lane::{InFlight, WorkerLane};
 use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::metrics::{Metrics, RungMetrics};
@@ -218,6 +219,20 @@ impl WorkerProcess {
         }
         let report = WorkerEnded { id: self.args.id, cause, log };
         self.args.supervisor.tell(report).send().await.ok();
+    }
+
+    pub(super) fn device(&self) -> Device {
+        self.args.launch.device
+    }
+
+    /// The process, if it has not been reaped: its number is not another's.
+    pub(super) fn living_pid(&self) -> Option<u32> {
+        self.process.as_ref().filter(|_| !self.reaped).map(|process| process.pid)
+    }
+
+    /// The lane of a worker that has greeted and is not gone.
+    pub(super) fn serving_lane(&self) -> Option<&WorkerLane> {
+        self.lane.as_deref().filter(|_| !self.finished)
     }
 
     fn stop_if_finished(&self, context: &mut Context<Self, ()>) {

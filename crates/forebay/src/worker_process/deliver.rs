@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_arena::SlotLease;
-use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass};
+use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass, output_checksum};
 
 use crate::dispatch::core::FailedRows;
 use crate::dispatch::lane::{InFlight, Unusable, WorkerLane};
@@ -49,7 +49,7 @@ impl Delivery {
         let padding = answer.padded_tokens.saturating_sub(answer.tokens);
         self.metrics.batch_computed(u64::from(answer.tokens), u64::from(padding));
         match answer.kind {
-            DescriptorKind::Done => self.rows(lease, batch, service),
+            DescriptorKind::Done => self.rows(answer, lease, batch, service),
             _ => {
                 let class = answer.error.unwrap_or(ErrorClass::Internal);
                 let read = self.lane.arena().read_message(&lease, answer.message_bytes as usize);
@@ -62,7 +62,13 @@ impl Delivery {
         }
     }
 
-    fn rows(&self, lease: SlotLease, batch: InFlight, service: Duration) -> Result<(), String> {
+    fn rows(
+        &self,
+        answer: &Descriptor,
+        lease: SlotLease,
+        batch: InFlight,
+        service: Duration,
+    ) -> Result<(), String> {
         let start = Instant::now();
         let InFlight { rows, tokens, span, .. } = batch;
         // The batch is done with; what follows has a span of its own.
@@ -72,6 +78,13 @@ impl Delivery {
         let read = self.lane.arena().read_output(&lease, rows.len() * row_values);
         // The slot goes back before the callers are told: the next batch can be written meanwhile.
         self.lane.release(lease);
+        if let Some(reason) = read.as_ref().ok().and_then(|values| corrupt(answer, values)) {
+            self.metrics.reply_check_failed(ReplyCheck::Checksum);
+            let alone = rows.len() == 1;
+            tracing::warn!(rows = rows.len(), "{reason}");
+            self.failed(ErrorClass::Corrupt, reason, alone, rows);
+            return Ok(());
+        }
         let (worker, tier, tokens) = (self.lane.id(), self.lane.tier(), tokens as usize);
         self.dispatch.send(DispatchEvent::Completed { worker, tier, tokens, service });
         let values = read.map_err(|error| error.to_string())?;
@@ -111,6 +124,13 @@ impl Delivery {
     }
 }
 
+/// What is wrong if the rows as copied out are not those that the worker wrote.
+fn corrupt(answer: &Descriptor, values: &[f32]) -> Option<String> {
+    let (said, found) = (answer.output_checksum, output_checksum(values));
+    let differ = || format!("rows have checksum {found:#010x}, the worker said {said:#010x}");
+    (said != found).then(differ)
+}
+
 /// A row is the unit-length embedding and the length it had: all finite, and the length of the
 /// unit row 1 within `tolerance`, or 0 for a row of zeros.
 fn check(row: &[f32], tolerance: f64) -> Result<(), (ReplyCheck, String)> {
@@ -146,7 +166,21 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{check, sum_of_squares};
+    use forebay_protocol::{Descriptor, DescriptorKind, output_checksum};
+
+    use super::{check, corrupt, sum_of_squares};
+
+    #[test]
+    fn rows_that_changed_on_the_way_are_corrupt() {
+        let rows = [0.6, 0.8, 12.0];
+        let done = Descriptor::new(DescriptorKind::Done);
+        let answer = Descriptor { output_checksum: output_checksum(&rows), ..done };
+        assert_eq!(corrupt(&answer, &rows), None);
+        // A change that no check of the values could see.
+        let changed = [0.6, 0.8, 12.5];
+        assert!(check(&changed, 1e-3).is_ok());
+        assert!(corrupt(&answer, &changed).is_some());
+    }
 
     #[test]
     fn no_value_is_left_out_of_the_sum() {

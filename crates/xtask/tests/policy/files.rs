@@ -33,6 +33,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("forebay-cuda/src/edge/stream.rs", "calls the driver: streams, events, asynchronous copies"),
     ("forebay-cuda/src/edge/symbols.rs", "asks the opened libraries for their functions"),
     ("forebay-cuda/src/edge/tensor_map.rs", "calls the driver: descriptors of tiled matrices"),
+    ("forebay-cuda/src/kernels/faults.rs", "launches the kernels that break on purpose"),
     ("forebay-cuda/src/kernels/hopper.rs", "launches the matrix kernels of one architecture"),
     ("forebay-cuda/src/kernels/launch.rs", "launches the kernels with their own parameters"),
     ("forebay-onnx/src/runtime.rs", "asks the ONNX Runtime library for its version"),

@@ -14,6 +14,7 @@ use crate::edge::{Stream, give_up};
 use crate::engine::completion::{Completion, Enqueued, STUCK_AFTER};
 use crate::engine::encoder::Encoder;
 use crate::engine::error::EngineError;
+use crate::engine::faults::{DeviceFault, DeviceFaults};
 use crate::engine::layers::Layers;
 use crate::engine::memory::{MemoryReport, RINGS};
 use crate::engine::pipeline::Shared;
@@ -90,6 +91,7 @@ pub struct Infer {
     encoder: Encoder,
     tokens: Receiver<usize>,
     give_back: SyncSender<usize>,
+    faults: Option<DeviceFaults>,
 }
 
 impl Infer {
@@ -98,9 +100,17 @@ impl Infer {
         encoder: Encoder,
         tokens: Receiver<usize>,
         give_back: SyncSender<usize>,
+        faults: Option<DeviceFaults>,
     ) -> Result<Self, EngineError> {
         let stream = Stream::new(&shared.loaded.context)?;
-        Ok(Self { shared, stream, encoder, tokens, give_back })
+        Ok(Self { shared, stream, encoder, tokens, give_back, faults })
+    }
+
+    /// Brings `fault` about with the next batch; says whether that is possible, which it is in an
+    /// engine that was opened for it.
+    pub fn inject(&mut self, fault: DeviceFault) -> bool {
+        let faults = self.faults.as_mut().map(|faults| faults.ask(fault));
+        faults.is_some()
     }
 
     /// Waits for a free buffer, then enqueues the encoder for the batch.
@@ -141,6 +151,9 @@ impl Infer {
         let Some((&last, before)) = chunks.split_last() else {
             return Err(EngineError::Pipeline("a batch without a chunk"));
         };
+        if let Some(faults) = &mut self.faults {
+            faults.before_batch(&shared.loaded, &self.stream)?;
+        }
         self.stream.wait(&shared.pooled[ring % RINGS])?;
         if !mapped {
             self.stream.wait(&events.copied)?;

@@ -94,7 +94,7 @@ fn open(
     folder: &ModelFolder,
 ) -> Result<Pipeline, StepError> {
     let context = open_device(&spec.cuda)?;
-    let options = options(&spec.cuda, arena);
+    let options = options(&spec.cuda, arena, spec.faults_enabled);
     let pages = page_lock(&context, arena).map_err(|error| start_failed(&error.into()))?;
     let prepare = || {
         let mut pipeline = open_pipeline(&context, folder, &options, pages, slot_layout(arena))?;
@@ -125,7 +125,7 @@ fn open_device(spec: &CudaSpec) -> Result<Arc<Context>, StepError> {
     Context::open(spec.ordinal).map_err(failed)
 }
 
-fn options(spec: &CudaSpec, arena: &WorkerArena) -> EngineOptions {
+fn options(spec: &CudaSpec, arena: &WorkerArena, faults: bool) -> EngineOptions {
     let arena = arena.layout().spec();
     EngineOptions {
         // A slot is one device batch; memory may make the engine split it.
@@ -133,6 +133,7 @@ fn options(spec: &CudaSpec, arena: &WorkerArena) -> EngineOptions {
         rows_max: arena.rows_max,
         slots: arena.slots,
         stage_times: spec.trace.is_some(),
+        faults,
         ..cuda_engine_options(spec)
     }
 }

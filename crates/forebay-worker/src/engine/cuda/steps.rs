@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_arena::ClaimedSlot;
-use forebay_cuda::{CopyIn, CopyOut, EngineError, EngineErrorClass, Infer, Pool};
-use forebay_protocol::{BatchTimes, ErrorClass};
+use forebay_cuda::{CopyIn, CopyOut, DeviceFault, EngineError, EngineErrorClass, Infer, Pool};
+use forebay_protocol::{BatchTimes, ErrorClass, Fault};
 
 use super::black_box::{BlackBox, Encoded};
 use super::timeline::TimelineFile;
 use super::times::Spent;
 use super::{Rows, Staged, States, exit_of};
-use crate::engine::{Step, StepError};
+use crate::engine::{Injection, Step, StepError};
 
 /// What one step passes to the next, with when the steps so far ran in their threads.
 pub(crate) struct Passed<T> {
@@ -91,6 +91,22 @@ impl Step<Staged, States> for InferStep {
 
     fn padded_tokens(&self) -> Option<u32> {
         self.computed_tokens
+    }
+
+    fn inject(&mut self, fault: Fault) -> Injection {
+        let on_device = match fault {
+            Fault::Trap => DeviceFault::Trap,
+            Fault::IllegalAddress => DeviceFault::IllegalAddress,
+            Fault::EndlessKernel => DeviceFault::EndlessKernel,
+            Fault::DeviceOutOfMemory => DeviceFault::OutOfMemory,
+            Fault::FlipWeightBit => DeviceFault::FlipWeightBit,
+            // The worker's or the host's own.
+            _ => return Injection::Imitate,
+        };
+        match self.part.inject(on_device) {
+            true => Injection::Begun,
+            false => Injection::Imitate,
+        }
     }
 }
 

@@ -40,7 +40,10 @@ impl FailuresInARow {
     fn add(&mut self, worker: WorkerId, class: ErrorClass) -> bool {
         match class {
             ErrorClass::Input | ErrorClass::NonFinite => return false,
-            ErrorClass::Retry | ErrorClass::OutOfMemory | ErrorClass::Internal => {}
+            ErrorClass::Retry
+            | ErrorClass::OutOfMemory
+            | ErrorClass::Internal
+            | ErrorClass::Corrupt => {}
         }
         let known = self.0.iter_mut().find(|(known, _)| *known == worker);
         let failures = match known {
@@ -112,7 +115,9 @@ impl<W: WorkerPort> Core<W> {
             if hopeless || pending.executions >= EXECUTIONS_MAX {
                 let message = message.clone();
                 pending.reply(Err(match class {
-                    ErrorClass::NonFinite => EmbedError::InvalidResult { message },
+                    ErrorClass::NonFinite | ErrorClass::Corrupt => {
+                        EmbedError::InvalidResult { message }
+                    }
                     class => EmbedError::Inference { class: class.name(), message },
                 }));
             } else {
@@ -156,6 +161,7 @@ mod tests {
             assert!(!failures.add(worker(1), ErrorClass::Retry));
             assert!(!failures.add(worker(2), ErrorClass::Internal));
             assert!(!failures.add(worker(1), ErrorClass::OutOfMemory));
+            assert!(!failures.add(worker(2), ErrorClass::Corrupt));
             failures.forget(worker(1));
             failures.forget(worker(2));
         }
