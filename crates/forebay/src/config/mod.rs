@@ -1,6 +1,6 @@
 //! Settings of the runtime: what can be set, between which bounds, and where a wrong value stands.
 //!
-//! Every key is declared once, in `flow.rs` or `process.rs`: its type, default, unit, allowed range
+//! Every key is declared once, in `flow.rs`, `process.rs` or `events.rs`: its type, default, unit, allowed range
 //! and the reason it exists. From that declaration come the struct field, the checks, the error
 //! messages, [`Config::describe`] and the committed `config/forebay.toml`.
 //!
@@ -17,6 +17,7 @@ mod cross;
 mod declare;
 mod durations;
 mod error;
+mod events;
 mod flow;
 mod loading;
 mod near;
@@ -30,6 +31,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
+pub use events::EventsConfig;
 pub use flow::{
     AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
     TokenizeConfig,
@@ -39,8 +41,8 @@ pub use process::{
     WorkerConfig,
 };
 pub use value::{
-    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, Fallback, LaneWait,
-    LogFormat, LogLevel, Precision, Rungs, Tier,
+    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, EventSync, Fallback,
+    LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
 };
 
 use declare::Group;
@@ -84,6 +86,8 @@ pub struct Config {
     pub supervisor: SupervisorConfig,
     /// `[shutdown]`: the graceful end.
     pub shutdown: ShutdownConfig,
+    /// `[events]`: the event log.
+    pub events: EventsConfig,
     /// `[metrics]`: where measurements go.
     pub metrics: MetricsConfig,
     /// `[log]`: what is logged.
@@ -91,7 +95,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 14] = [
+static GROUPS: [&Group; 15] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -104,6 +108,7 @@ static GROUPS: [&Group; 14] = [
     &ReplyConfig::GROUP,
     &SupervisorConfig::GROUP,
     &ShutdownConfig::GROUP,
+    &EventsConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
 ];
