@@ -27,6 +27,7 @@ pub mod blocking;
 pub mod config;
 mod dispatch;
 mod error;
+pub mod events;
 pub mod metrics;
 mod options;
 mod priority;

@@ -1,7 +1,7 @@
 //! Settings of the runtime: what can be set, between which bounds, and where a wrong value stands.
 //!
-//! Every key is declared once, in `flow.rs`, `process.rs` or `faults.rs`: its type, default, unit, allowed range
-//! and the reason it exists. From that declaration come the struct field, the checks, the error
+//! Every key is declared once, in the file of its group: its type, default, unit, allowed range and
+//! the reason it exists. From that declaration come the struct field, the checks, the error
 //! messages, [`Config::describe`] and the committed `config/forebay.toml`.
 //!
 //! Settings are taken in this order, later ones winning: the defaults, the TOML file, environment
@@ -18,6 +18,7 @@ mod declare;
 mod durations;
 mod error;
 mod faults;
+mod events;
 mod flow;
 mod loading;
 mod near;
@@ -32,6 +33,7 @@ use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
 pub use faults::FaultsConfig;
+pub use events::EventsConfig;
 pub use flow::{
     AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
     TokenizeConfig,
@@ -41,8 +43,8 @@ pub use process::{
     WorkerConfig,
 };
 pub use value::{
-    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, Fallback, LaneWait,
-    LogFormat, LogLevel, Precision, Rungs, Tier,
+    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, EventSync, Fallback,
+    LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
 };
 
 use declare::Group;
@@ -88,6 +90,8 @@ pub struct Config {
     pub shutdown: ShutdownConfig,
     /// `[faults]`: faults on purpose.
     pub faults: FaultsConfig,
+    /// `[events]`: the event log.
+    pub events: EventsConfig,
     /// `[metrics]`: where measurements go.
     pub metrics: MetricsConfig,
     /// `[log]`: what is logged.
@@ -95,7 +99,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 15] = [
+static GROUPS: [&Group; 16] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -109,6 +113,7 @@ static GROUPS: [&Group; 15] = [
     &SupervisorConfig::GROUP,
     &ShutdownConfig::GROUP,
     &FaultsConfig::GROUP,
+    &EventsConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
 ];

@@ -126,6 +126,16 @@ words! {
 }
 
 words! {
+    /// When the event log waits for the disk.
+    EventSync {
+        /// After each group of events that is written.
+        Each = "each",
+        /// Never: what the system has not written yet is lost with the power.
+        None = "none",
+    }
+}
+
+words! {
     /// The least severe event that is still logged.
     LogLevel {
         /// Nothing is logged.

@@ -168,4 +168,13 @@ metrics! {
     REPLY_CHECK_FAILURES = "forebay_reply_check_failures_total", Counter, Count, [ReplyCheck::SET],
         "Answers that were refused because they are not embeddings",
         watch "any rise: memory or a device is faulty, or the model is";
+    EVENTS = "forebay_events_total", Counter, Count, [],
+        "Events that were recorded", watch "";
+    EVENTS_WAITING = "forebay_events_waiting", Gauge, Count, [],
+        "Events that are not in the log on disk yet", watch "stays above 0: the disk is slow or full";
+    EVENTS_LOST = "forebay_events_lost_total", Counter, Count, [],
+        "Events that waited too long for the disk and will not be in the log",
+        watch "any rise: the log says how many are missing, and where";
+    EVENT_LOG_FAILURES = "forebay_event_log_failures_total", Counter, Count, [],
+        "Times that the log could not be written", watch "any rise: the disk is full or failing";
 }

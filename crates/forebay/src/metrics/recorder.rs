@@ -40,6 +40,10 @@ pub struct Metrics {
     suspects: Counter,
     answers_dropped: ByLabel<AnswerDropped, Counter>,
     reply_check_failures: ByLabel<ReplyCheck, Counter>,
+    events: Counter,
+    events_waiting: Gauge,
+    events_lost: Counter,
+    event_log_failures: Counter,
 }
 
 /// A batch that was sealed, as far as it is measured.
@@ -93,6 +97,10 @@ impl Metrics {
             suspects: plain(&names::SUSPECTS),
             answers_dropped: ByLabel::new(&names::ANSWERS_DROPPED),
             reply_check_failures: ByLabel::new(&names::REPLY_CHECK_FAILURES),
+            events: plain(&names::EVENTS),
+            events_waiting: plain(&names::EVENTS_WAITING),
+            events_lost: plain(&names::EVENTS_LOST),
+            event_log_failures: plain(&names::EVENT_LOG_FAILURES),
         }
     }
 
@@ -186,6 +194,26 @@ impl Metrics {
     /// An answer of a worker failed a check.
     pub fn reply_check_failed(&self, check: ReplyCheck) {
         self.reply_check_failures.of(check).increment(1);
+    }
+
+    /// An event was recorded.
+    pub fn event_recorded(&self) {
+        self.events.increment(1);
+    }
+
+    /// Events that are not in the log on disk yet.
+    pub fn events_waiting(&self, events: usize) {
+        self.events_waiting.set(events as f64);
+    }
+
+    /// Events that waited were given up: they will not be in the log on disk.
+    pub fn events_lost(&self, events: u64) {
+        self.events_lost.increment(events);
+    }
+
+    /// The log on disk could not be written.
+    pub fn event_log_failed(&self) {
+        self.event_log_failures.increment(1);
     }
 
     /// The metrics of one rung, named by its device.

@@ -139,6 +139,10 @@ fn every_event(metrics: &Metrics) {
     for check in ReplyCheck::ALL {
         metrics.reply_check_failed(*check);
     }
+    metrics.event_recorded();
+    metrics.events_waiting(2);
+    metrics.events_lost(3);
+    metrics.event_log_failed();
     let rung = metrics.rung("cpu");
     rung.started(Duration::from_millis(800));
     rung.slots(3, 1);
