@@ -27,6 +27,7 @@ pub mod blocking;
 pub mod config;
 mod dispatch;
 mod error;
+pub mod health;
 pub mod metrics;
 mod options;
 mod priority;
@@ -41,7 +42,9 @@ mod worker_process;
 
 pub use config::Config;
 pub use error::{EmbedError, StartError};
-pub use forebay_protocol::{CudaDevice, CudaLibrary, CudaSpec, ProbeReport};
+pub use forebay_protocol::{
+    CudaDevice, CudaLibrary, CudaSpec, DeviceHealth, MonitorFault, MonitorReport, ProbeReport,
+};
 pub use options::{EmbedOptions, Embedding};
 pub use priority::Priority;
 pub use reply::EmbedResult;

@@ -18,6 +18,7 @@ mod declare;
 mod durations;
 mod error;
 mod flow;
+mod health;
 mod loading;
 mod near;
 mod process;
@@ -34,13 +35,14 @@ pub use flow::{
     AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
     TokenizeConfig,
 };
+pub use health::HealthConfig;
 pub use process::{
     CpuConfig, CudaConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig,
     WorkerConfig,
 };
 pub use value::{
-    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, Fallback, LaneWait,
-    LogFormat, LogLevel, Precision, Rungs, Tier,
+    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, DeviceMonitor, Fallback,
+    LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
 };
 
 use declare::Group;
@@ -82,6 +84,8 @@ pub struct Config {
     pub reply: ReplyConfig,
     /// `[supervisor]`: restarts of failed workers.
     pub supervisor: SupervisorConfig,
+    /// `[health]`: the state of the devices.
+    pub health: HealthConfig,
     /// `[shutdown]`: the graceful end.
     pub shutdown: ShutdownConfig,
     /// `[metrics]`: where measurements go.
@@ -91,7 +95,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 14] = [
+static GROUPS: [&Group; 15] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -103,6 +107,7 @@ static GROUPS: [&Group; 14] = [
     &BatchConfig::GROUP,
     &ReplyConfig::GROUP,
     &SupervisorConfig::GROUP,
+    &HealthConfig::GROUP,
     &ShutdownConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
