@@ -5,7 +5,8 @@
 //! Token ids and embeddings never travel over the socket; they stand in the shared arena that a
 //! descriptor's slot number points into. This crate defines the words only: it opens nothing,
 //! reads nothing and holds no pointer. Before any of that, a host may ask a short-lived worker what
-//! devices there are ([`ProbeRequest`], [`ProbeReport`]).
+//! devices there are ([`ProbeRequest`], [`ProbeReport`]); beside the workers, a process of its own
+//! reports how the devices are ([`MonitorReport`]).
 //!
 //! Each packet of the `SOCK_SEQPACKET` socket is one message, so a message is never split; a
 //! packet of any other size is a protocol violation and ends the worker.
@@ -13,6 +14,7 @@
 mod arena_spec;
 mod cuda_spec;
 mod descriptor;
+mod device_health;
 mod error_class;
 mod exit_code;
 mod fault;
@@ -23,6 +25,11 @@ pub use arena_spec::ArenaSpec;
 pub use cuda_spec::{CudaCopies, CudaGemm, CudaKernels, CudaPrecision, CudaSpec};
 pub use descriptor::{
     BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorError, DescriptorKind, output_checksum,
+};
+pub use device_health::{
+    DEVICE_MONITOR_ENV, DeviceHealth, LYING_REPORTS, MONITOR_LINE_BYTES_MAX, MonitorCommand,
+    MonitorFault, MonitorReport, MonitorRequest, PROCESSES_MAX, RemappedRows, TemperatureSource,
+    XIDS_MAX, XidSeen, Xids,
 };
 pub use error_class::ErrorClass;
 pub use exit_code::WorkerExit;

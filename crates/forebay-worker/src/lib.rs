@@ -15,12 +15,14 @@
 //! restarts a stage, and never talks to anybody but its host.
 //!
 //! An application that wants to ship one file calls [`run_if_worker`] first thing in `main`. The
-//! same call answers a host that looks for devices: the driver is opened in a process of its own.
+//! same call answers a host that looks for devices, and watches them for it: the driver is opened in
+//! processes of their own.
 
 mod engine;
 
 mod faults;
 mod link;
+mod monitor;
 mod os;
 mod probe;
 mod process;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use forebay_arena::WorkerArena;
 use forebay_protocol::{
-    Hello, PROTOCOL_VERSION, Ready, StartFailure, StartReply, WORKER_FDS_ENV, WORKER_PROBE_ENV,
-    WorkerExit, WorkerSpec,
+    DEVICE_MONITOR_ENV, Hello, PROTOCOL_VERSION, Ready, StartFailure, StartReply, WORKER_FDS_ENV,
+    WORKER_PROBE_ENV, WorkerExit, WorkerSpec,
 };
 use kameo::actor::Spawn;
 use kameo::mailbox;
@@ -22,6 +22,9 @@ use crate::root::{Root, RootArgs};
 /// Control messages that may wait for the root actor: one per stage that ends.
 const ROOT_MAILBOX: usize = 32;
 
+/// The first file descriptor that is not one of the three standard ones.
+const FIRST_OTHER_FD: RawFd = 3;
+
 /// How long the watch on the host sleeps at a time, if nothing wakes it.
 const WATCH_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -33,9 +36,9 @@ const END_GRACE: Duration = Duration::from_secs(1);
 pub type OpenEngine<Staged, States, Rows> =
     fn(&WorkerSpec, &WorkerArena) -> Result<Engine<Staged, States, Rows>, StepError>;
 
-/// Serves as a worker process if this process was started as one, or looks for devices if it was
-/// started for that; to be called first thing in `main`, before any thread is started. `None` means
-/// that it was started for neither, and `main` goes on.
+/// Serves as a worker process if this process was started as one, or looks for devices or watches
+/// them if it was started for that; to be called first thing in `main`, before any thread is
+/// started. `None` means that it was started for none of these, and `main` goes on.
 #[must_use]
 pub fn run_if_worker() -> Option<ExitCode> {
     run(|greeting| match greeting.hello.worker.device.starts_with("cuda:") {
@@ -59,6 +62,12 @@ where
 
 fn run(serve: impl FnOnce(Greeting<'_>) -> Result<(), Failure>) -> Option<ExitCode> {
     let Ok(fds) = std::env::var(WORKER_FDS_ENV) else {
+        if let Ok(request) = std::env::var(DEVICE_MONITOR_ENV) {
+            crate::os::close_from(FIRST_OTHER_FD);
+            crate::os::ignore_polite_signals();
+            start_log();
+            crate::monitor::serve(&request);
+        }
         let probe = std::env::var(WORKER_PROBE_ENV).ok()?;
         start_log();
         crate::probe::answer(&probe);

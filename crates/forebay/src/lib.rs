@@ -28,6 +28,7 @@ pub mod config;
 mod dispatch;
 mod error;
 pub mod events;
+pub mod health;
 pub mod metrics;
 mod options;
 mod priority;
@@ -42,7 +43,10 @@ mod worker_process;
 
 pub use config::Config;
 pub use error::{EmbedError, InjectError, StartError};
-pub use forebay_protocol::{CudaDevice, CudaLibrary, CudaSpec, Fault, FaultError, ProbeReport};
+pub use forebay_protocol::{
+    CudaDevice, CudaLibrary, CudaSpec, DeviceHealth, Fault, FaultError, MonitorFault,
+    MonitorReport, ProbeReport,
+};
 pub use options::{EmbedOptions, Embedding};
 pub use priority::Priority;
 pub use reply::EmbedResult;

@@ -12,7 +12,7 @@ pub(super) struct Clash {
 
 /// Every contradiction in `config`.
 pub(super) fn clashes(config: &Config) -> Vec<Clash> {
-    let Config { admission, tokenize, batch, supervisor, .. } = config;
+    let Config { admission, tokenize, batch, supervisor, health, .. } = config;
     let mut found = Vec::new();
     let mut at_most = |keys: [&'static str; 2], values: [u32; 2], why: &str| {
         let [key, limit_key] = keys;
@@ -49,6 +49,16 @@ pub(super) fn clashes(config: &Config) -> Vec<Clash> {
         ["supervisor.backoff_min_ms", "supervisor.restart_window_ms"],
         [supervisor.backoff_min_ms, supervisor.restart_window_ms],
         "restarts further apart than the window would never be counted together",
+    );
+    at_most(
+        ["health.interval_ms", "health.report_deadline_ms"],
+        [health.interval_ms, health.report_deadline_ms],
+        "every report would be late",
+    );
+    at_most(
+        ["health.backoff_min_ms", "health.backoff_max_ms"],
+        [health.backoff_min_ms, health.backoff_max_ms],
+        "the wait grows from the one to the other",
     );
     at_most(
         ["batch.interactive_ageing_ms", "batch.bulk_ageing_ms"],

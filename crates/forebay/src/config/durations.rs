@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    AdmissionConfig, BatchConfig, CudaConfig, LanesConfig, MetricsConfig, ReplyConfig,
-    ShutdownConfig, SupervisorConfig, WorkerConfig,
+    AdmissionConfig, BatchConfig, CudaConfig, HealthConfig, LanesConfig, MetricsConfig,
+    ReplyConfig, ShutdownConfig, SupervisorConfig, WorkerConfig,
 };
 
 /// `method: key` pairs of one group.
@@ -44,6 +44,14 @@ milliseconds!(SupervisorConfig {
     dwell_max: dwell_max_ms,
     clean: clean_ms,
     kill_grace: kill_grace_ms,
+    reap_deadline: reap_deadline_ms,
+});
+milliseconds!(HealthConfig {
+    start_deadline: start_deadline_ms,
+    report_deadline: report_deadline_ms,
+    xid_recent: xid_recent_ms,
+    backoff_min: backoff_min_ms,
+    backoff_max: backoff_max_ms,
     reap_deadline: reap_deadline_ms,
 });
 milliseconds!(ShutdownConfig { drain: drain_ms });

@@ -17,9 +17,10 @@ mod cross;
 mod declare;
 mod durations;
 mod error;
-mod faults;
 mod events;
+mod faults;
 mod flow;
+mod health;
 mod loading;
 mod near;
 mod process;
@@ -32,19 +33,20 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use error::{ConfigError, Problem};
-pub use faults::FaultsConfig;
 pub use events::EventsConfig;
+pub use faults::FaultsConfig;
 pub use flow::{
     AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
     TokenizeConfig,
 };
+pub use health::HealthConfig;
 pub use process::{
     CpuConfig, CudaConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig,
     WorkerConfig,
 };
 pub use value::{
-    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, EventSync, Fallback,
-    LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
+    CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, DeviceMonitor, EventSync,
+    Fallback, LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
 };
 
 use declare::Group;
@@ -86,6 +88,8 @@ pub struct Config {
     pub reply: ReplyConfig,
     /// `[supervisor]`: restarts of failed workers.
     pub supervisor: SupervisorConfig,
+    /// `[health]`: the state of the devices.
+    pub health: HealthConfig,
     /// `[shutdown]`: the graceful end.
     pub shutdown: ShutdownConfig,
     /// `[faults]`: faults on purpose.
@@ -99,7 +103,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 16] = [
+static GROUPS: [&Group; 17] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -111,6 +115,7 @@ static GROUPS: [&Group; 16] = [
     &BatchConfig::GROUP,
     &ReplyConfig::GROUP,
     &SupervisorConfig::GROUP,
+    &HealthConfig::GROUP,
     &ShutdownConfig::GROUP,
     &FaultsConfig::GROUP,
     &EventsConfig::GROUP,

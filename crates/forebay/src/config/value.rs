@@ -116,6 +116,16 @@ words! {
 }
 
 words! {
+    /// Whether the state of the devices is watched.
+    DeviceMonitor {
+        /// While there is a rung on a GPU.
+        Auto = "auto",
+        /// Never: no process for it is started.
+        Off = "off",
+    }
+}
+
+words! {
     /// How a stage waits for its next message.
     LaneWait {
         /// Sleeps until woken: no processor time while idle.

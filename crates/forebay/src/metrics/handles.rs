@@ -108,7 +108,13 @@ pub(super) fn describe() {
             let unit = Some(match metric.unit {
                 Unit::Seconds => metrics::Unit::Seconds,
                 Unit::Microseconds => metrics::Unit::Microseconds,
-                Unit::Count | Unit::Tokens | Unit::Rows | Unit::Ratio => metrics::Unit::Count,
+                Unit::Bytes => metrics::Unit::Bytes,
+                Unit::Count
+                | Unit::Tokens
+                | Unit::Rows
+                | Unit::Ratio
+                | Unit::Celsius
+                | Unit::Watts => metrics::Unit::Count,
             });
             match metric.kind {
                 Kind::Counter => recorder.describe_counter(name, unit, help),

@@ -5,6 +5,7 @@
 //! crate, so an application with a recorder finds Forebay's metrics in it. This module never opens
 //! a port.
 
+mod devices;
 mod handles;
 mod labels;
 pub mod names;
@@ -14,6 +15,7 @@ mod recorder;
 #[cfg(test)]
 mod tests;
 
+pub use devices::{DeviceMetrics, MonitorMetrics};
 pub use labels::{
     AnswerDropped, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
 };

@@ -37,6 +37,12 @@ pub enum Unit {
     Rows,
     /// A share from 0 to 1.
     Ratio,
+    /// Bytes.
+    Bytes,
+    /// Degrees Celsius.
+    Celsius,
+    /// Watts.
+    Watts,
 }
 
 /// A label of a metric with the values that it can have.
@@ -177,4 +183,31 @@ metrics! {
         watch "any rise: the log says how many are missing, and where";
     EVENT_LOG_FAILURES = "forebay_event_log_failures_total", Counter, Count, [],
         "Times that the log could not be written", watch "any rise: the disk is full or failing";
+    DEVICE_TEMPERATURE = "forebay_device_temperature_celsius", Gauge, Celsius, [RUNG],
+        "Temperature of a GPU", watch "near its slowdown temperature";
+    DEVICE_POWER = "forebay_device_power_watts", Gauge, Watts, [RUNG],
+        "Power that a GPU draws", watch "";
+    DEVICE_MEMORY_USED = "forebay_device_memory_used_bytes", Gauge, Bytes, [RUNG],
+        "Memory of a GPU in use, by any process", watch "a steady rise";
+    DEVICE_UTILISATION = "forebay_device_utilisation_ratio", Gauge, Ratio, [RUNG],
+        "Share of the last sampling period in which a kernel ran on a GPU", watch "";
+    DEVICE_CLOCKS_EVENT_REASONS = "forebay_device_clocks_event_reasons", Gauge, Count, [RUNG],
+        "Why clocks of a GPU are lowered, as NVML's bits",
+        watch "64 (hardware thermal slowdown) or 128 (power brake) in it";
+    DEVICE_RECOVERY_ACTION = "forebay_device_recovery_action", Gauge, Count, [RUNG],
+        "What the driver wants done with a GPU: 0 nothing, 1 reset, 2 reboot, others as in NVML",
+        watch "anything but 0";
+    DEVICE_XIDS = "forebay_device_xids_total", Counter, Count, [RUNG],
+        "Errors (Xids) of a GPU that the driver has reported", watch "any rise";
+    DEVICE_NONSENSE = "forebay_device_nonsense_total", Counter, Count, [RUNG],
+        "Values reported of a GPU that cannot be and are taken as unknown", watch "any rise";
+    MONITOR_RESTARTS = "forebay_monitor_restarts_total", Counter, Count, [],
+        "Processes that watch the devices and were replaced, as they ended or did not report in time",
+        watch "any rise: NVML hangs or crashes";
+    MONITOR_STUCK = "forebay_monitor_stuck", Gauge, Count, [],
+        "1 while such a process has been killed and does not end",
+        watch "1: the driver hangs; the devices are unknown";
+    MONITOR_LAST_REPORT = "forebay_monitor_last_report_timestamp_seconds", Gauge, Seconds, [],
+        "When the devices were last heard of, in Unix time",
+        watch "`time()` minus this above `health.report_deadline_ms`";
 }

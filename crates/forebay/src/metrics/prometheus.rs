@@ -96,7 +96,7 @@ pub(super) fn builder() -> Result<PrometheusBuilder, InstallError> {
         PrometheusBuilder::new(),
         |builder, metric| {
             let buckets = match metric.unit {
-                Unit::Rows | Unit::Count => ROWS,
+                Unit::Rows | Unit::Count | Unit::Bytes | Unit::Celsius | Unit::Watts => ROWS,
                 Unit::Tokens => TOKENS,
                 Unit::Ratio => RATIO,
                 Unit::Seconds | Unit::Microseconds => SECONDS,

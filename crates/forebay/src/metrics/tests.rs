@@ -79,6 +79,9 @@ fn names_follow_the_conventions() {
             Unit::Seconds => assert!(base.ends_with("_seconds"), "{name}"),
             Unit::Microseconds => assert!(base.ends_with("_microseconds"), "{name}"),
             Unit::Ratio => assert!(base.ends_with("_ratio"), "{name}"),
+            Unit::Bytes => assert!(base.ends_with("_bytes"), "{name}"),
+            Unit::Celsius => assert!(base.ends_with("_celsius"), "{name}"),
+            Unit::Watts => assert!(base.ends_with("_watts"), "{name}"),
             Unit::Count | Unit::Tokens | Unit::Rows => {}
         }
         assert!(!metric.help.is_empty() && !metric.help.contains(['|', '\n']), "{name}");
@@ -150,6 +153,20 @@ fn every_event(metrics: &Metrics) {
     for cause in RestartCause::ALL {
         rung.restarted(*cause);
     }
+    let health = forebay_protocol::DeviceHealth {
+        recovery_action: Some(0),
+        clocks_event_reasons: Some(4),
+        temperature_c: Some(50),
+        power_mw: Some(300_500),
+        memory_used_bytes: Some(1 << 30),
+        utilisation_percent: Some(25),
+        ..Default::default()
+    };
+    metrics.device("cuda:0").report(&health, 0);
+    let monitor = metrics.monitor();
+    monitor.restarted();
+    monitor.stuck(false);
+    monitor.reported();
 }
 
 #[test]
@@ -204,6 +221,8 @@ fn values_arrive_in_their_units() {
         ("forebay_requests_requeued_total", 5.0),
         ("forebay_padding_tokens_total", 7.0),
         ("forebay_level", 1.0),
+        ("forebay_device_power_watts{rung=\"cuda:0\"}", 300.5),
+        ("forebay_device_utilisation_ratio{rung=\"cuda:0\"}", 0.25),
     ] {
         assert_eq!(sample(&text, series), Some(value), "{series} in\n{text}");
     }

@@ -39,18 +39,40 @@ impl Visibility {
     /// Shows a child device `index` and nothing else. The text of an error says why there is no
     /// such device.
     pub(crate) fn only(&self, index: u32) -> Result<Environment, String> {
-        let Some(visible) = &self.visible else {
+        let Some(entry) = self.entry(index)? else {
             let mut environment = self.all();
             environment.push((VISIBLE, index.to_string()));
             return Ok(environment);
         };
+        Ok(vec![(VISIBLE, entry.to_owned())])
+    }
+
+    /// Entry `index` of the list of devices; `None` if there is no list. The text of an error says
+    /// why there is no such entry.
+    pub(crate) fn entry(&self, index: u32) -> Result<Option<&str>, String> {
+        let Some(visible) = &self.visible else { return Ok(None) };
         // CUDA, too, stops at the first entry that names nothing.
         let entries = visible.split(',').map(str::trim);
         let mut entries = entries.take_while(|entry| !entry.is_empty() && *entry != "-1");
         match entries.nth(index as usize) {
-            Some(entry) => Ok(vec![(VISIBLE, entry.to_owned())]),
+            Some(entry) => Ok(Some(entry)),
             None => Err(format!("{VISIBLE} is \"{visible}\"")),
         }
+    }
+
+    /// Whether numbers count in the order of the PCI bus: in a list that has no order of its own,
+    /// CUDA's default counts.
+    pub(crate) fn counts_by_bus(&self) -> bool {
+        match (&self.visible, &self.order) {
+            (_, Some(order)) => order == PCI_BUS_ID,
+            (visible, None) => visible.is_none(),
+        }
+    }
+
+    /// An environment that says this.
+    #[cfg(test)]
+    pub(crate) fn new(visible: Option<&str>, order: Option<&str>) -> Self {
+        Self { visible: visible.map(str::to_owned), order: order.map(str::to_owned) }
     }
 }
 
@@ -58,27 +80,23 @@ impl Visibility {
 mod tests {
     use super::*;
 
-    fn visibility(visible: Option<&str>, order: Option<&str>) -> Visibility {
-        Visibility { visible: visible.map(str::to_owned), order: order.map(str::to_owned) }
-    }
-
     fn shown(environment: &Environment) -> Vec<(&str, &str)> {
         environment.iter().map(|(name, value)| (*name, value.as_str())).collect()
     }
 
     #[test]
     fn without_a_list_devices_count_by_bus() {
-        let free = visibility(None, None);
+        let free = Visibility::new(None, None);
         assert_eq!(shown(&free.all()), [(ORDER, PCI_BUS_ID)]);
         let third = free.only(3).expect("shown");
         assert_eq!(shown(&third), [(ORDER, PCI_BUS_ID), (VISIBLE, "3")]);
-        let ordered = visibility(None, Some("FASTEST_FIRST"));
+        let ordered = Visibility::new(None, Some("FASTEST_FIRST"));
         assert_eq!(shown(&ordered.only(0).expect("shown")), [(VISIBLE, "0")]);
     }
 
     #[test]
     fn a_list_is_counted_through_and_its_order_left_alone() {
-        let listed = visibility(Some("2, GPU-1a2b,0"), None);
+        let listed = Visibility::new(Some("2, GPU-1a2b,0"), None);
         assert!(listed.all().is_empty());
         for (index, entry) in [(0, "2"), (1, "GPU-1a2b"), (2, "0")] {
             assert_eq!(shown(&listed.only(index).expect("shown")), [(VISIBLE, entry)]);
@@ -90,7 +108,7 @@ mod tests {
     #[test]
     fn a_list_ends_where_it_names_nothing() {
         for (list, devices) in [("", 0), ("-1", 0), ("1,-1,0", 1), ("1,,0", 1)] {
-            let listed = visibility(Some(list), None);
+            let listed = Visibility::new(Some(list), None);
             let seen = (0..4).filter(|index| listed.only(*index).is_ok()).count();
             assert_eq!(seen, devices, "{list:?}");
         }

@@ -231,7 +231,15 @@ fn the_library_reaches_no_engine_and_no_binding() {
     let forebay = metadata.members().find(|member| member.name == "forebay").unwrap();
     let reached = metadata.reached(&forebay.id);
     assert!(reached.contains_key("forebay-protocol"), "the walk sees too little: {reached:?}");
-    let forbidden = ["forebay-cuda", "forebay-onnx", "forebay-worker", "ort", "ort-sys", "cudarc"];
+    let forbidden = [
+        "forebay-cuda",
+        "forebay-onnx",
+        "forebay-worker",
+        "ort",
+        "ort-sys",
+        "cudarc",
+        "nvml-wrapper",
+    ];
     let objections: Vec<String> =
         forbidden.iter().filter_map(|name| reached.get(name).cloned()).collect();
     assert_none(&objections, "the host process must load no engine:");

@@ -38,6 +38,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("forebay-cuda/src/kernels/launch.rs", "launches the kernels with their own parameters"),
     ("forebay-onnx/src/runtime.rs", "asks the ONNX Runtime library for its version"),
     ("forebay-worker/src/engine/cuda/mod.rs", "registers the arena's pages with the device"),
+    ("forebay-worker/src/monitor/raw.rs", "calls functions of NVML that its wrapper lacks"),
     (
         "forebay-worker/src/os.rs",
         "exit without teardown, signal dispositions, inherited descriptors",
