@@ -7,6 +7,7 @@ use forebay_model::ModelError;
 use forebay_protocol::Fault;
 
 use crate::config::ConfigError;
+use crate::events::EventLogError;
 use crate::metrics::Outcome;
 use crate::priority::Priority;
 
@@ -199,6 +200,9 @@ pub enum StartError {
     /// The model folder cannot be used.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The event log cannot be written to.
+    #[error(transparent)]
+    Events(#[from] EventLogError),
     /// The worker executable was not found.
     #[error(
         "no worker executable: {tried}; set worker.program or FOREBAY_WORKER, or put `forebay` next to this program"

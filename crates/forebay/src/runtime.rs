@@ -8,27 +8,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam::channel;
-use forebay_model::{ModelFolder, TextTokenizer};
+use forebay_model::ModelFolder;
 use forebay_stage::{LaneSender, Stage};
 use kameo::actor::ActorRef;
 
 use crate::admission::Admission;
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, Device};
 use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::error::{EmbedError, StartError};
+use crate::events::{EventKind, EventLog};
 use crate::metrics::{Metrics, Stage as MetricStage};
 use crate::options::{EmbedOptions, Embedding};
 use crate::priority::Priority;
 use crate::reply::EmbedResult;
 use crate::request::TokenizeJob;
 use crate::status::{QueueStatus, StageStatus, Status};
-use crate::supervisor::{Board, Health, HealthWatch, Level, LevelWatch, Shutdown, Supervisor};
+use crate::supervisor::{
+    Board, Health, HealthWatch, Level, LevelWatch, Release, Shutdown, Supervisor,
+};
 use crate::ticket::{BatchTicket, Ticket};
 
 mod assemble;
 mod inject;
 mod launch;
+mod opening;
 mod submit;
+mod watch;
 
 pub use launch::cuda_spec;
 use submit::InContext;
@@ -38,6 +43,9 @@ use submit::InContext;
 const JOB_TEXTS_MAX: usize = 64;
 /// A job is sent once its texts have this many bytes: some milliseconds of a tokenizer's time.
 const JOB_BYTES: usize = 64 * 1024;
+
+/// How long the end waits for the last events to be on disk.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// What the model gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +93,7 @@ pub struct Runtime {
     model: ModelInfo,
     config: Config,
     board: Arc<Board>,
+    events: EventLog,
     supervisor: ActorRef<Supervisor>,
     stop: Arc<AtomicBool>,
     /// The dispatcher and the tokenizers.
@@ -110,18 +119,7 @@ impl Runtime {
             .map_err(|source| StartError::Os { what: "start the control thread", source })?;
         let handle = control.handle().clone();
         let lost = |error: tokio::task::JoinError| StartError::Worker { reason: error.to_string() };
-        // Reading and verifying a model takes a while and must not hold up the caller's executor.
-        // Meanwhile the devices are looked for.
-        let looking = config.clone();
-        let devices = handle.spawn(async move { launch::devices(&looking).await });
-        let opening = async {
-            let model = config.model.clone();
-            let model = handle.spawn_blocking(move || OpenModel::open(&model)).await;
-            let devices = devices.await.map_err(lost)?;
-            let OpenModel { folder, tokenizer } = model.map_err(lost)??;
-            let plan = launch::plan(&config, &folder, devices)?;
-            Ok(Opened { plan, model: ModelInfo::of(&folder), tokenizer })
-        };
+        let opening = opening::open(config.clone(), handle.clone());
         let opened = match opening.await {
             Ok(opened) => opened,
             Err(error) => {
@@ -314,6 +312,18 @@ impl Runtime {
         self.board.watch_health()
     }
 
+    /// The event log of this runtime: what has happened to its rungs, and why.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    /// Ends the quarantine of a rung, whatever put it there; it is started again at once. `false` if
+    /// there is no such rung.
+    pub async fn release(&self, device: Device) -> bool {
+        self.supervisor.ask(Release(device)).send().await.unwrap_or(false)
+    }
+
     /// Waits until every rung has come to the end of its first start, well or not: from then on a
     /// better level comes only from a rung that recovers. Each rung has `worker.start_deadline_ms`.
     pub async fn settled(&self) {
@@ -356,6 +366,7 @@ impl Runtime {
         self.dispatch.send(DispatchEvent::Drain(done));
         let (supervisor, stop) = (self.supervisor.clone(), Arc::clone(&self.stop));
         let (dispatch, stages) = (self.dispatch.clone(), self.stages.clone());
+        let events = self.events.clone();
         let grace = self.config.worker.drain_deadline();
         let reap = self.config.supervisor.reap_deadline();
         let handle = control.handle().clone();
@@ -377,33 +388,14 @@ impl Runtime {
             for stage in &stages {
                 stage.ended_within(limit).await;
             }
+            events.record(None, EventKind::RuntimeStopped { drained });
+            let flushing = tokio::task::spawn_blocking(move || events.flush(FLUSH_DEADLINE));
+            if !flushing.await.unwrap_or(false) {
+                tracing::warn!("the last events are not on disk within {FLUSH_DEADLINE:?}");
+            }
             control.shutdown_background();
             drained
         }))
-    }
-}
-
-/// What a runtime is put together from.
-struct Opened {
-    plan: launch::Plan,
-    model: ModelInfo,
-    tokenizer: TextTokenizer,
-}
-
-/// A model folder that can be served.
-struct OpenModel {
-    folder: ModelFolder,
-    tokenizer: TextTokenizer,
-}
-
-impl OpenModel {
-    fn open(model: &ModelConfig) -> Result<Self, StartError> {
-        let folder = match model.verify_manifest {
-            true => ModelFolder::open(&model.path)?,
-            false => ModelFolder::open_unverified(&model.path)?,
-        };
-        let tokenizer = folder.tokenizer()?;
-        Ok(Self { folder, tokenizer })
     }
 }
 

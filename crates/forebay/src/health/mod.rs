@@ -24,6 +24,7 @@ use forebay_protocol::DeviceHealth;
 
 pub use process::{MonitorError, look};
 pub use verdict::{DeviceVerdict, VerdictLimits, verdict};
+pub(crate) use watcher::MAILBOX;
 pub use watcher::{
     HealthWatch, HealthWatcher, InjectMonitorError, InjectMonitorFault, WatcherArgs, watch,
 };

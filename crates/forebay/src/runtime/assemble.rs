@@ -9,29 +9,43 @@ use kameo::actor::{Spawn, WeakActorRef};
 use kameo::error::SendError;
 use kameo::mailbox;
 
-use super::{Opened, Runtime};
+use super::Runtime;
+use super::opening::Opened;
+use super::watch;
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
 use crate::config::Config;
 use crate::dispatch::WorkerNews;
 use crate::dispatch::core::Core;
 use crate::dispatch::thread;
+use crate::events::EventKind;
 use crate::metrics::{Metrics, Stage as MetricStage};
 use crate::priority::Priority;
 use crate::request::{Pending, TokenizeJob};
-use crate::supervisor::{self, Board, FaultHooks, Supervisor, SupervisorArgs};
+use crate::supervisor::{self, Board, Supervisor, SupervisorArgs};
 use crate::tokenize::{self, Tokenize, TokenizeLanes};
 
 impl Runtime {
     pub(super) async fn assemble(
         config: Config,
-        Opened { plan, model, tokenizer }: Opened,
+        opened: Opened,
         control: tokio::runtime::Runtime,
     ) -> Self {
-        let metrics = Arc::new(Metrics::new());
+        let Opened { plan, model, tokenizer, metrics, events, quarantines } = opened;
         let admission = Admission::new(&config.admission);
         let (dispatch, inbox) = thread::channel();
         let board = Arc::new(Board::new(&plan.devices));
+        events.record(
+            None,
+            EventKind::RuntimeStarted {
+                release: env!("CARGO_PKG_VERSION").to_owned(),
+                model: model.name.clone(),
+                fingerprint: model.fingerprint.clone(),
+                devices: plan.devices.iter().map(ToString::to_string).collect(),
+            },
+        );
+        let watcher = watch::Watcher::default();
+        let watch_args = watch::WatchArgs::new(&config, &plan, &metrics);
         let spin = config.lanes.spin();
         let wait = if spin.is_zero() { WaitMode::Park } else { WaitMode::SpinThenPark(spin) };
         let args = SupervisorArgs {
@@ -44,10 +58,13 @@ impl Runtime {
             dispatch: dispatch.clone(),
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
-            fault_hooks: FaultHooks::default(),
+            fault_hooks: watch::hooks(&watcher, &events, control.handle()),
+            events: events.clone(),
+            quarantines,
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
+        watch_args.start(&watcher, &supervisor).await;
         let (to_batcher, batcher_lane) =
             lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
         // The gate bounds what can be in these lanes: each has room for whatever its class lets
@@ -89,6 +106,7 @@ impl Runtime {
             model,
             config,
             board,
+            events,
             supervisor,
             stop,
             stages,

@@ -18,6 +18,7 @@ use rand::rngs::StdRng;
 use tokio::task::AbortHandle;
 
 use super::board::Board;
+use super::chronicle::{Chronicle, restored};
 use super::end_cause::EndCause;
 use super::inject::{FailStarts, FaultHooks};
 use super::ladder::{Event, Ladder, Limits};
@@ -25,6 +26,8 @@ use crate::admission::Admission;
 use crate::config::{Device, ReplyConfig, SupervisorConfig};
 use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId, WorkerNews};
 use crate::error::EmbedError;
+use crate::events::{EventLog, StandingQuarantine};
+use crate::health::DeviceVerdict;
 use crate::metrics::{Metrics, RungMetrics};
 use crate::worker_process::actor::WorkerProcess;
 use crate::worker_process::spawn::LaunchSpec;
@@ -45,6 +48,9 @@ pub(crate) struct SupervisorArgs {
     pub(crate) admission: Arc<Admission>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) fault_hooks: FaultHooks,
+    pub(crate) events: EventLog,
+    /// What an earlier run left in quarantine.
+    pub(crate) quarantines: Vec<StandingQuarantine>,
 }
 
 /// A worker is ready.
@@ -64,6 +70,7 @@ pub(crate) struct WorkerLost {
 /// A worker's process is gone.
 pub(crate) struct WorkerEnded {
     pub(crate) id: WorkerId,
+    pub(crate) pid: Option<u32>,
     pub(crate) cause: EndCause,
     pub(crate) log: String,
 }
@@ -88,6 +95,8 @@ pub(super) struct Rung {
     pub(super) metrics: Arc<RungMetrics>,
     pub(super) worker: Option<(WorkerId, ActorRef<WorkerProcess>)>,
     pub(super) fail_starts: FailStarts,
+    /// What was last said of its device.
+    pub(super) verdict: Option<DeviceVerdict>,
 }
 
 /// Supervises the rungs of one runtime.
@@ -96,6 +105,7 @@ pub(crate) struct Supervisor {
     pub(super) rungs: Vec<Rung>,
     pub(super) slot_of: HashMap<ActorId, usize>,
     pub(super) ladder: Ladder,
+    pub(super) chronicle: Chronicle,
     /// The moment for which a [`Tick`] is on its way.
     timer: Option<(Instant, AbortHandle)>,
     /// How long workers may take to finish what they have when they are drained.
@@ -118,23 +128,27 @@ impl Actor for Supervisor {
             metrics: Arc::new(args.metrics.rung(&launch.worker.device)),
             worker: None,
             fail_starts: FailStarts::default(),
+            verdict: None,
         };
         let rungs: Vec<Rung> = args.rungs.iter().map(rung).collect();
         let devices: Vec<Device> = rungs.iter().map(|rung| rung.launch.device).collect();
         let limits =
             Limits { restarts: args.restarts.clone(), canary_interval: args.canary_interval };
         let ladder = Ladder::new(&devices, &limits, StdRng::from_os_rng());
+        let chronicle = Chronicle::new(args.events.clone(), &devices);
+        let left = restored(&args.quarantines, &devices);
         let mut supervisor = Self {
             args,
             rungs,
             slot_of: HashMap::new(),
             ladder,
+            chronicle,
             timer: None,
             drain: Duration::ZERO,
             stopping: false,
             shutdown: None,
         };
-        supervisor.ladder.start(Vec::new(), Instant::now());
+        supervisor.ladder.start(left, Instant::now());
         supervisor.follow(&me).await;
         supervisor.set_timer(&me);
         Ok(supervisor)
@@ -155,7 +169,7 @@ impl Actor for Supervisor {
             if let Some(me) = me.upgrade() {
                 self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches: Vec::new() });
                 let cause = EndCause::Protocol(format!("worker actor ended: {reason}"));
-                let ended = WorkerEnded { id, cause, log: String::new() };
+                let ended = WorkerEnded { id, pid: None, cause, log: String::new() };
                 self.worker_ended(ended, &me).await;
             }
         } else if slot.is_none() && !reason.is_normal() {
@@ -180,11 +194,11 @@ impl Supervisor {
     }
 
     async fn worker_ended(&mut self, ended: WorkerEnded, me: &ActorRef<Self>) {
-        let WorkerEnded { id, cause, log } = ended;
+        let WorkerEnded { id, pid, cause, log } = ended;
         let Some(rung) = self.rungs.get_mut(id.slot) else { return };
         let Some((_, worker)) = rung.worker.take_if(|(worker, _)| *worker == id) else { return };
         self.slot_of.remove(&worker.id());
-        self.note_end(id, &cause, &log);
+        self.note_end(id, pid, &cause, &log);
         self.happen(Event::Ended(id, cause), me).await;
         self.finish_shutdown(me);
     }

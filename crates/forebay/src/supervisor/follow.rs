@@ -41,13 +41,18 @@ impl Supervisor {
                         tracing::warn!(device, %reason, ?probe_after, "quarantined: {detail}");
                         rung.metrics.quarantined(true);
                     }
+                    self.chronicle.quarantined(slot, reason, &detail, probe_after);
                 }
                 Action::Released(slot) => {
                     if let Some(rung) = self.rungs.get(slot) {
                         rung.metrics.quarantined(false);
                     }
+                    self.chronicle.released(slot, "ladder");
                 }
-                Action::Level(from, to) => tracing::info!(%from, %to, "service level changed"),
+                Action::Level(from, to) => {
+                    tracing::info!(%from, %to, "service level changed");
+                    self.chronicle.level(from, to);
+                }
             }
         }
         let level = self.ladder.level();
@@ -93,6 +98,7 @@ impl Supervisor {
     }
 
     fn show_change(&mut self, change: Change) {
+        self.chronicle.changed(&change);
         let Change { id, from, to, reason } = change;
         let Some(rung) = self.rungs.get(id.slot) else { return };
         let device = &rung.launch.worker.device;
@@ -108,7 +114,7 @@ impl Supervisor {
     }
 
     /// Keeps why a worker ended, and tells people unless they wanted it.
-    pub(super) fn note_end(&mut self, id: WorkerId, cause: &EndCause, log: &str) {
+    pub(super) fn note_end(&mut self, id: WorkerId, pid: Option<u32>, cause: &EndCause, log: &str) {
         let Some(rung) = self.rungs.get(id.slot) else { return };
         let reason = match cause {
             // The worker's own words; its log says the same.
@@ -118,6 +124,7 @@ impl Supervisor {
             _ if log.is_empty() => cause.to_string(),
             _ => format!("{cause}: {log}"),
         };
+        self.chronicle.ended(id, pid, &cause.to_string(), log);
         let device = &rung.launch.worker.device;
         if *cause == EndCause::Requested || self.stopping {
             tracing::debug!(device, incarnation = id.incarnation, "{reason}");
@@ -132,8 +139,9 @@ impl Supervisor {
     }
 
     /// Says what a canary found if it found something; `replies` were given out since the one before.
-    pub(super) fn note_canary(&self, id: WorkerId, verdict: &Result<(), String>, replies: u64) {
+    pub(super) fn note_canary(&mut self, id: WorkerId, verdict: &Result<(), String>, replies: u64) {
         if let (Err(message), Some(rung)) = (verdict, self.rungs.get(id.slot)) {
+            self.chronicle.canary_failed(id, message, replies);
             let device = &rung.launch.worker.device;
             tracing::error!(
                 device,

@@ -75,6 +75,7 @@ impl Message<Inject> for Supervisor {
             if matches!(fault, Fault::LogDiskFull(_)) { &hooks.event_log } else { &hooks.monitor };
         let FaultHook(hook) = hook.as_ref().ok_or(InjectError::NoSuchPart { fault })?;
         tracing::warn!(%fault, "a fault is injected");
+        self.chronicle.fault_injected(None, fault.name());
         hook(fault);
         Ok(None)
     }
@@ -87,14 +88,19 @@ impl Supervisor {
         fault: Fault,
     ) -> Result<Option<ActorRef<WorkerProcess>>, InjectError> {
         let device = device.ok_or(InjectError::NoDevice { fault })?;
-        let rung = self.rungs.iter_mut().find(|rung| rung.launch.device == device);
-        let rung = rung.ok_or_else(|| InjectError::UnknownDevice { device: device.to_string() })?;
+        let slot = self.rungs.iter().position(|rung| rung.launch.device == device);
+        let rung = slot.and_then(|slot| Some((slot, self.rungs.get_mut(slot)?)));
+        let (slot, rung) =
+            rung.ok_or_else(|| InjectError::UnknownDevice { device: device.to_string() })?;
         if let Fault::FailStarts(starts) = fault {
             tracing::warn!(%device, %fault, "a fault is injected");
             rung.fail_starts = FailStarts(starts);
+            self.chronicle.fault_injected(Some(slot), fault.name());
             return Ok(None);
         }
         let gone = || InjectError::NoWorker { device: device.to_string() };
-        rung.worker.as_ref().map(|(_, worker)| worker.clone()).ok_or_else(gone).map(Some)
+        let worker = rung.worker.as_ref().map(|(_, worker)| worker.clone()).ok_or_else(gone)?;
+        self.chronicle.fault_injected(Some(slot), fault.name());
+        Ok(Some(worker))
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! [`actor`] is linked to every worker and every stage of the host; it decides nothing itself.
 //! [`ladder`] says what each rung does next and what the serving rungs amount to, [`end_cause`] why
-//! a worker ended, [`inject`] takes requests for faults, and [`board`] is what everybody else may
+//! a worker ended, [`devices`] what is known of the devices, [`chronicle`] what goes into the event
+//! log; [`inject`] takes requests for faults, and [`board`] is what everybody else may
 //! read of it all without asking.
 
 mod actor;
 mod board;
+mod chronicle;
+mod devices;
 mod end_cause;
 mod follow;
 mod heartbeat;
@@ -20,8 +23,9 @@ pub(crate) use actor::{
 };
 pub(crate) use board::Board;
 pub use board::{HealthWatch, LevelWatch, WorkerStatus};
+pub(crate) use devices::{DeviceReport, Release};
 pub(crate) use end_cause::EndCause;
 pub use heartbeat::{Health, HealthReason};
-pub(crate) use inject::{FaultHooks, Inject};
+pub(crate) use inject::{FaultHook, FaultHooks, Inject};
 pub use ladder::{QuarantineReason, WorkerState};
 pub use level::Level;

@@ -217,7 +217,8 @@ impl WorkerProcess {
         {
             log = lines;
         }
-        let report = WorkerEnded { id: self.args.id, cause, log };
+        let pid = self.process.as_ref().map(|process| process.pid);
+        let report = WorkerEnded { id: self.args.id, pid, cause, log };
         self.args.supervisor.tell(report).send().await.ok();
     }
 

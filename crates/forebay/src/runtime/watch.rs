@@ -1,0 +1,95 @@
+//! The watch on the devices as a part of a runtime: started if there is a GPU, heard by the
+//! supervisor, and made to misbehave if that is asked for.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use forebay_protocol::{Fault, MonitorFault};
+use kameo::actor::{ActorRef, Spawn};
+use kameo::mailbox;
+use tokio::runtime::Handle;
+
+use super::launch::Plan;
+use crate::config::{Config, Device};
+use crate::events::EventLog;
+use crate::health::{self, HealthReport, HealthWatcher, InjectMonitorFault, OnReport, WatcherArgs};
+use crate::metrics::Metrics;
+use crate::supervisor::{DeviceReport, FaultHook, FaultHooks, Supervisor};
+
+/// Where the watcher is to be found once it has been started.
+#[derive(Clone, Default)]
+pub(super) struct Watcher(Arc<OnceLock<ActorRef<HealthWatcher>>>);
+
+/// How to start the watcher; `None` if there is nothing to watch.
+pub(super) struct WatchArgs(Option<Start>);
+
+struct Start {
+    program: PathBuf,
+    devices: Vec<Device>,
+    config: Config,
+    metrics: Arc<Metrics>,
+}
+
+impl WatchArgs {
+    pub(super) fn new(config: &Config, plan: &Plan, metrics: &Arc<Metrics>) -> Self {
+        let program = plan.rungs.first().map(|rung| rung.program.clone());
+        let program = program.filter(|_| health::is_wanted(&config.health, &plan.devices));
+        Self(program.map(|program| Start {
+            program,
+            devices: plan.devices.clone(),
+            config: config.clone(),
+            metrics: Arc::clone(metrics),
+        }))
+    }
+
+    /// Starts the watcher, which ends with the supervisor.
+    pub(super) async fn start(self, watcher: &Watcher, supervisor: &ActorRef<Supervisor>) {
+        let Self(Some(Start { program, devices, config, metrics })) = self else { return };
+        let listener = supervisor.downgrade();
+        let on_report = OnReport::new(move |report: HealthReport| {
+            if let Some(supervisor) = listener.upgrade() {
+                // One that has no room is told more by the next report.
+                supervisor.tell(DeviceReport(report)).try_send().ok();
+            }
+        });
+        let args = WatcherArgs {
+            program,
+            devices,
+            probed: Vec::new(),
+            config: config.health,
+            faults: config.faults.enabled,
+            on_report,
+            metrics,
+        };
+        let mailbox = mailbox::bounded(health::MAILBOX);
+        let started = HealthWatcher::spawn_link_with_mailbox(supervisor, args, mailbox).await;
+        watcher.0.set(started).ok();
+    }
+}
+
+/// How faults of the event log and of the monitor are brought about.
+pub(super) fn hooks(watcher: &Watcher, events: &EventLog, handle: &Handle) -> FaultHooks {
+    let (events, watcher, handle) = (events.clone(), watcher.clone(), handle.clone());
+    let event_log = FaultHook(Arc::new(move |fault| {
+        if let Fault::LogDiskFull(is_full) = fault {
+            events.fail_writes(is_full);
+        }
+    }));
+    let monitor = FaultHook(Arc::new(move |fault| {
+        let fault = match fault {
+            Fault::MonitorHang(true) => MonitorFault::Hang,
+            Fault::MonitorLies(true) => MonitorFault::Lies,
+            _ => return,
+        };
+        let Some(watcher) = watcher.0.get().cloned() else {
+            tracing::warn!("there is no monitor of devices that could misbehave");
+            return;
+        };
+        handle.spawn(async move {
+            if let Err(error) = watcher.ask(InjectMonitorFault(fault)).send().await {
+                tracing::warn!("the monitor of the devices cannot be made to misbehave: {error}");
+            }
+        });
+    }));
+    FaultHooks { monitor: Some(monitor), event_log: Some(event_log) }
+}
