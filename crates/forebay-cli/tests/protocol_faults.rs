@@ -7,6 +7,7 @@
 mod support;
 
 use forebay::EmbedOptions;
+use forebay::blocking::Runtime;
 use support::script::{Rogue, Script};
 use support::tiny::{TinyModel, text};
 use support::{assert_right, exists, fake_config, restarts, start};
@@ -72,4 +73,53 @@ fn a_worker_that_does_not_drain_is_ended() {
     for pid in model.pids() {
         assert!(!exists(pid), "worker {pid} is left behind");
     }
+}
+
+#[test]
+fn a_worker_whose_rows_do_not_arrive_as_written_is_replaced_and_none_of_them_is_used() {
+    let model = once(Rogue::WrongChecksum);
+    let runtime = start(fake_config(model.path()));
+    let texts: Vec<String> = (0..100).map(text).collect();
+    let results = runtime.embed_batch(texts.clone(), &EmbedOptions::bulk()).expect("accepted");
+    for (text, result) in texts.iter().zip(&results) {
+        match result {
+            Ok(_) => assert_right(text, result),
+            // It ran twice before there had been enough of it.
+            Err(error) => assert_eq!(error.code(), "invalid_result", "{error}"),
+        }
+    }
+    assert_eq!(restarts(&runtime), 1);
+    let end = runtime.status().workers[0].last_end.clone().expect("an end");
+    assert!(end.contains("checksum"), "{end}");
+    assert!(runtime.shutdown().drained);
+}
+
+#[test]
+fn a_worker_that_says_nothing_after_its_greeting_is_given_up_at_the_deadline() {
+    let model = once(Rogue::Silent);
+    let mut config = fake_config(model.path());
+    config.worker.batch_deadline_ms = 500;
+    let runtime = start(config);
+    assert_right("w1 w2", &runtime.embed("w1 w2", &EmbedOptions::default()));
+    let end = runtime.status().workers[0].last_end.clone().expect("an end");
+    assert!(end.contains("worker.batch_deadline_ms"), "{end}");
+    assert!(runtime.shutdown().drained);
+    assert!(model.pids().into_iter().all(|pid| !exists(pid)), "a worker is left behind");
+}
+
+#[test]
+fn a_slow_start_is_waited_for_and_one_that_is_too_slow_is_not() {
+    let slow = |start_delay_ms| {
+        TinyModel::scripted(&Script { start_delay_ms, incarnations: 1, ..Script::default() })
+    };
+    let model = slow(300);
+    let runtime = start(fake_config(model.path()));
+    assert_right("w1", &runtime.embed("w1", &EmbedOptions::default()));
+    assert_eq!(restarts(&runtime), 0);
+    assert!(runtime.shutdown().drained);
+    let model = slow(600_000);
+    let mut config = fake_config(model.path());
+    config.worker.start_deadline_ms = 1_000;
+    let error = Runtime::start(config).expect_err("it is the only worker").to_string();
+    assert!(error.contains("worker.start_deadline_ms"), "{error}");
 }

@@ -76,7 +76,18 @@ int context_bound(void);
 int reaches(const void *at, size_t bytes);
 
 // Kernels, module.c: one by its name.
-enum kind { EMBED_NORM, ATTENTION, RESIDUAL_NORM, BIAS_ACTIVATION, POOL, GEMM_ROWS, GEMM_NORM };
+enum kind {
+    EMBED_NORM,
+    ATTENTION,
+    RESIDUAL_NORM,
+    BIAS_ACTIVATION,
+    POOL,
+    GEMM_ROWS,
+    GEMM_NORM,
+    FAULT_TRAP,
+    FAULT_ADDRESS,
+    FAULT_ENDLESS,
+};
 enum activation { NONE, GELU, GELU_TANH, RELU };
 
 struct kernel {

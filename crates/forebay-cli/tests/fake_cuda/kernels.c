@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 struct sizes {
     u32 tokens;
@@ -247,6 +248,12 @@ int run_kernel(const struct launch *launch, struct written *written) {
         case POOL: return pool(launch, written);
         case GEMM_ROWS: return run_gemm_rows(launch, written);
         case GEMM_NORM: return run_gemm_norm(launch, written);
+        // Those that break on purpose.
+        case FAULT_TRAP: return LAUNCH_FAILED;
+        case FAULT_ADDRESS:
+            return reaches(ARGUMENT(void *, launch, 0), sizeof(u32)) ? SUCCESS : ILLEGAL_ADDRESS;
+        case FAULT_ENDLESS:
+            for (;;) pause();
     }
     abort();
 }

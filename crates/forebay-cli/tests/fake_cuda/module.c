@@ -24,6 +24,9 @@ static const struct {
     [POOL] = {"pool", 384, "ppuuup"},
     [GEMM_ROWS] = {"gemm_rows", 384, "mmpppuu"},
     [GEMM_NORM] = {"gemm_norm", 0, "mmppppfppu"},
+    [FAULT_TRAP] = {"faults", 1, ""},
+    [FAULT_ADDRESS] = {"faults", 1, "p"},
+    [FAULT_ENDLESS] = {"faults", 1, ""},
 };
 static const char *const ACTIVATIONS[] = {"none", "gelu", "gelu_tanh", "relu"};
 
@@ -79,6 +82,9 @@ static void list(void) {
         }
         NAMED(add(POOL, bf16), "pool_%s", type);
     }
+    NAMED(add(FAULT_TRAP, 0), "fault_trap");
+    NAMED(add(FAULT_ADDRESS, 0), "fault_illegal_address");
+    NAMED(add(FAULT_ENDLESS, 0), "fault_endless");
 }
 
 struct module {

@@ -12,6 +12,7 @@ mod support;
 
 mod driver;
 mod faults;
+mod injected;
 mod machine;
 mod serving;
 

@@ -13,6 +13,7 @@ mod script;
 mod vector;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use script::{Script, Start};
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
     };
     let script = Script::read(&hello.worker.model, hello.incarnation);
     engine::note_pid(&hello.worker.model);
+    std::thread::sleep(Duration::from_millis(script.start_delay_ms));
     match script.start {
         Start::Hang => engine::hang(),
         Start::Exit => return SILENT_EXIT.into(),

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use forebay_arena::WorkerArena;
 use forebay_protocol::{
     Descriptor, DescriptorKind, HANDSHAKE_BYTES_MAX, Hello, PROTOCOL_VERSION, Ready, StartReply,
-    WORKER_FDS_ENV,
+    WORKER_FDS_ENV, output_checksum,
 };
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
@@ -43,18 +43,26 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
         details: std::collections::BTreeMap::new(),
     });
     say(socket, &ready.encode().expect("short"));
+    if breach == Rogue::Silent {
+        engine::hang();
+    }
     while let Some(packet) = receive(socket, RecvFlags::empty()) {
         let request = Descriptor::decode(&packet).expect("the host keeps to the protocol");
         match request.kind {
             DescriptorKind::Run => {}
+            DescriptorKind::Fault => continue,
             DescriptorKind::Drain if breach == Rogue::IgnoreDrain => continue,
             _ => return,
         }
         let mut slot = arena.claim(request.slot, request.rows, request.tokens).expect("a slot");
         engine::write_rows(&mut slot, &[]);
+        let done = Descriptor {
+            kind: DescriptorKind::Done,
+            padded_tokens: request.tokens,
+            output_checksum: output_checksum(slot.output_mut()),
+            ..request
+        };
         drop(slot);
-        let done =
-            Descriptor { kind: DescriptorKind::Done, padded_tokens: request.tokens, ..request };
         match breach {
             Rogue::Garbage => say(socket, &[0xa5; 64]),
             Rogue::Half => say(socket, &done.encode()[..32]),
@@ -73,6 +81,11 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
             Rogue::HostMessage => {
                 say(socket, &Descriptor { kind: DescriptorKind::Run, ..done }.encode());
             }
+            Rogue::WrongChecksum => {
+                let output_checksum = !done.output_checksum;
+                say(socket, &Descriptor { output_checksum, ..done }.encode());
+            }
+            Rogue::Silent => {}
             Rogue::IgnoreDrain => say(socket, &done.encode()),
         }
     }

@@ -47,6 +47,10 @@ pub(crate) enum Rogue {
     HostMessage,
     /// Answers rightly, and ignores the request to drain.
     IgnoreDrain,
+    /// Says with every answer that its rows have another checksum.
+    WrongChecksum,
+    /// Says that it is ready and then nothing more.
+    Silent,
 }
 
 /// The whole script.
@@ -58,6 +62,8 @@ pub(crate) struct Script {
     /// The first incarnation that it holds for.
     pub(crate) from_incarnation: u64,
     pub(crate) start: Start,
+    /// Time that each start takes.
+    pub(crate) start_delay_ms: u64,
     pub(crate) rogue: Option<Rogue>,
     /// Whether it is in copy-in, too, that batches wait for [`HOLD_FILE`] to go.
     pub(crate) hold_copy_in: bool,

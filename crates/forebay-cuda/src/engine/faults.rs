@@ -65,22 +65,20 @@ impl DeviceFaults {
     }
 }
 
-/// Flips one bit in the first row of the first layer's matrix of values: every token of every text
-/// passes it, and what it does to one is carried to all of its text.
+/// Flips one bit in the shift of the first layer's last normalisation: it is added to every token of
+/// every text, whatever the text is.
 fn flip_weight_bit(loaded: &Loaded, stream: &Stream) -> Result<(), EngineError> {
-    let hidden = loaded.geometry.hidden as usize;
     let Some(layer) = loaded.weights.map().layers.first() else {
         return Err(EngineError::Pipeline("a model without a layer"));
     };
-    // Query and key come first; all three have `hidden` rows.
-    let row = layer.qkv.weight + 2 * hidden * hidden * size_of::<u16>();
-    let mut bytes = vec![0; hidden * size_of::<u16>()];
-    download(stream, loaded.weights.at(row), &mut bytes)?;
-    let values: Vec<u16> =
-        bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
-    let Some((index, flipped)) = worst_flip(&values, loaded.dtype) else {
-        return Err(EngineError::Pipeline("a matrix without a weight"));
+    let shift = layer.output_norm.beta;
+    let mut bytes = vec![0; loaded.geometry.hidden as usize * size_of::<f32>()];
+    download(stream, loaded.weights.at(shift), &mut bytes)?;
+    let (words, _) = bytes.as_chunks::<4>();
+    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    let Some((index, flipped)) = worst_flip(&values) else {
+        return Err(EngineError::Pipeline("a model without a width"));
     };
-    let at = loaded.weights.at(row + index * size_of::<u16>());
+    let at = loaded.weights.at(shift + index * size_of::<f32>());
     Ok(upload(stream, at, &flipped.to_le_bytes())?)
 }
