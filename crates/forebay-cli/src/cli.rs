@@ -8,6 +8,8 @@ use crate::commands::demo::DemoArgs;
 use crate::commands::doctor::DoctorArgs;
 use crate::commands::embed::EmbedArgs;
 use crate::commands::eval::EvalCommand;
+use crate::commands::events::EventsArgs;
+use crate::commands::explain::ExplainArgs;
 use crate::commands::selftest::SelftestArgs;
 use crate::settings::Settings;
 
@@ -61,6 +63,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     Doctor(DoctorArgs),
     Selftest(SelftestArgs),
+    Events(EventsArgs),
+    Explain(ExplainArgs),
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Serve as worker; only Forebay starts this

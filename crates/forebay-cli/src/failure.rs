@@ -72,7 +72,7 @@ impl Failure {
     }
 
     /// A message of the library, whose remedy stands after its last semicolon.
-    fn with_remedy(exit: Exit, message: &str) -> Self {
+    pub(crate) fn with_remedy(exit: Exit, message: &str) -> Self {
         match message.rsplit_once("; ") {
             Some((cause, remedy)) => Self::new(exit, cause).help(remedy),
             None => Self::new(exit, message),

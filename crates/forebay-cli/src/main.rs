@@ -54,6 +54,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match command {
         Command::Config(command) => return commands::config::run(command, &settings),
         Command::Selftest(args) => return commands::selftest::run(&args, &settings),
+        Command::Events(args) => return commands::events::run(&args, &settings),
+        Command::Explain(args) => return commands::explain::run(&args, &settings),
         Command::Bench(BenchCommand::Engine(args)) => {
             return commands::bench::engine(&args, &settings);
         }
@@ -84,9 +86,12 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Eval(command) => commands::eval::run(command, &settings).await,
             Command::Demo(args) => commands::demo::run(args, &settings).await,
             Command::Doctor(args) => commands::doctor::run(args, &settings).await,
-            Command::Embed(_) | Command::Config(_) | Command::Selftest(_) | Command::Worker => {
-                Ok(())
-            }
+            Command::Embed(_)
+            | Command::Config(_)
+            | Command::Selftest(_)
+            | Command::Events(_)
+            | Command::Explain(_)
+            | Command::Worker => Ok(()),
         }
     };
     // These keep nothing that would have to be completed: dropping one ends its workers.

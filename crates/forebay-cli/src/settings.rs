@@ -96,6 +96,14 @@ impl Settings {
         Ok(config)
     }
 
+    /// The devices that were named on the command line; `None` for all there are.
+    pub(crate) fn device_names(&self) -> Option<Vec<String>> {
+        match &self.device {
+            Some(Rungs::Listed(devices)) => Some(devices.iter().map(ToString::to_string).collect()),
+            Some(Rungs::Auto) | None => None,
+        }
+    }
+
     /// The arithmetic that was asked for on the command line, on the CPU and on a GPU, in order.
     pub(crate) fn precisions(&self) -> (Vec<Precision>, Vec<CudaPrecision>) {
         let (mut cpu, mut gpu) = (Vec::new(), Vec::new());

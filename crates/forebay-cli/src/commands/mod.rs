@@ -10,5 +10,8 @@ mod doctor_machine;
 mod doctor_report;
 pub(crate) mod embed;
 pub(crate) mod eval;
+mod event_times;
+pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod selftest;
 mod timing;

@@ -9,8 +9,8 @@ use super::value::EventSync;
 group! {
     /// The event log: what happened to workers, devices and the service level.
     EventsConfig as "events" {
-        /// Folder of the log, which one runtime at a time writes. A library keeps events in memory
-        /// unless it is told otherwise; a service should name a folder that survives a restart.
+        /// Folder of the log, which one runtime at a time writes. A program that embeds the library
+        /// has none unless it names one; the daemon names one that survives a restart.
         #[serde(with = "super::value::path_text")]
         folder: PathBuf = PathBuf::new(), "", Path("keeping events in memory only");
         /// Size at which a new file of the log is begun.
@@ -23,7 +23,7 @@ group! {
         /// Events that may wait for the disk. Beyond it the oldest of them are not written; the log
         /// says how many.
         queue_events_max: u32 = 4_096, "events", Integer(16, 1_048_576);
-        /// Events that are kept in memory, newest first to stay.
+        /// Newest events that are also kept in memory.
         recent_events_max: u32 = 1_024, "events", Integer(1, 1_048_576);
         /// Wait before a log that could not be written is tried again.
         retry_ms: u32 = 1_000, "ms", Integer(10, 3_600_000);

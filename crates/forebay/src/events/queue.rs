@@ -142,13 +142,13 @@ impl Queue {
 
     /// Waits until `is_done`, at most this long; whether it is.
     pub(super) fn wait(&self, at_most: Duration, is_done: impl Fn(&State) -> bool) -> bool {
-        let until = Instant::now() + at_most;
+        let began = Instant::now();
         let mut state = self.lock();
         loop {
             if is_done(&state) || state.is_ended {
                 return is_done(&state);
             }
-            let left = until.saturating_duration_since(Instant::now());
+            let left = at_most.saturating_sub(began.elapsed());
             if left.is_zero() {
                 return false;
             }
