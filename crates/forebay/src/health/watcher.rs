@@ -422,3 +422,7 @@ impl HealthWatch {
         self.0.wait_for_shutdown_with_result(|_| ()).await;
     }
 }
+
+#[cfg(test)]
+#[path = "watcher_tests.rs"]
+mod tests;
