@@ -85,6 +85,9 @@ async fn look(report: &mut Report, config: Config) {
     let folder = model(report, &config);
     devices::cpu(report);
     devices::cuda(report, &config, &found);
+    if wants_gpu {
+        devices::monitor(report, &config).await;
+    }
     let arena_bytes = folder.as_ref().and_then(|folder| arena_bytes(&config, wants_gpu, folder));
     machine::limits(report, arena_bytes);
     report.section("self-test");

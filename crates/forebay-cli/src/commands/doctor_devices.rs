@@ -1,8 +1,11 @@
-//! What `forebay doctor` says about devices: the processor, and what a short-lived worker process
-//! found of CUDA. This process opens no driver.
+//! What `forebay doctor` says about devices: the processor, what a short-lived worker process found
+//! of CUDA, and what the device monitor can see of each GPU. This process opens no driver.
 
-use forebay::config::{Device, Fallback, Rungs};
-use forebay::{Config, CudaDevice, CudaLibrary, ProbeReport, probe_devices};
+use forebay::config::{Device, DeviceMonitor, Fallback, Rungs};
+use forebay::health::{self, DeviceVerdict, MonitorError, VerdictLimits, verdict};
+use forebay::{
+    Config, CudaDevice, CudaLibrary, DeviceHealth, MonitorReport, ProbeReport, probe_devices,
+};
 
 use super::doctor_report::Report;
 use crate::failure::Failure;
@@ -65,6 +68,56 @@ pub(super) fn cuda(report: &mut Report, config: &Config, found: &Result<ProbeRep
     // Without a GPU nobody misses them.
     if !found.devices.is_empty() {
         libraries(report, found);
+    }
+}
+
+/// What the device monitor can see, of every GPU that NVML knows.
+pub(super) async fn monitor(report: &mut Report, config: &Config) {
+    if config.health.monitor == DeviceMonitor::Off {
+        return report.note("monitor", "off (health.monitor); the GPUs are not watched", None);
+    }
+    let asked = config.clone();
+    match tokio::task::spawn_blocking(move || health::look(&asked)).await {
+        Ok(seen) => seen_by_monitor(report, config, seen),
+        Err(error) => report.note("monitor", format_args!("not tried: {error}"), None),
+    }
+}
+
+fn seen_by_monitor(
+    report: &mut Report,
+    config: &Config,
+    seen: Result<MonitorReport, MonitorError>,
+) {
+    let problem = match seen {
+        Ok(MonitorReport { problem: Some(problem), .. }) => problem,
+        Ok(MonitorReport { devices, .. }) => {
+            let limits = VerdictLimits::of(&config.health);
+            return devices.iter().for_each(|device| capabilities(report, device, &limits));
+        }
+        Err(error) => error.to_string(),
+    };
+    report.note("monitor", format_args!("the GPUs cannot be watched: {problem}"), None);
+}
+
+fn capabilities(report: &mut Report, device: &DeviceHealth, limits: &VerdictLimits) {
+    let named = |wanted: bool| {
+        let signals = device.signals();
+        let names = signals.iter().filter(|(_, known)| *known == wanted).map(|(name, _)| *name);
+        let names = names.collect::<Vec<_>>().join(", ");
+        if names.is_empty() { "nothing".to_owned() } else { names }
+    };
+    let verdict = verdict(device, limits);
+    let name = device.name.as_deref().unwrap_or("a GPU without a name");
+    let uuid = device.uuid.as_deref().unwrap_or("without an id");
+    let shown =
+        format!("{name}, {uuid}\nseen: {}\nnot seen: {}\n{verdict}", named(true), named(false));
+    match verdict {
+        DeviceVerdict::Fine => report.ok("monitor", shown),
+        verdict if verdict.allows_use() => report.note("monitor", shown, None),
+        _ => {
+            let help = "drain it, then reset it with nvidia-smi --gpu-reset, or reboot the machine";
+            report.broken("monitor", shown, Some(help));
+        }
     }
 }
 
@@ -248,6 +301,25 @@ mod tests {
         assert_eq!(report("cuda:0", failed()).1, 1);
         assert_eq!(report("cpu", failed()).1, 0);
         assert_eq!(report("auto", failed()).1, 0);
+    }
+
+    #[test]
+    fn what_the_monitor_sees_is_shown_and_a_gpu_out_of_order_is_broken() {
+        let shown = |device: DeviceHealth| {
+            let seen = MonitorReport { devices: vec![device], ..MonitorReport::default() };
+            let mut report = Report::default();
+            seen_by_monitor(&mut report, &Config::default(), Ok(seen));
+            let words = report.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            (words, report.broken_count())
+        };
+        let (text, broken) = shown(DeviceHealth { power_mw: Some(1), ..DeviceHealth::default() });
+        assert!(text.contains("seen: power not seen: recovery action, Xid events"), "{text}");
+        assert!(text.contains("unknown: not known: recovery action"), "{text}");
+        assert_eq!(broken, 0);
+        let (text, broken) =
+            shown(DeviceHealth { recovery_action: Some(1), ..DeviceHealth::default() });
+        assert!(text.contains("needs_reset") && text.contains("--gpu-reset"), "{text}");
+        assert_eq!(broken, 1);
     }
 
     #[test]

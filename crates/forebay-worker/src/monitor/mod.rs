@@ -102,11 +102,10 @@ impl Monitor {
             }
             let devices = self.read(nvml, count, listener.as_ref());
             self.report(driver.clone(), devices, None);
-            let until = begun + self.interval;
+            let mut until = begun + self.interval;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
-                let heard = listener.as_mut().is_some_and(|listener| listener.wait(left));
-                if heard && begun.elapsed() >= EARLY_REPORT {
-                    break;
+                if listener.as_mut().is_some_and(|listener| listener.wait(left)) {
+                    until = until.min(begun + EARLY_REPORT);
                 }
             }
         }

@@ -112,12 +112,12 @@ impl<'n> Listener<'n> {
         let device = event.device;
         match self.heard.iter_mut().find(|(_, known, _)| raw::same(known, &device)) {
             Some((index, _, history)) => {
-                tracing::warn!(index, xid, "the driver reports an error of a device");
+                tracing::debug!(index, xid, "the driver reports an error of a device");
                 history.note(xid, now);
             }
             // Of an instance of a divided device, or of a handle that has changed: any may be meant.
             None => {
-                tracing::warn!(xid, "the driver reports an error of some device");
+                tracing::debug!(xid, "the driver reports an error of some device");
                 self.heard.iter_mut().for_each(|(_, _, history)| history.note(xid, now));
             }
         }

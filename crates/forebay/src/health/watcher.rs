@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use forebay_protocol::{CudaDevice, DeviceHealth, MonitorCommand, MonitorFault, MonitorReport};
 use kameo::Actor;
 use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
-use kameo::error::{ActorStopReason, Infallible};
+use kameo::error::{ActorStopReason, Infallible, SendError};
 use kameo::mailbox;
 use kameo::message::{Context, Message};
 use tokio::io::AsyncWriteExt;
@@ -28,7 +28,7 @@ use crate::metrics::{DeviceMetrics, Metrics, MonitorMetrics};
 use crate::worker_process::visible::Visibility;
 
 /// Control messages that may wait for the watcher.
-pub(crate) const MAILBOX: usize = 16;
+const MAILBOX: usize = 16;
 
 /// What a watcher is started with.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ pub struct WatcherArgs {
 }
 
 /// Watches devices until it is stopped, or until what it is linked to ends.
-pub struct HealthWatcher {
+pub(super) struct HealthWatcher {
     args: WatcherArgs,
     limits: VerdictLimits,
     visibility: Visibility,
@@ -84,7 +84,7 @@ struct EndLate(u64);
 
 /// Makes the running monitor misbehave. To be asked, not told: an answer that is an error and that
 /// nobody waits for ends the watcher.
-pub struct InjectMonitorFault(pub MonitorFault);
+struct InjectMonitorFault(MonitorFault);
 
 /// Why a fault was not passed on.
 #[derive(Debug, thiserror::Error)]
@@ -376,7 +376,7 @@ impl Message<InjectMonitorFault> for HealthWatcher {
     }
 }
 
-/// A watcher that runs beside no runtime.
+/// A running watcher.
 #[derive(Debug)]
 pub struct HealthWatch(ActorRef<HealthWatcher>);
 
@@ -387,13 +387,26 @@ pub fn watch(args: WatcherArgs) -> HealthWatch {
     HealthWatch(HealthWatcher::spawn_with_mailbox(args, mailbox::bounded(MAILBOX)))
 }
 
+/// [`watch`], linked to an actor: either hears of the other's end, and the watcher ends with it.
+#[doc(hidden)]
+pub async fn watch_linked<A: Actor>(to: &ActorRef<A>, args: WatcherArgs) -> HealthWatch {
+    let mailbox = mailbox::bounded(MAILBOX);
+    HealthWatch(HealthWatcher::spawn_link_with_mailbox(to, args, mailbox).await)
+}
+
 impl HealthWatch {
+    /// By what its end is told to the actor that it is linked to.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn id(&self) -> ActorId {
+        self.0.id()
+    }
+
     /// Makes the monitor misbehave.
     ///
     /// # Errors
     /// [`InjectMonitorError`]; the monitor then goes on as it was.
     pub async fn inject(&self, fault: MonitorFault) -> Result<(), InjectMonitorError> {
-        use kameo::error::SendError;
         match self.0.ask(InjectMonitorFault(fault)).send().await {
             Ok(()) => Ok(()),
             Err(SendError::HandlerError(error)) => Err(error),
@@ -401,9 +414,15 @@ impl HealthWatch {
         }
     }
 
-    /// Ends the monitor, and waits until its process is gone, if it can be killed.
+    /// Ends the monitor, and waits until its process is gone, if it can be killed: at most half a
+    /// second and `health.reap_deadline_ms`.
     pub async fn stop(self) {
         self.0.stop_gracefully().await.ok();
-        self.0.wait_for_shutdown().await;
+        // Without the result it would not wait for what the actor does as it stops.
+        self.0.wait_for_shutdown_with_result(|_| ()).await;
     }
 }
+
+#[cfg(test)]
+#[path = "watcher_tests.rs"]
+mod tests;
