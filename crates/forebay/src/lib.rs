@@ -24,11 +24,13 @@
 mod admission;
 pub mod batch;
 pub mod blocking;
+mod canary;
 pub mod config;
 mod dispatch;
 mod error;
 pub mod metrics;
 mod options;
+mod owed;
 mod priority;
 mod reply;
 mod request;

@@ -118,7 +118,7 @@ impl Runtime {
             let model = handle.spawn_blocking(move || OpenModel::open(&model)).await;
             let devices = devices.await.map_err(lost)?;
             let OpenModel { folder, tokenizer } = model.map_err(lost)??;
-            let plan = launch::plan(&config, &folder, devices)?;
+            let plan = launch::plan(&config, &folder, &tokenizer, devices)?;
             Ok(Opened { plan, model: ModelInfo::of(&folder), tokenizer })
         };
         let opened = match opening.await {

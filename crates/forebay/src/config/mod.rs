@@ -12,12 +12,14 @@
 //! This module never opens a model, a library or a device: it can say that a number is out of
 //! range, not that a path holds the wrong thing.
 
+mod canary;
 mod check;
 mod cross;
 mod declare;
 mod durations;
 mod error;
 mod flow;
+mod hedge;
 mod loading;
 mod near;
 mod process;
@@ -29,11 +31,13 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use canary::CanaryConfig;
 pub use error::{ConfigError, Problem};
 pub use flow::{
     AdmissionConfig, BatchConfig, ClassLimits, LanesConfig, LogConfig, MetricsConfig, ReplyConfig,
     TokenizeConfig,
 };
+pub use hedge::HedgeConfig;
 pub use process::{
     CpuConfig, CudaConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig,
     WorkerConfig,
@@ -80,6 +84,10 @@ pub struct Config {
     pub batch: BatchConfig,
     /// `[reply]`: what is checked before an answer leaves.
     pub reply: ReplyConfig,
+    /// `[hedge]`: late batches and second runs.
+    pub hedge: HedgeConfig,
+    /// `[canary]`: known answers.
+    pub canary: CanaryConfig,
     /// `[supervisor]`: restarts of failed workers.
     pub supervisor: SupervisorConfig,
     /// `[shutdown]`: the graceful end.
@@ -91,7 +99,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 14] = [
+static GROUPS: [&Group; 16] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -102,6 +110,8 @@ static GROUPS: [&Group; 14] = [
     &TokenizeConfig::GROUP,
     &BatchConfig::GROUP,
     &ReplyConfig::GROUP,
+    &HedgeConfig::GROUP,
+    &CanaryConfig::GROUP,
     &SupervisorConfig::GROUP,
     &ShutdownConfig::GROUP,
     &MetricsConfig::GROUP,

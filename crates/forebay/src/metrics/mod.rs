@@ -15,6 +15,7 @@ mod recorder;
 mod tests;
 
 pub use labels::{
-    AnswerDropped, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
+    AnswerDropped, CanaryVerdict, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage,
+    Unserved,
 };
 pub use recorder::{Metrics, RungMetrics, SealedShape};

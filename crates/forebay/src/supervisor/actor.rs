@@ -272,6 +272,7 @@ impl Message<WorkerReady> for Supervisor {
             return;
         };
         rung.policy.serving(Instant::now());
+        self.args.dispatch.send(DispatchEvent::Canary(id));
         self.args.dispatch.send(DispatchEvent::Standing(id, Standing::Serving));
         rung.metrics.quarantined(false);
         tracing::info!(
@@ -310,6 +311,9 @@ impl Message<WorkerNews> for Supervisor {
 
     async fn handle(&mut self, news: WorkerNews, _: &mut Context<Self, ()>) {
         tracing::debug!(?news, "news of a worker");
+        if let WorkerNews::CaughtUp { id } = news {
+            self.args.dispatch.send(DispatchEvent::Standing(id, Standing::Serving));
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! books, tell the dispatcher, tell the supervisor. A batch is run elsewhere only when the process
 //! that had it cannot answer any more.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -24,7 +25,8 @@ use super::child;
 use super::deliver::Delivery;
 use super::reader;
 use super::spawn::{LaunchSpec, Spawned, spawn};
-use crate::dispatch::lane::{InFlight, WorkerLane};
+use crate::canary::CanaryJudge;
+use crate::dispatch::lane::{InFlight, LaneSpec, WorkerLane};
 use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::metrics::{Metrics, RungMetrics};
 use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerReady};
@@ -404,22 +406,25 @@ impl Conversation {
             .try_clone()
             .map_err(|error| EndCause::StartFailed(format!("cannot share socket: {error}")))?;
         let ending = me.clone();
-        let lane = Arc::new(WorkerLane::new(
-            args.id,
-            args.launch.device.tier(),
-            arena,
-            sending,
-            args.launch.config.clone(),
-            Arc::clone(&args.rung),
-            // A full mailbox means that the actor is busy with this worker's end already.
-            Box::new(move |cause| drop(ending.tell(End(cause)).try_send())),
-        ));
+        let spec = LaneSpec {
+            id: args.id,
+            tier: args.launch.device.tier(),
+            timing: args.launch.config.clone(),
+            canary: Arc::clone(&args.launch.canary),
+            rung: Arc::clone(&args.rung),
+        };
+        // A full mailbox means that the actor is busy with this worker's end already.
+        let end = Box::new(move |cause| drop(ending.tell(End(cause)).try_send()));
+        let lane = Arc::new(WorkerLane::new(spec, arena, sending, end));
         me.tell(Greeted(ready, Arc::clone(&lane))).blocking_send().ok();
+        let judge = CanaryJudge::new(Arc::clone(&args.launch.canary), args.id.slot);
         let delivery = Delivery {
             lane,
             dispatch: args.dispatch,
             metrics: args.metrics,
+            rung: args.rung,
             norm_tolerance: args.norm_tolerance,
+            judge: RefCell::new(judge),
         };
         reader::answers(&socket, args.spin, &delivery)
     }
