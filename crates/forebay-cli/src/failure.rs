@@ -209,6 +209,7 @@ impl From<EmbedError> for Failure {
             EmbedError::InvalidOption { .. } => Exit::Usage,
             EmbedError::Overloaded { .. }
             | EmbedError::Unavailable { .. }
+            | EmbedError::WorkerLost
             | EmbedError::ShuttingDown => Exit::Unavailable,
             _ => Exit::Failed,
         };

@@ -3,22 +3,92 @@
 //! Every accepted text holds a [`Permit`] until it is answered, wherever it is: in a lane, in the
 //! batcher or in a worker. The bound of all queues together is therefore the bound of this gate,
 //! and one class never waits for another's room.
+//!
+//! The bound on requests moves with what the workers can compute in time ([`Admission::set_limits`]).
+//! Where it shrinks below what is under way, the difference is a *debt*: room that comes back pays
+//! it before anybody gets it. Room is thus neither lost nor made: what is under way and what is free
+//! are always the limit and the debt together.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use futures::future::{Either, select};
+use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
 
 use crate::config::AdmissionConfig;
 use crate::error::EmbedError;
 use crate::priority::Priority;
+
+/// A limit moves only by more than this part of it: it follows a measurement that never rests.
+const MOVE_PART: usize = 16;
 
 struct Class {
     requests: Semaphore,
     text_kib: Semaphore,
     requests_max: u32,
     text_kib_max: u32,
+    /// Requests that may be under way now; what waits for room looks again when it changes.
+    limit: watch::Sender<usize>,
+    /// Requests under way beyond the limit.
+    debt: AtomicUsize,
+}
+
+impl Class {
+    fn limit(&self) -> usize {
+        *self.limit.borrow()
+    }
+
+    /// Changes the limit. Only one thread does. Each order of steps is such that another thread may
+    /// see more under way than there is, and never less.
+    fn set_limit(&self, limit: usize) {
+        let current = self.limit();
+        if limit < current {
+            self.debt.fetch_add(current - limit, Ordering::AcqRel);
+            self.limit.send_replace(limit);
+        } else if limit > current {
+            self.limit.send_replace(limit);
+            let paid = self.pay(limit - current);
+            self.requests.add_permits(limit - current - paid);
+        }
+        let debt = self.debt.load(Ordering::Acquire);
+        if debt > 0 {
+            let forgotten = self.requests.forget_permits(debt);
+            let paid = self.pay(forgotten);
+            // Room that came back meanwhile has paid too.
+            self.requests.add_permits(forgotten - paid);
+        }
+    }
+
+    /// Takes up to `room` off the debt: how much.
+    fn pay(&self, room: usize) -> usize {
+        let less = |debt: usize| Some(debt.saturating_sub(room));
+        let before = self.debt.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+        before.unwrap_or_else(|debt| debt).min(room)
+    }
+
+    /// Room for so many requests together. More than the limit come in once nothing else of their
+    /// class is under way; what they are too many is debt then.
+    async fn requests(&self, count: usize) -> Result<(SemaphorePermit<'_>, usize), AcquireError> {
+        let mut limits = self.limit.subscribe();
+        loop {
+            let wanted = count.min(*limits.borrow_and_update());
+            let acquire = pin!(self.requests.acquire_many(wanted as u32));
+            // With less room than that it would wait for ever.
+            let shrunk = pin!(limits.wait_for(|limit| *limit < wanted));
+            match select(acquire, shrunk).await {
+                Either::Left((acquired, _)) => return Ok((acquired?, count - wanted)),
+                Either::Right(_) => {}
+            }
+        }
+    }
+
+    /// Takes over what was acquired, with the requests beyond the limit.
+    fn keep(&self, requests: SemaphorePermit<'_>, beyond: usize) {
+        requests.forget();
+        self.debt.fetch_add(beyond, Ordering::AcqRel);
+    }
 }
 
 /// The gate of one runtime.
@@ -40,7 +110,9 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let class = self.admission.class(self.priority);
         class.text_kib.add_permits(self.text_kib as usize);
-        class.requests.add_permits(1);
+        if class.pay(1) == 0 {
+            class.requests.add_permits(1);
+        }
     }
 }
 
@@ -54,6 +126,8 @@ impl Admission {
                 text_kib: Semaphore::new(text_kib_max as usize),
                 requests_max,
                 text_kib_max,
+                limit: watch::Sender::new(requests_max as usize),
+                debt: AtomicUsize::new(0),
             }
         };
         Arc::new(Self {
@@ -72,7 +146,30 @@ impl Admission {
     /// Texts of this class that are under way.
     pub(crate) fn under_way(&self, priority: Priority) -> usize {
         let class = self.class(priority);
-        (class.requests_max as usize).saturating_sub(class.requests.available_permits())
+        let all = class.limit() + class.debt.load(Ordering::Acquire);
+        all.saturating_sub(class.requests.available_permits())
+    }
+
+    /// Texts of each class that are under way.
+    pub(crate) fn all_under_way(&self) -> [usize; 3] {
+        Priority::ALL.map(|priority| self.under_way(priority))
+    }
+
+    /// Texts of this class that may be under way now.
+    pub(crate) fn limit(&self, priority: Priority) -> usize {
+        self.class(priority).limit()
+    }
+
+    /// How many texts of each class may be under way from now on, within the configured numbers;
+    /// `None` for as many as those. What waits for room sees it at once. To be called by one thread.
+    pub(crate) fn set_limits(&self, allowed: [Option<usize>; 3]) {
+        for (class, allowed) in self.classes.iter().zip(allowed) {
+            let max = class.requests_max as usize;
+            let limit = allowed.unwrap_or(max).clamp(1, max);
+            let current = class.limit();
+            let near = limit.abs_diff(current) <= current / MOVE_PART && limit < max;
+            class.set_limit(if near { current } else { limit });
+        }
     }
 
     /// Whether nothing is under way.
@@ -110,11 +207,12 @@ impl Admission {
         let class = self.class(priority);
         let kib = self.text_kib(priority, text_bytes);
         let total_kib = total(&kib, class.text_kib_max);
-        let requests = class.requests.try_acquire_many(text_bytes.len() as u32);
+        let wanted = text_bytes.len().min(class.limit());
+        let requests = class.requests.try_acquire_many(wanted as u32);
         let text = class.text_kib.try_acquire_many(total_kib);
         match (requests, text) {
             (Ok(requests), Ok(text)) => {
-                requests.forget();
+                class.keep(requests, text_bytes.len() - wanted);
                 text.forget();
                 Ok(self.permits(priority, &kib, total_kib))
             }
@@ -136,11 +234,11 @@ impl Admission {
         let kib = self.text_kib(priority, text_bytes);
         let total_kib = total(&kib, class.text_kib_max);
         let both = async {
-            let requests = class.requests.acquire_many(text_bytes.len() as u32).await?;
+            let (requests, beyond) = class.requests(text_bytes.len()).await?;
             let text = class.text_kib.acquire_many(total_kib).await?;
-            requests.forget();
+            class.keep(requests, beyond);
             text.forget();
-            Ok::<_, tokio::sync::AcquireError>(())
+            Ok::<_, AcquireError>(())
         };
         let acquired = match deadline {
             None => both.await,
@@ -194,75 +292,4 @@ fn total(kib: &[u32], max: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn admission(requests: u32, bytes: u32) -> Arc<Admission> {
-        Admission::new(&AdmissionConfig {
-            interactive_requests_max: requests,
-            interactive_text_bytes_queued_max: bytes,
-            retry_after_min_ms: 7,
-            ..AdmissionConfig::default()
-        })
-    }
-
-    #[test]
-    fn a_full_class_refuses_at_once_with_a_hint_and_leaves_others_alone() {
-        let admission = admission(2, 1 << 20);
-        let held = admission.try_acquire(Priority::Interactive, &[1, 1]).expect("room");
-        let refused = admission.try_acquire(Priority::Interactive, &[1]).err();
-        let retry_after = Duration::from_millis(7);
-        assert_eq!(
-            refused,
-            Some(EmbedError::Overloaded { priority: Priority::Interactive, retry_after })
-        );
-        admission.set_backlog(Duration::from_millis(30));
-        let refused = admission.try_acquire(Priority::Interactive, &[1]).err();
-        assert!(matches!(refused, Some(EmbedError::Overloaded { retry_after, .. })
-            if retry_after == Duration::from_millis(30)));
-        assert!(admission.try_acquire(Priority::Bulk, &[1]).is_ok());
-        drop(held);
-        assert!(admission.try_acquire(Priority::Interactive, &[1, 1]).is_ok());
-    }
-
-    #[test]
-    fn bytes_are_bounded_and_returned_exactly_even_when_capped() {
-        let admission = admission(10, 4096);
-        let class = |a: &Admission| a.class(Priority::Interactive).text_kib.available_permits();
-        let held = admission.try_acquire(Priority::Interactive, &[3000]).expect("room");
-        assert!(admission.try_acquire(Priority::Interactive, &[2000]).is_err());
-        drop(held);
-        let held = admission.try_acquire(Priority::Interactive, &[1 << 20, 5]).expect("capped");
-        assert_eq!(class(&admission), 0);
-        drop(held);
-        assert_eq!(class(&admission), 4);
-        assert_eq!(admission.under_way(Priority::Interactive), 0);
-    }
-
-    #[tokio::test]
-    async fn waiting_ends_by_room_deadline_or_close() {
-        let admission = admission(1, 4096);
-        let held = admission.try_acquire(Priority::Interactive, &[1]).expect("room");
-        let late = admission.acquire(Priority::Interactive, &[1], Some(Instant::now())).await;
-        assert_eq!(late.err().map(|e| e.code()), Some("deadline_exceeded"));
-        let waiting = {
-            let admission = Arc::clone(&admission);
-            tokio::spawn(async move {
-                admission.acquire(Priority::Interactive, &[1], None).await.map(|_| ())
-            })
-        };
-        drop(held);
-        waiting.await.expect("no panic").expect("room");
-        let held = admission.try_acquire(Priority::Interactive, &[1]).expect("room");
-        let waiting = {
-            let admission = Arc::clone(&admission);
-            tokio::spawn(async move {
-                admission.acquire(Priority::Interactive, &[1], None).await.map(|_| ())
-            })
-        };
-        tokio::task::yield_now().await;
-        admission.close(EmbedError::ShuttingDown);
-        assert_eq!(waiting.await.expect("no panic"), Err(EmbedError::ShuttingDown));
-        drop(held);
-    }
-}
+mod tests;

@@ -82,6 +82,12 @@ pub enum EmbedError {
         /// Why nothing serves.
         reason: String,
     },
+    /// The worker that had this text was lost or failed, and too many texts are being computed a
+    /// second time already.
+    #[error(
+        "worker was lost, and too much is being computed a second time to add this text; try again"
+    )]
+    WorkerLost,
     /// The engine refused or failed this text, also when it ran alone.
     #[error("engine failed ({class}): {message}")]
     Inference {
@@ -121,6 +127,7 @@ impl EmbedError {
             Self::Cancelled => "cancelled",
             Self::PoisonInput { .. } => "poison_input",
             Self::Unavailable { .. } => "unavailable",
+            Self::WorkerLost => "worker_lost",
             Self::Inference { .. } => "inference",
             Self::InvalidResult { .. } => "invalid_result",
             Self::ShuttingDown => "shutting_down",
@@ -141,7 +148,9 @@ impl EmbedError {
             Self::Cancelled => Outcome::Cancelled,
             Self::PoisonInput { .. } => Outcome::Poison,
             Self::Unavailable { .. } | Self::ShuttingDown => Outcome::Unavailable,
-            Self::Inference { .. } | Self::InvalidResult { .. } => Outcome::WorkerLost,
+            Self::WorkerLost | Self::Inference { .. } | Self::InvalidResult { .. } => {
+                Outcome::WorkerLost
+            }
             Self::Internal { .. } => Outcome::Internal,
         }
     }
@@ -149,7 +158,13 @@ impl EmbedError {
     /// Whether the same request may succeed if it is sent again later.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Overloaded { .. } | Self::Unavailable { .. } | Self::ShuttingDown)
+        matches!(
+            self,
+            Self::Overloaded { .. }
+                | Self::Unavailable { .. }
+                | Self::WorkerLost
+                | Self::ShuttingDown
+        )
     }
 }
 
@@ -227,6 +242,14 @@ pub enum StartError {
         /// The device named in the configuration.
         device: String,
         /// What hides it.
+        reason: String,
+    },
+    /// The model's tokenizer cannot encode the fixed texts that workers are checked with.
+    #[error(
+        "tokenizer of the model cannot encode the canary texts: {reason}; check tokenizer.json"
+    )]
+    Canary {
+        /// What the tokenizer said.
         reason: String,
     },
     /// No worker became ready.

@@ -24,6 +24,7 @@
 mod admission;
 pub mod batch;
 pub mod blocking;
+mod canary;
 pub mod config;
 mod dispatch;
 mod error;
@@ -31,6 +32,7 @@ pub mod events;
 pub mod health;
 pub mod metrics;
 mod options;
+mod owed;
 mod priority;
 mod reply;
 mod request;

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crate::admission::Permit;
 use crate::error::EmbedError;
 use crate::options::{EmbedOptions, Embedding};
+use crate::owed::Owed;
 use crate::priority::Priority;
 use crate::reply::{EmbedResult, Replier};
 
@@ -75,20 +76,30 @@ pub(crate) struct Pending {
     pub(crate) ids: Vec<u32>,
     pub(crate) tokens_before_cut: usize,
     pub(crate) queued_at: Instant,
-    /// Runs on a worker so far, the current one included.
-    pub(crate) executions: u32,
-    pub(crate) replier: Replier,
-    /// Held for its `Drop`: the room goes back when the text is answered.
-    pub(crate) permit: Permit,
+    /// Its answer and its room.
+    pub(crate) owed: Owed,
 }
 
 impl Pending {
-    /// Answers and gives the room back. The room first: a caller that has its answer may count on
-    /// room for its next request.
-    pub(crate) fn reply(self, result: EmbedResult) {
-        let Self { replier, permit, .. } = self;
-        drop(permit);
-        replier.reply(result);
+    /// Answers and gives the room back, unless a twin has answered; says whether it did.
+    pub(crate) fn reply(self, result: EmbedResult) -> bool {
+        self.owed.reply(result)
+    }
+
+    /// Answers with an error, unless a twin has answered.
+    pub(crate) fn refuse(self, error: EmbedError) {
+        self.owed.reply(Err(error));
+    }
+
+    /// The same text for another worker. The first of the two that answers counts.
+    pub(crate) fn twin(&mut self) -> Self {
+        Self { owed: self.owed.twin(), ids: self.ids.clone(), ..*self }
+    }
+
+    /// Gives up a run that has failed: `None` if the text has been answered or a twin still may.
+    pub(crate) fn give_up(self) -> Option<Self> {
+        let owed = self.owed.give_up()?;
+        Some(Self { owed, ..self })
     }
 
     /// The result for this text from its output row: the unit-length embedding, then the length

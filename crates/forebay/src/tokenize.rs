@@ -16,6 +16,7 @@ use forebay_stage::{LaneClosed, LaneReceiver, LaneSender, StageClock, StageFailu
 
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, Stage, Unserved};
+use crate::owed::Owed;
 use crate::request::{AcceptedText, Pending, RequestSpec, TokenizeJob};
 
 pub(crate) const NAME: &str = "fb-tokenize";
@@ -87,7 +88,7 @@ impl Tokenize {
                 continue;
             }
             if let Err(LaneClosed(encoded)) = next.send(encoded) {
-                encoded.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+                encoded.into_iter().for_each(|text| text.refuse(EmbedError::ShuttingDown));
                 dispatcher_ended = true;
             }
         }
@@ -140,9 +141,7 @@ impl Tokenize {
             ids,
             tokens_before_cut: encoded.tokens_before_cut,
             queued_at: Instant::now(),
-            executions: 0,
-            replier: accepted.replier,
-            permit: accepted.permit,
+            owed: Owed::new(accepted.replier, accepted.permit),
         })
     }
 }

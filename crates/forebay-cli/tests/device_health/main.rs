@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use forebay::config::{Device, HealthConfig};
-use forebay::health::{self, DeviceVerdict, HealthReport, HealthWatch, OnReport, WatcherArgs};
+use forebay::health::{self, DeviceVerdict, DeviceWatch, HealthReport, OnReport, WatcherArgs};
 use forebay::metrics::Metrics;
 use forebay::{DeviceHealth, MonitorFault};
 use tokio::runtime::Runtime;
@@ -24,7 +24,7 @@ use support::{FOREBAY, children_of, eventually, exists};
 /// A watcher with what it has reported.
 struct Watched {
     runtime: Runtime,
-    watch: HealthWatch,
+    watch: DeviceWatch,
     library: PathBuf,
     reports: Arc<Mutex<Vec<HealthReport>>>,
 }

@@ -70,6 +70,26 @@ impl<T> Batcher<T> {
     /// more tokens than those two and [`tokens_target`](Self::tokens_target), unless it is a
     /// single entry. Whatever entry is then first in its class would not have fitted.
     pub fn seal(&mut self, offer: &Offer, now: Instant) -> Option<SealedBatch<T>> {
+        self.seal_from(offer, None, now)
+    }
+
+    /// [`seal`](Self::seal) for a worker that is not to be relied on: entries whose deadline is
+    /// before `deadline_min`, and those of their class behind them, stay for another.
+    pub fn seal_unhurried(
+        &mut self,
+        offer: &Offer,
+        deadline_min: Instant,
+        now: Instant,
+    ) -> Option<SealedBatch<T>> {
+        self.seal_from(offer, Some(deadline_min), now)
+    }
+
+    fn seal_from(
+        &mut self,
+        offer: &Offer,
+        deadline_min: Option<Instant>,
+        now: Instant,
+    ) -> Option<SealedBatch<T>> {
         if offer.rows_max == 0 || offer.tokens_max == 0 {
             return None;
         }
@@ -82,8 +102,11 @@ impl<T> Batcher<T> {
             self.reason_while_busy(rows_max, tokens_target, now)?
         };
         let selected = Selection::new(&mut self.queues, &self.policy, now, rows_max, tokens_target)
+            .with_deadline_min(deadline_min)
             .fill(self.aged_owed);
-        self.aged_owed = selected.aged_owed;
+        if deadline_min.is_none() {
+            self.aged_owed = selected.aged_owed;
+        }
         let oldest = selected.entries.iter().map(|entry| entry.queued_at).min()?;
         Some(SealedBatch {
             entries: selected.entries,
@@ -169,6 +192,12 @@ impl<T> Batcher<T> {
     #[must_use]
     pub fn tokens_per_s(&self) -> Option<f64> {
         self.pace().tokens_per_s()
+    }
+
+    /// The same of a worker of `tier`.
+    #[must_use]
+    pub fn tokens_per_s_of(&self, tier: Tier) -> Option<f64> {
+        self.paces[place(tier)].tokens_per_s()
     }
 
     /// The tokens that the next batch may have, before the slot's own limit.

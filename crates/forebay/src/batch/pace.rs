@@ -13,6 +13,8 @@ const MEASUREMENT_WEIGHT: f64 = 0.25;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pace {
     tokens_per_s: Option<f64>,
+    /// Batches of the smallest target that the measurements so far are worth.
+    seen: f64,
 }
 
 impl Pace {
@@ -29,7 +31,11 @@ impl Pace {
         let measured = tokens as f64 / duration.as_secs_f64();
         // A batch below the smallest target is mostly fixed cost and says little about the speed
         // of one that is as large as a target: it counts in proportion to its size.
-        let weight = MEASUREMENT_WEIGHT * (tokens as f64 / policy.tokens_min as f64).min(1.0);
+        let size = (tokens as f64 / policy.tokens_min as f64).min(1.0);
+        // The first ones count alike: after a slow first one, small ones would take for ever to
+        // set the estimate right.
+        let weight = (MEASUREMENT_WEIGHT * size).max(size / (self.seen + size));
+        self.seen = (self.seen + size).min(1.0 / MEASUREMENT_WEIGHT);
         self.tokens_per_s =
             Some(self.tokens_per_s.map_or(measured, |known| known + weight * (measured - known)));
     }
@@ -124,6 +130,6 @@ mod tests {
         assert_eq!(pace.expected_duration(500), Some(Duration::from_millis(5)));
         pace.observe(&policy, 1, Duration::from_millis(1));
         let after = pace.tokens_per_s().unwrap();
-        assert!(after < 100_000.0 && after > 99_800.0, "{after} tokens/s");
+        assert!(after < 100_000.0 && after > 99_500.0, "{after} tokens/s");
     }
 }

@@ -53,6 +53,11 @@ impl<T> ClassQueue<T> {
         self.entries.front().map(|entry| entry.tokens)
     }
 
+    /// Whether the first entry's deadline is before `at`.
+    pub(super) fn front_is_due_before(&self, at: Instant) -> bool {
+        self.entries.front().and_then(|entry| entry.deadline).is_some_and(|due| due < at)
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.entries.len()
     }

@@ -19,6 +19,8 @@ pub(super) struct Selection<'a, T> {
     now: Instant,
     rows_max: usize,
     tokens_max: usize,
+    /// Entries with an earlier deadline stay where they are.
+    deadline_min: Option<Instant>,
     entries: Vec<Entry<T>>,
     tokens: usize,
 }
@@ -41,7 +43,13 @@ impl<'a, T> Selection<'a, T> {
     ) -> Self {
         let waiting = queues.iter().map(ClassQueue::rows).sum::<usize>();
         let entries = Vec::with_capacity(waiting.min(rows_max));
-        Self { queues, policy, now, rows_max, tokens_max, entries, tokens: 0 }
+        Self { queues, policy, now, rows_max, tokens_max, deadline_min: None, entries, tokens: 0 }
+    }
+
+    /// The same without entries whose deadline is before `deadline_min`; a class stops at its first
+    /// one, as at one that does not fit.
+    pub(super) fn with_deadline_min(self, deadline_min: Option<Instant>) -> Self {
+        Self { deadline_min, ..self }
     }
 
     /// Fills the batch. `aged_owed` is what the last batch left owing.
@@ -102,6 +110,9 @@ impl<'a, T> Selection<'a, T> {
     /// Moves the head of a class into the batch if it fits, or if it opens the batch. Its tokens.
     fn take(&mut self, class: Priority) -> Option<usize> {
         let queue = &mut self.queues[class.index()];
+        if self.deadline_min.is_some_and(|at| queue.front_is_due_before(at)) {
+            return None;
+        }
         let tokens = self.tokens.saturating_add(queue.front_tokens()?);
         let fits = self.entries.len() < self.rows_max && tokens <= self.tokens_max;
         if !fits && !self.entries.is_empty() {

@@ -2,6 +2,7 @@
 //! reported about it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::declare::Allowed::{Choice, Integer, Number, Path, Switch};
 use super::declare::group;
@@ -36,6 +37,13 @@ group! {
         interactive_text_bytes_queued_max: u32 = 33_554_432, "bytes", Integer(1_024, 4_294_967_295);
         /// Text of those bulk requests; counted in whole KiB per request.
         bulk_text_bytes_queued_max: u32 = 67_108_864, "bytes", Integer(1_024, 4_294_967_295);
+        /// Expected time in the runtime above which control requests are refused: what the workers
+        /// that serve are measured to compute within it may be under way. 0 sets no such limit.
+        control_wait_ms_max: u32 = 1_000, "ms", Integer(0, 3_600_000);
+        /// The same for interactive requests, which come after control.
+        interactive_wait_ms_max: u32 = 5_000, "ms", Integer(0, 3_600_000);
+        /// The same for bulk requests, which come last: where capacity drops they are shed first.
+        bulk_wait_ms_max: u32 = 60_000, "ms", Integer(0, 3_600_000);
         /// Shortest time that a refusal asks the caller to wait, so that refused callers do not
         /// spin.
         retry_after_min_ms: u32 = 5, "ms", Integer(0, 60_000);
@@ -134,6 +142,14 @@ impl ClassLimits {
 }
 
 impl AdmissionConfig {
+    /// The expected time in the runtime above which a class is refused, by [`Priority::index`];
+    /// `None` for no such limit.
+    #[must_use]
+    pub fn waits_max(&self) -> [Option<Duration>; 3] {
+        [self.control_wait_ms_max, self.interactive_wait_ms_max, self.bulk_wait_ms_max]
+            .map(|ms| (ms > 0).then(|| Duration::from_millis(u64::from(ms))))
+    }
+
     /// The bounds of one priority class.
     #[must_use]
     pub const fn limits(&self, priority: Priority) -> ClassLimits {

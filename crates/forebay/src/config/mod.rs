@@ -12,6 +12,7 @@
 //! This module never opens a model, a library or a device: it can say that a number is out of
 //! range, not that a path holds the wrong thing.
 
+mod canary;
 mod check;
 mod cross;
 mod declare;
@@ -21,6 +22,7 @@ mod events;
 mod faults;
 mod flow;
 mod health;
+mod hedge;
 mod loading;
 mod near;
 mod process;
@@ -32,6 +34,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+pub use canary::CanaryConfig;
 pub use error::{ConfigError, Problem};
 pub use events::EventsConfig;
 pub use faults::FaultsConfig;
@@ -40,6 +43,7 @@ pub use flow::{
     TokenizeConfig,
 };
 pub use health::HealthConfig;
+pub use hedge::HedgeConfig;
 pub use process::{
     CpuConfig, CudaConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig,
     WorkerConfig,
@@ -86,6 +90,10 @@ pub struct Config {
     pub batch: BatchConfig,
     /// `[reply]`: what is checked before an answer leaves.
     pub reply: ReplyConfig,
+    /// `[hedge]`: late batches and second runs.
+    pub hedge: HedgeConfig,
+    /// `[canary]`: known answers.
+    pub canary: CanaryConfig,
     /// `[supervisor]`: restarts of failed workers.
     pub supervisor: SupervisorConfig,
     /// `[health]`: the state of the devices.
@@ -103,7 +111,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 17] = [
+static GROUPS: [&Group; 19] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -114,6 +122,8 @@ static GROUPS: [&Group; 17] = [
     &TokenizeConfig::GROUP,
     &BatchConfig::GROUP,
     &ReplyConfig::GROUP,
+    &HedgeConfig::GROUP,
+    &CanaryConfig::GROUP,
     &SupervisorConfig::GROUP,
     &HealthConfig::GROUP,
     &ShutdownConfig::GROUP,

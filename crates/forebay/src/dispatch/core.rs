@@ -1,87 +1,97 @@
 //! The dispatcher's decisions, as a state machine: workers come and go, texts arrive, batches are
 //! sealed and sent, suspects run alone. It reads no clock and owns no thread.
 //!
-//! **Tiers.** Ordinary batches go to the serving workers of the best tier only: to the GPUs, and to
-//! the CPU while no GPU serves. Sizes and estimates follow the speed measured of that tier.
+//! **Standing.** The ladder says what a worker may be given. Ordinary batches go to the serving
+//! workers of the best tier: to the GPUs, and to the CPU while no GPU serves. A worker on probation
+//! gets a small share of them; while nothing serves it gets all of them. Sizes and estimates follow
+//! the speed measured of the tier ([`sending`]).
 //!
 //! **Suspects.** Whatever was in a worker that died may have killed it. Each such text runs once
-//! more, alone in its worker; if that one dies too, the text is poison and is answered as such.
-//! It runs on the CPU if one serves and is empty, where nothing faster is put at risk. Suspects and
-//! ordinary batches take turns, so neither waits for all of the other: when it is a suspect's turn
-//! and no worker is empty, one worker, the CPU if there is one, gets nothing more until it is.
-//! Among the suspects the most urgent class goes first.
+//! more, alone in its worker ([`suspects`]); if that one dies too, the text is poison and is answered
+//! as such ([`ends`]).
 //!
-//! **Leaving.** A worker that is late, drains or is being ended gets no more batches, but what it
-//! holds stays under watch until its end is reported: deadlines are kept, and nothing counts as
-//! done.
+//! **Late.** A batch that takes much longer than its like is computed by another worker too, and its
+//! own gets nothing more until the ladder says so ([`late`]). Much later its worker counts as hung
+//! and is ended.
 //!
-//! What becomes of batches that did not come back with results is in [`ends`].
+//! **Leaving.** A worker that drains or is being ended gets no more batches, but what it holds stays
+//! under watch until its end is reported: deadlines are kept, and nothing counts as done.
 
 mod canaries;
 mod ends;
+mod late;
+mod outlook;
+mod sending;
+mod suspects;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub(crate) use self::canaries::CanaryDone;
 pub(crate) use self::ends::FailedRows;
 use self::ends::FailuresInARow;
-use super::port::{Batch, Load, Standing, WorkerId, WorkerNews, WorkerPort};
+use self::outlook::TextLength;
+pub(crate) use self::outlook::VitalSigns;
+use self::suspects::Suspects;
+use super::budget::RerunBudget;
+use super::lateness::Lateness;
+use super::port::{BatchDone, Standing, WorkerId, WorkerNews, WorkerPort};
 use super::roster::Roster;
-use crate::batch::{BatchPolicy, Batcher, Entry, Offer};
-use crate::config::Tier;
+use crate::batch::{BatchPolicy, Batcher, Entry};
+use crate::config::HedgeConfig;
 use crate::error::EmbedError;
-use crate::metrics::{Metrics, SealedShape, Stage, Unserved};
+use crate::metrics::{Metrics, Unserved};
 use crate::priority::Priority;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
 
-/// Batches that keep a worker busy: one computed, one waiting.
-const BATCHES_AHEAD: usize = 2;
+/// What a core works by.
+#[derive(Clone)]
+pub(crate) struct CoreSettings {
+    pub(crate) batch: BatchPolicy,
+    pub(crate) hedge: HedgeConfig,
+    /// Expected time in the runtime above which a class is refused, by [`Priority::index`].
+    pub(crate) waits_max: [Option<Duration>; 3],
+    /// How long accepted texts wait for a worker while nothing serves.
+    pub(crate) down_grace: Duration,
+    /// How late after its deadline a text in a worker may still be told of it.
+    pub(crate) deadline_slack: Duration,
+}
 
 /// What the dispatcher knows and has yet to do.
 pub(crate) struct Core<W> {
+    settings: CoreSettings,
     batcher: Batcher<Pending>,
-    suspects: VecDeque<Pending>,
+    suspects: Suspects,
     workers: Roster<W>,
     failures: FailuresInARow,
-    suspect_had_last_turn: bool,
+    lateness: Lateness,
+    reruns: RerunBudget,
+    text_length: TextLength,
     next_batch_id: u64,
-    /// Since when nothing serves, and how long accepted texts wait for that to change.
+    /// Since when nothing serves.
     down_since: Option<Instant>,
-    down_grace: Duration,
     /// Why nothing will serve soon; `None` while a worker serves or is on its way.
     hopeless: Option<String>,
-    deadline_slack: Duration,
-    /// Expected time beyond which a worker that has [`BATCHES_AHEAD`] gets no more.
-    in_flight_target: Duration,
     /// What the supervisor has not been told yet.
     news: Vec<WorkerNews>,
     metrics: Arc<Metrics>,
 }
 
 impl<W: WorkerPort> Core<W> {
-    pub(crate) fn new(
-        policy: BatchPolicy,
-        down_grace: Duration,
-        deadline_slack: Duration,
-        metrics: Arc<Metrics>,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(settings: CoreSettings, metrics: Arc<Metrics>, now: Instant) -> Self {
         Self {
-            in_flight_target: policy.duration_target,
-            batcher: Batcher::new(policy),
-            suspects: VecDeque::new(),
+            batcher: Batcher::new(settings.batch.clone()),
+            suspects: Suspects::default(),
             workers: Roster::new(),
             failures: FailuresInARow::default(),
-            suspect_had_last_turn: false,
+            lateness: Lateness::new(&settings.hedge),
+            reruns: RerunBudget::new(&settings.hedge),
+            text_length: TextLength::default(),
             next_batch_id: 1,
             down_since: Some(now),
-            down_grace,
             hopeless: None,
-            deadline_slack,
             news: Vec::new(),
+            settings,
             metrics,
         }
     }
@@ -89,10 +99,15 @@ impl<W: WorkerPort> Core<W> {
     /// Takes tokenized texts in.
     pub(crate) fn accept(&mut self, texts: Vec<Pending>, now: Instant) {
         if let Some(error) = self.refusal(now) {
-            texts.into_iter().for_each(|text| text.reply(Err(error.clone())));
+            for text in texts {
+                text.refuse(error.clone());
+            }
             return;
         }
-        texts.into_iter().for_each(|pending| self.enqueue(pending));
+        for text in texts {
+            self.text_length.observe(text.ids.len());
+            self.enqueue(text);
+        }
     }
 
     /// A worker has greeted: it is warming, and gets no text before its standing is better.
@@ -103,13 +118,12 @@ impl<W: WorkerPort> Core<W> {
     /// The ladder says what a worker may be given from now on.
     pub(crate) fn set_standing(&mut self, id: WorkerId, standing: Standing, now: Instant) {
         let Some(member) = self.workers.find_mut(id) else { return };
+        if standing == Standing::Probation && member.standing != Standing::Probation {
+            member.credit = 1.0;
+        }
+        member.late &= standing == Standing::Suspect;
         member.standing = standing;
         self.follow_level(now);
-    }
-
-    /// What the supervisor should know.
-    pub(crate) fn take_news(&mut self) -> Vec<WorkerNews> {
-        std::mem::take(&mut self.news)
     }
 
     /// A worker takes no more batches; what it has in flight may still come back.
@@ -130,26 +144,36 @@ impl<W: WorkerPort> Core<W> {
 
     /// Drops what nobody waits for any more.
     pub(crate) fn sweep_cancelled(&mut self) {
-        let swept = self.batcher.remove_if(|pending| pending.replier.is_cancelled());
+        let swept = self.batcher.remove_if(|pending| pending.owed.is_cancelled());
         for entry in swept {
             self.cancelled(entry.payload);
         }
-        let (gone, kept) =
-            self.suspects.drain(..).partition::<Vec<_>, _>(|p| p.replier.is_cancelled());
-        self.suspects = kept.into();
-        gone.into_iter().for_each(|pending| self.cancelled(pending));
+        for pending in self.suspects.extract(|pending| pending.owed.is_cancelled()) {
+            self.cancelled(pending);
+        }
     }
 
-    /// A worker has computed a batch of this many tokens in this time: the measure of later batches.
-    pub(crate) fn completed(
-        &mut self,
-        worker: WorkerId,
-        tier: Tier,
-        tokens: usize,
-        service: Duration,
-    ) {
-        self.failures.forget(worker);
-        self.batcher.observe(tier, tokens, service);
+    /// A worker has computed a batch: the measure of later batches.
+    pub(crate) fn completed(&mut self, done: &BatchDone, now: Instant) {
+        let BatchDone { worker: id, tier, tokens, texts, service, exclusive, good } = *done;
+        self.failures.forget(id);
+        self.reruns.answered(texts, now);
+        self.lateness.observe(tier, tokens, service);
+        if exclusive {
+            self.suspects.measured(tier, service);
+        }
+        let standing = self.workers.find_mut(id).map(|member| {
+            let turn = self.settings.batch.duration_target;
+            member.count_time(exclusive, service, turn);
+            member.standing
+        });
+        // What a late worker needed says nothing about the next batch.
+        if standing != Some(Standing::Suspect) {
+            self.batcher.observe(tier, tokens, service);
+        }
+        if standing == Some(Standing::Probation) && good && texts > 0 {
+            self.news.push(WorkerNews::Good { id });
+        }
     }
 
     pub(crate) fn set_draining(&mut self) {
@@ -159,10 +183,13 @@ impl<W: WorkerPort> Core<W> {
     /// Answers everything that has not been sent to a worker.
     pub(crate) fn answer_all(&mut self, error: &EmbedError) {
         for entry in self.batcher.drain_all() {
-            entry.payload.reply(Err(error.clone()));
+            entry.payload.refuse(error.clone());
         }
-        for pending in self.suspects.drain(..) {
-            pending.reply(Err(error.clone()));
+        for pending in self.suspects.extract(|_| true) {
+            // A twin may be in a worker still.
+            if let Some(last) = pending.give_up() {
+                last.refuse(error.clone());
+            }
         }
     }
 
@@ -173,46 +200,36 @@ impl<W: WorkerPort> Core<W> {
             && self.workers.all().all(|worker| worker.load().batches == 0)
     }
 
+    /// What the supervisor should know.
+    pub(crate) fn take_news(&mut self) -> Vec<WorkerNews> {
+        std::mem::take(&mut self.news)
+    }
+
     /// Does everything that can be done now.
     pub(crate) fn pump(&mut self, now: Instant) {
         self.expire(now);
+        self.look_for_late(now);
+        self.send_canaries(now);
         while self.send_one(now) {}
         self.publish();
     }
 
     /// When `pump` must be called next although nothing happens.
     pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
-        let mut takers = self.ordinary_takers(self.kept_clear()).map(|(_, worker)| worker.load());
-        let batcher = match takers.any(|load| self.has_room(&load)) {
+        let batcher = match self.ordinary_takers(now).any(|(_, load)| self.has_room(&load)) {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
         };
-        let suspects = self.suspects.iter().filter_map(|pending| pending.spec.deadline).min();
-        let late = self.workers.members().iter().filter_map(|m| m.worker.next_late()).min();
+        let suspects = self.suspects.next_expiry();
+        let for_slower = self.slower_overdue_at(now);
+        let hung = self.workers.members().iter().filter_map(|m| m.worker.next_hung()).min();
+        let late = self.next_late(now);
         let expiry = self.workers.all().filter_map(W::next_expiry).min();
-        let expiry = expiry.map(|expiry| expiry + self.deadline_slack);
+        let expiry = expiry.map(|expiry| expiry + self.settings.deadline_slack);
         let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
-        let down = self.down_since.filter(|_| waiting).map(|since| since + self.down_grace);
-        [batcher, suspects, late, expiry, down].into_iter().flatten().min()
-    }
-
-    /// Expected time until what is queued now has been computed, by all the workers that ordinary
-    /// batches go to.
-    pub(crate) fn backlog(&self) -> Duration {
-        let waiting = self.batcher.depth().tokens_total();
-        let (workers, in_flight) = self.workers.busy();
-        self.expected_duration((waiting + in_flight).div_ceil(workers.max(1)))
-    }
-
-    /// The time that so many tokens take one worker at the measured speed; zero before any
-    /// measurement.
-    fn expected_duration(&self, tokens: usize) -> Duration {
-        match self.batcher.tokens_per_s() {
-            Some(rate) if rate > 0.0 => {
-                Duration::try_from_secs_f64(tokens as f64 / rate).unwrap_or(Duration::MAX)
-            }
-            _ => Duration::ZERO,
-        }
+        let down =
+            self.down_since.filter(|_| waiting).map(|since| since + self.settings.down_grace);
+        [batcher, suspects, for_slower, hung, late, expiry, down].into_iter().flatten().min()
     }
 
     fn refusal(&self, now: Instant) -> Option<EmbedError> {
@@ -220,7 +237,7 @@ impl<W: WorkerPort> Core<W> {
             return Some(EmbedError::Unavailable { reason: reason.clone() });
         }
         let down_for = now.saturating_duration_since(self.down_since?);
-        (down_for >= self.down_grace).then(|| {
+        (down_for >= self.settings.down_grace).then(|| {
             let seconds = down_for.as_secs_f64();
             EmbedError::Unavailable { reason: format!("no worker has served for {seconds:.1} s") }
         })
@@ -238,7 +255,7 @@ impl<W: WorkerPort> Core<W> {
         if let Err(entry) = self.batcher.push(entry) {
             // The gate admits no more than the batcher holds, so this is a fault of ours.
             let message = "batcher is full although the gate had room".to_owned();
-            entry.payload.reply(Err(EmbedError::Internal { message }));
+            entry.payload.refuse(EmbedError::Internal { message });
         }
     }
 
@@ -247,23 +264,24 @@ impl<W: WorkerPort> Core<W> {
             self.metrics.unserved(Unserved::Expired);
             expired(entry.payload, "waiting for a batch");
         }
-        if self.suspects.iter().any(|pending| pending.spec.expired(now)) {
-            let (gone, kept) =
-                self.suspects.drain(..).partition::<Vec<_>, _>(|p| p.spec.expired(now));
-            self.suspects = kept.into();
-            gone.into_iter().for_each(|p| expired(p, "waiting for its second run"));
+        if self.suspects.next_expiry().is_some_and(|at| at <= now) {
+            let gone = self.suspects.extract(|pending| pending.spec.expired(now));
+            // A twin in a worker has the slack yet.
+            for last in gone.into_iter().filter_map(Pending::give_up) {
+                expired(last, "waiting for its second run");
+            }
         }
         // The slack is for the answer that is nearly there.
-        let slack = now.checked_sub(self.deadline_slack).unwrap_or(now);
+        let slack = now.checked_sub(self.settings.deadline_slack).unwrap_or(now);
         for worker in self.workers.all() {
             for pending in worker.take_expired(slack) {
                 expired(pending, "in a worker");
             }
         }
         let members = self.workers.members().iter().map(|member| &member.worker);
-        let late = members.filter(|worker| worker.is_late(now));
-        let late: Vec<WorkerId> = late.inspect(|w| w.end(EndCause::BatchLate)).map(W::id).collect();
-        for id in late {
+        let hung = members.filter(|worker| worker.next_hung().is_some_and(|at| at <= now));
+        let hung: Vec<WorkerId> = hung.inspect(|w| w.end(EndCause::BatchLate)).map(W::id).collect();
+        for id in hung {
             self.worker_leaving(id, now);
         }
         if let Some(error) = self.refusal(now) {
@@ -286,134 +304,10 @@ impl<W: WorkerPort> Core<W> {
         }
     }
 
-    /// How many workers, the first ones, ordinary batches must leave alone: one if it is a
-    /// suspect's turn.
-    fn kept_clear(&self) -> usize {
-        let turn = !self.suspect_had_last_turn || self.batcher.is_empty();
-        usize::from(turn && !self.suspects.is_empty())
-    }
-
-    /// The workers that ordinary batches go to, without the first `skip` that could take a suspect.
-    fn ordinary_takers(&self, skip: usize) -> impl Iterator<Item = (usize, &W)> {
-        let slower = self
-            .workers
-            .members()
-            .iter()
-            .filter(|m| {
-                m.standing >= Standing::Probation && Some(m.worker.tier()) < self.workers.best()
-            })
-            .count();
-        let takers = self.workers.takers().map(|(index, member)| (index, &member.worker));
-        takers.skip(skip.saturating_sub(slower))
-    }
-
-    /// Sends one batch if a worker can take one; says whether it did.
-    fn send_one(&mut self, now: Instant) -> bool {
-        if self.kept_clear() > 0 && self.send_suspect(now) {
-            self.suspect_had_last_turn = true;
-            return true;
-        }
-        let kept_clear = self.kept_clear();
-        let sent = self.send_ordinary(now, kept_clear);
-        if sent && kept_clear == 0 {
-            self.suspect_had_last_turn = false;
-        }
-        sent
-    }
-
-    /// Whether a worker should be given an ordinary batch. One that is computed and one that waits
-    /// keep it busy. More are of use only if both are over soon; otherwise what comes later and is
-    /// more urgent would find them in front of it.
-    fn has_room(&self, load: &Load) -> bool {
-        let busy_for_long = load.batches >= BATCHES_AHEAD
-            && self.expected_duration(load.tokens) > self.in_flight_target;
-        load.free > 0 && !load.exclusive && !busy_for_long
-    }
-
-    /// Runs the next suspect on an empty worker, one of the slowest tier if there is one.
-    fn send_suspect(&mut self, now: Instant) -> bool {
-        let empty = |load: Load| load.batches == 0 && load.free > 0;
-        let trusted = |standing| standing >= Standing::Probation;
-        let place = self
-            .workers
-            .members()
-            .iter()
-            .position(|member| trusted(member.standing) && empty(member.worker.load()));
-        let Some(index) = place else { return false };
-        while let Some(pending) = self.suspects.pop_front() {
-            if pending.replier.is_cancelled() {
-                self.cancelled(pending);
-                continue;
-            }
-            self.hand_over(index, vec![pending], true, now);
-            return true;
-        }
-        false
-    }
-
-    /// Seals a batch for the least loaded worker that has a free slot, leaving the first `skip`
-    /// workers alone.
-    fn send_ordinary(&mut self, now: Instant, skip: usize) -> bool {
-        let mut offers: Vec<(usize, usize, usize)> = self
-            .ordinary_takers(skip)
-            .map(|(index, worker)| (index, worker.load()))
-            .filter(|(_, load)| self.has_room(load))
-            .map(|(index, load)| (load.tokens, load.batches, index))
-            .collect();
-        offers.sort_unstable();
-        for (_, batches, index) in offers {
-            let (tokens_max, rows_max) = self.workers.members()[index].worker.slot_limits();
-            let offer = Offer { worker_idle: batches == 0, tokens_max, rows_max };
-            let Some(sealed) = self.batcher.seal(&offer, now) else { continue };
-            self.metrics.batch_sealed(SealedShape {
-                rows: sealed.entries.len(),
-                tokens: sealed.tokens,
-                tokens_target: sealed.tokens_target,
-                oldest_wait: sealed.oldest_wait,
-                reason: sealed.reason,
-            });
-            let rows: Vec<Pending> = sealed.entries.into_iter().map(|e| e.payload).collect();
-            let (gone, rows) =
-                rows.into_iter().partition::<Vec<_>, _>(|p| p.replier.is_cancelled());
-            gone.into_iter().for_each(|pending| self.cancelled(pending));
-            if !rows.is_empty() {
-                self.hand_over(index, rows, false, now);
-            }
-            return true;
-        }
-        false
-    }
-
-    fn hand_over(&mut self, index: usize, mut rows: Vec<Pending>, exclusive: bool, now: Instant) {
-        for pending in &mut rows {
-            pending.executions += 1;
-            let waited = now.saturating_duration_since(pending.queued_at);
-            self.metrics.stage_took(Stage::Queue, waited);
-        }
-        let batch_id = self.next_batch_id;
-        self.next_batch_id += 1;
-        let worker = &self.workers.members()[index].worker;
-        let start = Instant::now();
-        let handed_over = worker.run(Batch { batch_id, rows, exclusive }, now);
-        self.metrics.stage_took(Stage::Dispatch, start.elapsed());
-        if let Err(mut back) = handed_over {
-            // It never reached the worker, so it does not count as a run.
-            back.rows.iter_mut().for_each(|pending| pending.executions -= 1);
-            let id = worker.id();
-            self.worker_leaving(id, now);
-            for pending in back.rows {
-                if back.exclusive {
-                    self.suspects.push_front(pending);
-                } else {
-                    self.enqueue(pending);
-                }
-            }
-        }
-    }
-
     fn cancelled(&self, pending: Pending) {
-        self.metrics.unserved(Unserved::Cancelled);
-        pending.reply(Err(EmbedError::Cancelled));
+        if pending.reply(Err(EmbedError::Cancelled)) {
+            self.metrics.unserved(Unserved::Cancelled);
+        }
     }
 
     fn publish(&self) {
@@ -427,5 +321,5 @@ impl<W: WorkerPort> Core<W> {
 }
 
 fn expired(pending: Pending, waiting: &'static str) {
-    pending.reply(Err(EmbedError::DeadlineExceeded { waiting }));
+    pending.refuse(EmbedError::DeadlineExceeded { waiting });
 }

@@ -1,6 +1,8 @@
 //! The dispatcher's promises, tested over seeded random histories and a few exact ones.
 
 mod fake;
+mod late;
+mod suspects;
 mod tiers;
 mod world;
 
@@ -11,7 +13,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use self::fake::Effect;
-use self::world::{GRACE, SLACK, World, ms};
+use self::world::{GRACE, Ladder, SLACK, World, ms};
 use crate::config::Tier;
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
@@ -37,6 +39,9 @@ fn history(seed: u64, faults: Faults, metrics: &Arc<Metrics>) -> World {
     world.slots = random.random_range(1..4);
     world.service = Duration::from_micros(random.random_range(200..15_000));
     world.restart_after = Some(ms(random.random_range(1..120)));
+    if random.random_bool(0.5) {
+        world.ladder = Ladder::Canary(ms(random.random_range(0..60)));
+    }
     for _ in 0..random.random_range(1..4) {
         world.tier = [Tier::Cpu, Tier::Gpu][random.random_range(0..2)];
         world.start_worker(ms(random.random_range(0..60)));
@@ -70,6 +75,10 @@ fn history(seed: u64, faults: Faults, metrics: &Arc<Metrics>) -> World {
                 world.step();
             }
             world.hang_next = random.random_bool(0.3);
+            world.corrupt_next = random.random_bool(0.1);
+            if let Some(&id) = world.workers.keys().next_back() {
+                world.stall(id, ms(random.random_range(0..190)));
+            }
             world.no_hope_next = random.random_bool(0.1);
             if let Some(&id) = world.workers.keys().next() {
                 world.kill_worker(id, ms(random.random_range(0..50)));
@@ -80,6 +89,7 @@ fn history(seed: u64, faults: Faults, metrics: &Arc<Metrics>) -> World {
         }
         // From here on the workers are healthy, so everything must come to its end.
         world.hang_next = false;
+        world.corrupt_next = false;
         world.no_hope_next = false;
         world.restart_after = Some(ms(20));
     }
@@ -183,25 +193,6 @@ fn without_hope_nothing_waits_until_there_is_hope_again() {
 }
 
 #[test]
-fn suspects_and_ordinary_batches_take_turns_on_one_worker() {
-    let mut world = World::new(&Arc::new(Metrics::new()));
-    world.start_worker(Duration::ZERO);
-    let one = |world: &mut World, effect| world.text(16, Priority::Bulk, effect, None);
-    // One batch that dies and leaves suspects; far more than they need to finish follows.
-    let mut ids = vec![one(&mut world, Effect::Kills)];
-    ids.extend((0..200).map(|_| one(&mut world, Effect::None)));
-    world.arrive(ids, ms(1));
-    world.run_to_the_end();
-    let turns = world.books.borrow().turns.clone();
-    let first = turns.iter().position(|alone| *alone).expect("there are suspects");
-    let last = turns.iter().rposition(|alone| *alone).expect("there are suspects");
-    let turn_pairs = turns[first..=last].windows(2);
-    assert!(last > first + 2, "{turns:?}");
-    assert!(turn_pairs.clone().all(|pair| pair[0] != pair[1]), "{turns:?}");
-    assert!(turns[last..].len() > 5, "suspects do not wait for all of the ordinary: {turns:?}");
-}
-
-#[test]
 fn the_most_urgent_suspect_runs_first() {
     let mut world = World::new(&Arc::new(Metrics::new()));
     world.start_worker(Duration::ZERO);
@@ -212,7 +203,7 @@ fn the_most_urgent_suspect_runs_first() {
     world.arrive(vec![bulk, more], ms(1));
     world.arrive(vec![control], ms(2));
     world.run_to_the_end();
-    assert_eq!(world.books.borrow().alone, [control, bulk, more]);
+    assert_eq!(world.books.borrow().alone(), [control, bulk, more]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One serving worker from the host's side: its arena, the books about its slots, its socket.
+//! One worker from the host's side: its arena, the books about its slots, its socket.
 //!
 //! Two threads use it. The dispatcher writes batches in, the worker's reader takes answers out;
 //! who takes a batch out of the books answers it, so each text is answered once. The lock guards
@@ -13,7 +13,9 @@ use forebay_protocol::{Descriptor, DescriptorKind, Fault};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use super::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
+use super::due::Due;
+use super::port::{Batch, EndedBatch, LateBatch, Load, WorkerId, WorkerPort};
+use crate::canary::Canary;
 use crate::config::{Tier, WorkerConfig};
 use crate::metrics::RungMetrics;
 use crate::request::Pending;
@@ -26,38 +28,35 @@ pub(crate) struct InFlight {
     pub(crate) tokens: u32,
     pub(crate) sent_at: Instant,
     pub(crate) span: tracing::Span,
-    exclusive: bool,
-    late: Late,
+    /// Known answers, and no text of anybody: `rows` is empty.
+    pub(crate) canary: bool,
+    pub(crate) exclusive: bool,
+    /// Rows in the slot, answered early or not.
+    count: u32,
+    /// When its worker counts as hung.
+    hung: Due,
+    /// When it is later than others of its size.
+    late: Due,
     next_expiry: Option<Instant>,
+    oldest_queued_at: Option<Instant>,
 }
 
-/// When a batch counts as late.
-///
-/// A worker takes its batches one after the other, so each may take its time from when the one
-/// before it must have been answered. That is the latest that can be said when it is sent: with every
-/// answer the worker shows where it is, and the rest is due sooner. Otherwise what batches leave
-/// unused would add up, and a hang in a long run would go unnoticed for as long.
-#[derive(Debug, Clone, Copy)]
-struct Late {
-    at: Instant,
-    allowance: Duration,
-}
-
-impl Late {
-    /// Of a batch behind those that are late at `before`.
-    fn behind(before: impl Iterator<Item = Instant>, now: Instant, allowance: Duration) -> Self {
-        let begins = before.max().unwrap_or(now).max(now);
-        Self { at: begins + allowance, allowance }
-    }
-
-    /// The batch before these has just been answered.
-    fn advance<'a>(rest: impl Iterator<Item = &'a mut Self>, now: Instant) {
-        let mut rest: Vec<&mut Self> = rest.collect();
-        rest.sort_unstable_by_key(|late| late.at);
-        let mut begins = now;
-        for late in rest {
-            late.at = late.at.min(begins + late.allowance);
-            begins = late.at;
+impl InFlight {
+    /// A batch without texts of anybody: rows and tokens written at this moment.
+    fn empty((count, tokens): (u32, u32), now: Instant) -> Self {
+        let due = Due { at: now, allowance: Duration::ZERO };
+        Self {
+            rows: Vec::new(),
+            tokens,
+            sent_at: now,
+            span: tracing::Span::none(),
+            canary: true,
+            exclusive: false,
+            count,
+            hung: due,
+            late: due,
+            next_expiry: None,
+            oldest_queued_at: None,
         }
     }
 }
@@ -80,10 +79,20 @@ pub(crate) enum Unusable {
     Shape(String),
 }
 
+/// What a lane must know of its worker.
+pub(crate) struct LaneSpec {
+    pub(crate) id: WorkerId,
+    pub(crate) tier: Tier,
+    pub(crate) timing: WorkerConfig,
+    pub(crate) canary: Arc<Canary>,
+    pub(crate) rung: Arc<RungMetrics>,
+}
+
 pub(crate) struct WorkerLane {
     id: WorkerId,
     tier: Tier,
     arena: HostArena,
+    canary: Arc<Canary>,
     books: Mutex<Books>,
     socket: OwnedFd,
     timing: WorkerConfig,
@@ -93,16 +102,14 @@ pub(crate) struct WorkerLane {
 
 impl WorkerLane {
     pub(crate) fn new(
-        id: WorkerId,
-        tier: Tier,
+        spec: LaneSpec,
         (arena, slots): (HostArena, SlotTable<InFlight>),
         socket: OwnedFd,
-        timing: WorkerConfig,
-        rung: Arc<RungMetrics>,
         end: End,
     ) -> Self {
+        let LaneSpec { id, tier, timing, canary, rung } = spec;
         let books = Mutex::new(Books { slots, free_since: Instant::now(), ended: false });
-        Self { id, tier, arena, books, socket, timing, rung, end }
+        Self { id, tier, arena, canary, books, socket, timing, rung, end }
     }
 
     pub(crate) fn arena(&self) -> &HostArena {
@@ -117,7 +124,7 @@ impl WorkerLane {
     ) -> Result<(SlotLease, InFlight, Duration), Unusable> {
         let mut books = self.lock();
         if let Some(batch) = books.slots.find(answer.slot, answer.generation) {
-            let expected = (batch.rows.len() as u32, batch.tokens);
+            let expected = (batch.count, batch.tokens);
             let found = (answer.rows, answer.tokens);
             if found != expected {
                 let message = format!("answer of {found:?} rows and tokens, expected {expected:?}");
@@ -128,7 +135,8 @@ impl WorkerLane {
             books.slots.complete(answer.slot, answer.generation).map_err(Unusable::Stale)?;
         let service = now.saturating_duration_since(batch.sent_at.max(books.free_since));
         books.free_since = now;
-        Late::advance(books.slots.in_flight_mut().map(|batch| &mut batch.late), now);
+        Due::advance(books.slots.in_flight_mut().map(|batch| &mut batch.hung), now);
+        Due::advance(books.slots.in_flight_mut().map(|batch| &mut batch.late), now);
         Ok((lease, batch, service))
     }
 
@@ -170,6 +178,78 @@ impl WorkerLane {
         send(self.socket.as_fd(), &descriptor.encode(), flags).map(|_| ())
     }
 
+    /// The known texts that fit into a slot.
+    fn canary_rows(&self) -> &[Vec<u32>] {
+        let spec = self.arena.layout().spec();
+        let (tokens_max, rows_max) = (spec.tokens_max as usize, spec.rows_max as usize);
+        self.canary.rows_within(tokens_max, rows_max)
+    }
+
+    /// A free slot to write into, unless the worker is gone.
+    fn lease(&self) -> Option<SlotLease> {
+        let mut books = self.lock();
+        if books.ended { None } else { books.slots.lease() }
+    }
+
+    /// Writes token ids into a slot: how many rows and tokens. A worker whose slot cannot hold what
+    /// was meant for it is ended.
+    fn write<'a>(
+        &self,
+        lease: &mut SlotLease,
+        ids: impl Iterator<Item = &'a [u32]> + Clone,
+    ) -> Option<(u32, u32)> {
+        let written = self.arena.write_rows(lease, ids);
+        written
+            .inspect_err(|error| {
+                (self.end)(EndCause::Protocol(format!("batch cannot be written: {error}")));
+            })
+            .ok()
+    }
+
+    /// Hands a written slot over. The batch comes back if the worker never gets it.
+    fn send_batch(
+        &self,
+        lease: SlotLease,
+        mut batch: InFlight,
+        batch_id: u64,
+        late_after: Option<Duration>,
+    ) -> Result<(), Box<InFlight>> {
+        let descriptor = Descriptor {
+            slot: lease.slot(),
+            generation: lease.generation(),
+            batch_id,
+            rows: batch.count,
+            tokens: batch.tokens,
+            row_values: self.arena.layout().spec().row_values,
+            ..Descriptor::new(DescriptorKind::Run)
+        };
+        {
+            let mut books = self.lock();
+            if books.ended {
+                return Err(Box::new(batch));
+            }
+            let (tokens, now) = (batch.tokens, batch.sent_at);
+            let hung_after = self.timing.batch_deadline(u64::from(tokens));
+            let late_after = late_after.unwrap_or(hung_after).min(hung_after);
+            let ahead = || books.slots.in_flight();
+            batch.hung = Due::behind(ahead().map(|other| other.hung.at), now, hung_after);
+            batch.late = Due::behind(ahead().map(|other| other.late.at), now, late_after);
+            books.slots.sent(lease, batch);
+        }
+        // In the books before it is sent: the answer may be there before this call returns.
+        let Err(errno) = self.send(&descriptor) else { return Ok(()) };
+        // A worker that is gone is seen by its reader, and its exit status says why. Any other
+        // failure leaves one behind that must be ended.
+        if !matches!(errno, Errno::PIPE | Errno::CONNRESET) {
+            (self.end)(EndCause::Protocol(format!("descriptor cannot be sent: {errno}")));
+        }
+        // Unless the worker's end has taken it out of the books already.
+        match self.lock().slots.complete(descriptor.slot, descriptor.generation) {
+            Ok((_, batch)) => Err(Box::new(batch)),
+            Err(_) => Ok(()),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Books> {
         // The books are changed by single steps that do not panic half-way.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -205,71 +285,52 @@ impl WorkerPort for Arc<WorkerLane> {
     }
 
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
-        let Batch { batch_id, rows, exclusive } = batch;
-        let lease = {
-            let mut books = self.lock();
-            if books.ended { None } else { books.slots.lease() }
-        };
-        let Some(mut lease) = lease else { return Err(EndedBatch { rows, exclusive }) };
+        let Batch { batch_id, rows, exclusive, late_after } = batch;
+        let Some(mut lease) = self.lease() else { return Err(EndedBatch { rows, exclusive }) };
         let ids = rows.iter().map(|pending| pending.ids.as_slice());
-        let (count, tokens) = match self.arena.write_rows(&mut lease, ids) {
-            Ok(written) => written,
-            Err(error) => {
-                self.release(lease);
-                self.end(EndCause::Protocol(format!("batch cannot be written: {error}")));
-                return Err(EndedBatch { rows, exclusive });
-            }
+        let Some(written) = self.write(&mut lease, ids) else {
+            self.release(lease);
+            return Err(EndedBatch { rows, exclusive });
         };
-        let descriptor = Descriptor {
-            slot: lease.slot(),
-            generation: lease.generation(),
+        let waited = |row: &Pending| now.saturating_duration_since(row.queued_at);
+        let span = tracing::debug_span!(
+            "batch",
             batch_id,
-            rows: count,
-            tokens,
-            row_values: self.arena.layout().spec().row_values,
-            ..Descriptor::new(DescriptorKind::Run)
+            worker = self.id.slot,
+            incarnation = self.id.incarnation,
+            rows = written.0,
+            tokens = written.1,
+            exclusive,
+            waited_us = rows.iter().map(waited).max().unwrap_or_default().as_micros() as u64
+        );
+        let in_flight = InFlight {
+            next_expiry: rows.iter().filter_map(|pending| pending.spec.deadline).min(),
+            oldest_queued_at: rows.iter().map(|pending| pending.queued_at).min(),
+            rows: rows.into_iter().map(Some).collect(),
+            canary: false,
+            exclusive,
+            span,
+            ..InFlight::empty(written, now)
         };
-        let next_expiry = rows.iter().filter_map(|pending| pending.spec.deadline).min();
-        {
-            let mut books = self.lock();
-            if books.ended {
-                return Err(EndedBatch { rows, exclusive });
-            }
-            let allowance = self.timing.batch_deadline(u64::from(tokens));
-            let before = books.slots.in_flight().map(|batch| batch.late.at);
-            let late = Late::behind(before, now, allowance);
-            let waited = |row: &Pending| now.saturating_duration_since(row.queued_at);
-            let span = tracing::debug_span!(
-                "batch",
-                batch_id,
-                worker = self.id.slot,
-                incarnation = self.id.incarnation,
-                rows = count,
-                tokens,
-                exclusive,
-                waited_us = rows.iter().map(waited).max().unwrap_or_default().as_micros() as u64
-            );
-            let rows = rows.into_iter().map(Some).collect();
-            let in_flight =
-                InFlight { rows, tokens, sent_at: now, span, exclusive, late, next_expiry };
-            books.slots.sent(lease, in_flight);
-        }
-        // In the books before it is sent: the answer may be there before this call returns.
-        let Err(errno) = self.send(&descriptor) else { return Ok(()) };
-        // A worker that is gone is seen by its reader, and its exit status says why. Any other
-        // failure leaves one behind that must be ended.
-        if !matches!(errno, Errno::PIPE | Errno::CONNRESET) {
-            self.end(EndCause::Protocol(format!("descriptor cannot be sent: {errno}")));
-        }
-        // It never reached the worker, so it is under no suspicion; unless the worker's end has
-        // taken it out of the books already.
-        match self.lock().slots.complete(descriptor.slot, descriptor.generation) {
-            Ok((_, batch)) => {
-                let rows = batch.rows.into_iter().flatten().collect();
-                Err(EndedBatch { rows, exclusive })
-            }
-            Err(_) => Ok(()),
-        }
+        // It never reached the worker, so it is under no suspicion.
+        self.send_batch(lease, in_flight, batch_id, late_after).map_err(|batch| EndedBatch {
+            rows: batch.rows.into_iter().flatten().collect(),
+            exclusive,
+        })
+    }
+
+    fn canary_tokens(&self) -> usize {
+        self.canary_rows().iter().map(Vec::len).sum()
+    }
+
+    fn run_canary(&self, batch_id: u64, late_after: Option<Duration>, now: Instant) -> bool {
+        let Some(mut lease) = self.lease() else { return false };
+        let ids = self.canary_rows().iter().map(Vec::as_slice);
+        let Some(written) = self.write(&mut lease, ids) else {
+            self.release(lease);
+            return false;
+        };
+        self.send_batch(lease, InFlight::empty(written, now), batch_id, late_after).is_ok()
     }
 
     fn take_expired(&self, now: Instant) -> Vec<Pending> {
@@ -291,12 +352,27 @@ impl WorkerPort for Arc<WorkerLane> {
         self.lock().slots.in_flight().filter_map(|batch| batch.next_expiry).min()
     }
 
-    fn next_late(&self) -> Option<Instant> {
-        self.lock().slots.in_flight().map(|batch| batch.late.at).min()
+    fn next_hung(&self) -> Option<Instant> {
+        self.lock().slots.in_flight().map(|batch| batch.hung.at).min()
     }
 
-    fn is_late(&self, now: Instant) -> bool {
-        self.lock().slots.in_flight().any(|batch| batch.late.at <= now)
+    fn next_late(&self) -> Option<LateBatch> {
+        let books = self.lock();
+        let batch = books.slots.in_flight().min_by_key(|batch| batch.late.at)?;
+        let Due { at, allowance } = batch.late;
+        Some(LateBatch { at, allowance, tokens: batch.tokens as usize })
+    }
+
+    fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
+        let mut books = self.lock();
+        let rows = books.slots.in_flight_mut().flat_map(|batch| &mut batch.rows).flatten();
+        let once =
+            rows.filter(|row| !row.owed.is_shared() && row.owed.executions() < executions_max);
+        once.take(texts_max).map(Pending::twin).collect()
+    }
+
+    fn oldest_queued_at(&self) -> Option<Instant> {
+        self.lock().slots.in_flight().filter_map(|batch| batch.oldest_queued_at).min()
     }
 
     fn publish(&self) {
@@ -309,64 +385,5 @@ impl WorkerPort for Arc<WorkerLane> {
 
     fn end(&self, cause: EndCause) {
         (self.end)(cause);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn send(in_flight: &mut Vec<Late>, now: Instant, allowance: Duration) {
-        let late = Late::behind(in_flight.iter().map(|late| late.at), now, allowance);
-        in_flight.push(late);
-    }
-
-    #[test]
-    fn batches_wait_for_those_before_them() {
-        let now = Instant::now();
-        let mut in_flight = Vec::new();
-        send(&mut in_flight, now, SECOND);
-        send(&mut in_flight, now, 2 * SECOND);
-        assert_eq!([in_flight[0].at, in_flight[1].at], [now + SECOND, now + 3 * SECOND]);
-        // The first one is answered at once: the second has no longer anything to wait for.
-        in_flight.remove(0);
-        Late::advance(in_flight.iter_mut(), now + SECOND / 10);
-        assert_eq!(in_flight[0].at, now + 2 * SECOND + SECOND / 10);
-    }
-
-    #[test]
-    fn unused_time_does_not_add_up_in_a_worker_that_is_never_idle() {
-        let start = Instant::now();
-        let mut in_flight = Vec::new();
-        let mut now = start;
-        for _ in 0..3 {
-            send(&mut in_flight, now, SECOND);
-        }
-        for _ in 0..10_000 {
-            now += SECOND / 100;
-            in_flight.remove(0);
-            Late::advance(in_flight.iter_mut(), now);
-            send(&mut in_flight, now, SECOND);
-            assert_eq!(in_flight[0].at, now + SECOND, "after {:?}", now - start);
-            assert_eq!(in_flight[2].at, now + 3 * SECOND, "after {:?}", now - start);
-        }
-    }
-
-    #[test]
-    fn answers_of_other_batches_give_a_hung_one_no_more_time() {
-        let start = Instant::now();
-        let mut in_flight = Vec::new();
-        send(&mut in_flight, start, SECOND);
-        let mut now = start;
-        while now < start + SECOND {
-            assert_eq!(in_flight[0].at, start + SECOND);
-            send(&mut in_flight, now, SECOND);
-            now += SECOND / 10;
-            in_flight.remove(1);
-            Late::advance(in_flight.iter_mut(), now);
-        }
-        assert!(in_flight[0].at <= now);
     }
 }

@@ -6,10 +6,14 @@
 //! [`lane`] is one worker as the dispatcher sees it: its arena, its slots and its socket; [`roster`]
 //! is which of them there are, by tier.
 
+pub(crate) mod answer;
+mod budget;
 pub(crate) mod core;
 #[cfg(test)]
 mod core_tests;
+mod due;
 pub(crate) mod lane;
+mod lateness;
 pub(crate) mod port;
 mod roster;
 pub(crate) mod thread;

@@ -1,6 +1,6 @@
 //! A worker as the dispatcher sees it: free slots, a way to run a batch, nothing else.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Tier;
 use crate::request::Pending;
@@ -55,6 +55,45 @@ pub(crate) struct Batch {
     pub(crate) rows: Vec<Pending>,
     /// A suspect runs alone: nothing else is in that worker until it is back.
     pub(crate) exclusive: bool,
+    /// Time of its own after which it counts as late; `None` for not before its worker counts as
+    /// hung.
+    pub(crate) late_after: Option<Duration>,
+}
+
+/// A batch that a worker has answered in whole or in part; its slot is free again.
+pub(crate) struct BatchDone {
+    pub(crate) worker: WorkerId,
+    pub(crate) tier: Tier,
+    pub(crate) tokens: usize,
+    /// Texts whose rows are good.
+    pub(crate) texts: usize,
+    /// Time that it took the worker, without the wait for the batches before it.
+    pub(crate) service: Duration,
+    /// A suspect, alone.
+    pub(crate) exclusive: bool,
+    /// Every row passed its check.
+    pub(crate) good: bool,
+}
+
+/// A canary batch that came back.
+pub(crate) struct CanaryDone {
+    pub(crate) worker: WorkerId,
+    /// What was wrong with it.
+    pub(crate) verdict: Result<(), String>,
+    /// Embeddings that the worker has handed out since its last good canary.
+    pub(crate) replies: u64,
+    pub(crate) tokens: usize,
+    pub(crate) service: Duration,
+}
+
+/// The batch of a worker that counts as late next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LateBatch {
+    /// The moment.
+    pub(crate) at: Instant,
+    /// The time that it may take by itself.
+    pub(crate) allowance: Duration,
+    pub(crate) tokens: usize,
 }
 
 /// A batch that came to its end without results: its worker died or could not take it.
@@ -101,10 +140,19 @@ pub(crate) trait WorkerPort {
     fn take_expired(&self, now: Instant) -> Vec<Pending>;
     /// The earliest deadline of a row in flight.
     fn next_expiry(&self) -> Option<Instant>;
-    /// The next moment at which a batch counts as late.
-    fn next_late(&self) -> Option<Instant>;
-    /// Whether a batch takes longer than any batch of its size may.
-    fn is_late(&self, now: Instant) -> bool;
+    /// Tokens of a canary batch for this worker.
+    fn canary_tokens(&self) -> usize;
+    /// Runs a canary batch; `false` if the worker cannot take it, as for [`WorkerPort::run`].
+    fn run_canary(&self, batch_id: u64, late_after: Option<Duration>, now: Instant) -> bool;
+    /// The next moment at which a batch takes longer than any of its size may.
+    fn next_hung(&self) -> Option<Instant>;
+    /// The batch in flight that counts as late first.
+    fn next_late(&self) -> Option<LateBatch>;
+    /// Twins of up to `texts_max` texts in flight that have none yet, are not answered and have run
+    /// less than `executions_max` times.
+    fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending>;
+    /// Since when the oldest text in flight has waited for a batch.
+    fn oldest_queued_at(&self) -> Option<Instant>;
     /// Shows how many slots are free.
     fn publish(&self);
     /// Ends the worker. What it holds comes back as the worker's end.

@@ -1,6 +1,8 @@
 //! Which workers there are for the dispatcher's core: those that may be given something, sorted by
 //! tier and each with its standing, and those on their way out. It decides nothing about batches.
 
+use std::time::Instant;
+
 use super::port::{Standing, WorkerId, WorkerPort};
 use crate::config::Tier;
 
@@ -8,6 +10,37 @@ use crate::config::Tier;
 pub(super) struct Member<W> {
     pub(super) worker: W,
     pub(super) standing: Standing,
+    /// It has been found late and has not caught up.
+    pub(super) late: bool,
+    /// It is to run a canary batch.
+    pub(super) canary_due: bool,
+    /// Batches that it may have while on probation.
+    pub(super) credit: f64,
+    /// Time spent on suspects less time spent on ordinary batches, in microseconds and bounded:
+    /// whose turn it is.
+    pub(super) suspect_lead_us: i64,
+    /// When it was last given a suspect.
+    pub(super) alone_since: Option<Instant>,
+}
+
+impl<W: WorkerPort> Member<W> {
+    fn new(worker: W) -> Self {
+        Self {
+            worker,
+            standing: Standing::Warming,
+            late: false,
+            canary_due: false,
+            credit: 0.0,
+            suspect_lead_us: 0,
+            alone_since: None,
+        }
+    }
+
+    /// Whether it holds nothing and could be given something.
+    pub(super) fn is_free(&self) -> bool {
+        let load = self.worker.load();
+        load.batches == 0 && load.free > 0
+    }
 }
 
 /// The workers of one runtime that are not known to be gone.
@@ -26,7 +59,7 @@ impl<W: WorkerPort> Roster<W> {
     /// A worker has greeted. It is [`Standing::Warming`].
     pub(super) fn up(&mut self, worker: W) {
         let place = self.members.partition_point(|other| other.worker.tier() <= worker.tier());
-        self.members.insert(place, Member { worker, standing: Standing::Warming });
+        self.members.insert(place, Member::new(worker));
     }
 
     /// A worker takes no more batches.
@@ -46,6 +79,10 @@ impl<W: WorkerPort> Roster<W> {
         &self.members
     }
 
+    pub(super) fn members_mut(&mut self) -> &mut [Member<W>] {
+        &mut self.members
+    }
+
     /// The worker of this name, unless it is on its way out.
     pub(super) fn find_mut(&mut self, id: WorkerId) -> Option<&mut Member<W>> {
         self.members.iter_mut().find(|member| member.worker.id() == id)
@@ -58,7 +95,7 @@ impl<W: WorkerPort> Roster<W> {
 
     /// What a worker must be to get whatever comes: serving, or on probation while nothing serves.
     /// `None` if there is neither.
-    fn trusted(&self) -> Option<Standing> {
+    pub(super) fn trusted(&self) -> Option<Standing> {
         let best = self.members.iter().map(|member| member.standing).max()?;
         (best >= Standing::Probation).then_some(best)
     }
@@ -74,8 +111,26 @@ impl<W: WorkerPort> Roster<W> {
     /// best tier.
     pub(super) fn takers(&self) -> impl Iterator<Item = (usize, &Member<W>)> {
         let wanted = self.trusted().zip(self.best());
-        let workers = self.members.iter().enumerate();
-        workers.filter(move |(_, member)| wanted == Some((member.standing, member.worker.tier())))
+        self.trusted_members()
+            .filter(move |(_, member)| wanted.is_some_and(|(_, best)| member.worker.tier() == best))
+    }
+
+    /// Those of a slower tier that ordinary batches would go to if there were no better one.
+    pub(super) fn slower(&self) -> impl Iterator<Item = (usize, &Member<W>)> {
+        let best = self.best();
+        self.trusted_members().filter(move |(_, member)| Some(member.worker.tier()) < best)
+    }
+
+    fn trusted_members(&self) -> impl Iterator<Item = (usize, &Member<W>)> {
+        let trusted = self.trusted();
+        let members = self.members.iter().enumerate();
+        members.filter(move |(_, member)| Some(member.standing) == trusted)
+    }
+
+    /// Whether another worker than this one could compute its texts.
+    pub(super) fn has_other(&self, id: WorkerId) -> bool {
+        let could = |member: &Member<W>| member.standing >= Standing::Probation && !member.late;
+        self.members.iter().any(|member| member.worker.id() != id && could(member))
     }
 
     /// How many workers ordinary batches go to, and the tokens in flight in all of them.

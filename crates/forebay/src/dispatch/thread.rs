@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::select;
+use forebay_protocol::ErrorClass;
 use forebay_stage::{LaneReceiver, StageClock, StageFailure, WaitMode};
 
-use super::core::{CanaryDone, Core, FailedRows};
+use super::core::{Core, FailedRows, VitalSigns};
 use super::lane::WorkerLane;
-use super::port::{EndedBatch, EndedWorker, Standing, WorkerId, WorkerNews};
+use super::port::{BatchDone, CanaryDone, EndedBatch, EndedWorker, Standing, WorkerId, WorkerNews};
 use crate::admission::Admission;
-use crate::config::Tier;
 use crate::error::EmbedError;
 use crate::request::Pending;
 
@@ -36,25 +36,18 @@ pub(crate) enum DispatchEvent {
     Standing(WorkerId, Standing),
     /// Run one canary batch on this worker as soon as it has a free slot, before ordinary work.
     Canary(WorkerId),
-    /// A canary batch came back.
-    CanaryDone {
-        worker: WorkerId,
-        /// What was wrong with it.
-        verdict: Result<(), String>,
-        /// Embeddings that the worker has handed out since its last good canary.
-        replies: u64,
-        tokens: usize,
-        service: Duration,
-    },
+    /// A canary batch came back; its slot is free again.
+    CanaryDone(CanaryDone),
+    /// A canary batch was not computed, or its rows were spoilt on the way: nothing is known.
+    CanaryFailed { worker: WorkerId, class: ErrorClass, message: String },
     /// A worker takes no more batches.
     WorkerLeaving(WorkerId),
     /// No more answers can come from a worker; this is what it had in flight.
     WorkerLost { id: WorkerId, batches: Vec<EndedBatch> },
     /// A worker's process is gone, with what it had in flight unless that was handed back before.
     WorkerEnded(EndedWorker),
-    /// A worker of this tier has computed a batch of this many tokens in this service time; its
-    /// slot is free again.
-    Completed { worker: WorkerId, tier: Tier, tokens: usize, service: Duration },
+    /// A worker has computed a batch; its slot is free again.
+    Completed(BatchDone),
     /// A batch failed, or some of its rows, while its worker lives on; its slot is free again.
     Failed(FailedRows),
     /// Nothing will serve for a while, and why.
@@ -135,7 +128,7 @@ struct AnswerLeft<'l>(&'l LaneReceiver<Vec<Pending>>);
 impl Drop for AnswerLeft<'_> {
     fn drop(&mut self) {
         while let Some(texts) = self.0.try_recv() {
-            texts.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+            texts.into_iter().for_each(|text| text.refuse(EmbedError::ShuttingDown));
         }
     }
 }
@@ -149,7 +142,7 @@ pub(crate) fn run(
     texts: &LaneReceiver<Vec<Pending>>,
     admission: &Admission,
     stop: &AtomicBool,
-    publish: &dyn Fn(),
+    publish: &dyn Fn(&VitalSigns),
     news: &dyn Fn(&WorkerNews) -> bool,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
@@ -162,7 +155,8 @@ pub(crate) fn run(
         let now = Instant::now();
         core.pump(now);
         admission.set_backlog(core.backlog());
-        publish();
+        admission.set_limits(core.texts_allowed(admission.all_under_way()));
+        publish(&core.vital_signs(now));
         untold.extend(core.take_news());
         while untold.front().is_some_and(news) {
             untold.pop_front();
@@ -173,7 +167,7 @@ pub(crate) fn run(
             inbox.events.try_iter().for_each(|event| take_in(&mut core, event, now, &mut drained));
             core.answer_all(&EmbedError::ShuttingDown);
             while let Ok(pending) = texts.recv_deadline(now + STOP_DEADLINE) {
-                pending.into_iter().for_each(|text| text.reply(Err(EmbedError::ShuttingDown)));
+                pending.into_iter().for_each(|text| text.refuse(EmbedError::ShuttingDown));
             }
             return Ok(());
         }
@@ -210,15 +204,14 @@ fn take_in(
         DispatchEvent::WorkerUp(worker) => core.worker_up(worker),
         DispatchEvent::Standing(id, standing) => core.set_standing(id, standing, now),
         DispatchEvent::Canary(id) => core.run_canary(id),
-        DispatchEvent::CanaryDone { worker, verdict, replies, tokens, service } => {
-            core.canary_done(CanaryDone { worker, verdict, replies, tokens, service }, now);
+        DispatchEvent::CanaryDone(done) => core.canary_done(done, now),
+        DispatchEvent::CanaryFailed { worker, class, message } => {
+            core.canary_failed(worker, class, &message, now);
         }
         DispatchEvent::WorkerLost { id, batches } => core.worker_lost(id, batches, now),
         DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
         DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
-        DispatchEvent::Completed { worker, tier, tokens, service } => {
-            core.completed(worker, tier, tokens, service);
-        }
+        DispatchEvent::Completed(done) => core.completed(&done, now),
         DispatchEvent::Failed(failed) => core.rows_failed(failed, now),
         DispatchEvent::NoHope(reason) => core.no_hope(reason),
         DispatchEvent::AnswerAll(error) => core.answer_all(&error),

@@ -1,7 +1,7 @@
 //! How the devices are, and what may therefore be done with them.
 //!
 //! A process of its own asks NVIDIA's management library and prints a report per interval
-//! (`forebay_worker`'s monitor); [`HealthWatch`] starts it, listens with a deadline, and kills and
+//! (`forebay_worker`'s monitor); [`DeviceWatch`] starts it, listens with a deadline, and kills and
 //! replaces it when a report is late, for a call into that library may never return. [`verdict`] turns
 //! a report into what may be done with a device: a pure function. What a platform does not say, and
 //! everything while no report comes, is unknown, and never fine.
@@ -24,11 +24,7 @@ use forebay_protocol::DeviceHealth;
 
 pub use process::{MonitorError, look};
 pub use verdict::{DeviceVerdict, VerdictLimits, verdict};
-pub(crate) use watcher::MAILBOX;
-pub use watcher::{
-    HealthWatch, HealthWatcher, InjectMonitorError, InjectMonitorFault, WatcherArgs, watch,
-};
-pub use watcher::{HealthWatch, InjectMonitorError, WatcherArgs, watch, watch_linked};
+pub use watcher::{DeviceWatch, InjectMonitorError, WatcherArgs, watch, watch_linked};
 pub use xid::{XidClass, class_of};
 
 use crate::config::{Device, DeviceMonitor, HealthConfig};

@@ -378,23 +378,23 @@ impl Message<InjectMonitorFault> for HealthWatcher {
 
 /// A running watcher.
 #[derive(Debug)]
-pub struct HealthWatch(ActorRef<HealthWatcher>);
+pub struct DeviceWatch(ActorRef<HealthWatcher>);
 
-/// Watches devices on their own, until [`HealthWatch::stop`]; a runtime does so by itself. To be
+/// Watches devices on their own, until [`DeviceWatch::stop`]; a runtime does so by itself. To be
 /// called inside a tokio runtime.
 #[must_use]
-pub fn watch(args: WatcherArgs) -> HealthWatch {
-    HealthWatch(HealthWatcher::spawn_with_mailbox(args, mailbox::bounded(MAILBOX)))
+pub fn watch(args: WatcherArgs) -> DeviceWatch {
+    DeviceWatch(HealthWatcher::spawn_with_mailbox(args, mailbox::bounded(MAILBOX)))
 }
 
 /// [`watch`], linked to an actor: either hears of the other's end, and the watcher ends with it.
 #[doc(hidden)]
-pub async fn watch_linked<A: Actor>(to: &ActorRef<A>, args: WatcherArgs) -> HealthWatch {
+pub async fn watch_linked<A: Actor>(to: &ActorRef<A>, args: WatcherArgs) -> DeviceWatch {
     let mailbox = mailbox::bounded(MAILBOX);
-    HealthWatch(HealthWatcher::spawn_link_with_mailbox(to, args, mailbox).await)
+    DeviceWatch(HealthWatcher::spawn_link_with_mailbox(to, args, mailbox).await)
 }
 
-impl HealthWatch {
+impl DeviceWatch {
     /// By what its end is told to the actor that it is linked to.
     #[doc(hidden)]
     #[must_use]

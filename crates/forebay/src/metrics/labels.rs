@@ -157,6 +157,18 @@ label! {
         Late = "late",
         /// It names no batch in flight: answered before, or an earlier use of its slot.
         Stale = "stale",
+        /// Another worker computed the same text sooner.
+        Twin = "twin",
+    }
+}
+
+label! {
+    /// What a batch of known answers showed.
+    CanaryVerdict as "verdict" {
+        /// The rows are what they must be.
+        Good = "good",
+        /// They are not, or were not computed.
+        Wrong = "wrong",
     }
 }
 
@@ -224,6 +236,7 @@ mod tests {
         check(Unserved::ALL, Unserved::as_str);
         check(RestartCause::ALL, RestartCause::as_str);
         check(AnswerDropped::ALL, AnswerDropped::as_str);
+        check(CanaryVerdict::ALL, CanaryVerdict::as_str);
         check(ReplyCheck::ALL, ReplyCheck::as_str);
         check(&Priority::ALL, Priority::as_str);
         check(&SealReason::ALL, SealReason::as_str);

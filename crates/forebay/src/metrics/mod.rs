@@ -17,6 +17,7 @@ mod tests;
 
 pub use devices::{DeviceMetrics, MonitorMetrics};
 pub use labels::{
-    AnswerDropped, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
+    AnswerDropped, CanaryVerdict, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage,
+    Unserved,
 };
 pub use recorder::{Metrics, RungMetrics, SealedShape};

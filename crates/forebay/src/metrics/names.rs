@@ -6,7 +6,8 @@
 //! of the `metrics` crate are whole numbers, so times that add up are counted in microseconds.
 
 use super::labels::{
-    AnswerDropped, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
+    AnswerDropped, CanaryVerdict, LabelValue, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage,
+    Unserved,
 };
 use crate::batch::SealReason;
 use crate::priority::Priority;
@@ -166,6 +167,18 @@ metrics! {
     REQUEUED = "forebay_requests_requeued_total", Counter, Rows, [],
         "Texts that were put back to be computed again after their worker was lost or late",
         watch "";
+    HEDGED = "forebay_requests_hedged_total", Counter, Rows, [],
+        "Texts that were given to a second worker because their batch was late",
+        watch "a steady rate: a device is slow, or `hedge.floor_ms` is short for this machine";
+    RERUNS_REFUSED = "forebay_reruns_refused_total", Counter, Rows, [],
+        "Texts that were not computed again because the budget for second runs was used up",
+        watch "any rise: devices fail faster than the others can make good";
+    CANARIES = "forebay_canaries_total", Counter, Count, [RUNG, CanaryVerdict::SET],
+        "Batches of known answers that came back, by what they showed", watch "any `wrong`";
+    ADMISSION_LIMIT = "forebay_admission_limit", Gauge, Rows, [Priority::SET],
+        "Requests that may be under way now: the configured number, or what the workers that serve \
+            compute within the class's longest wait",
+        watch "far below the configured number: capacity is short";
     SUSPECTS = "forebay_suspects_total", Counter, Rows, [],
         "Texts that were in a worker when it died and therefore run alone",
         watch "a rise with `outcome=\"poison\"`: texts that kill their worker";

@@ -6,7 +6,9 @@ use std::time::Duration;
 use metrics::{Counter, Gauge, Histogram};
 
 use super::handles::{ByLabel, ByLabels, describe, of_rung, plain};
-use super::labels::{AnswerDropped, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved};
+use super::labels::{
+    AnswerDropped, CanaryVerdict, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
+};
 use super::names;
 use crate::batch::SealReason;
 use crate::priority::Priority;
@@ -37,6 +39,9 @@ pub struct Metrics {
     level: Gauge,
     batches_rerun: Counter,
     requeued: Counter,
+    hedged: Counter,
+    reruns_refused: Counter,
+    admission_limit: ByLabel<Priority, Gauge>,
     suspects: Counter,
     answers_dropped: ByLabel<AnswerDropped, Counter>,
     reply_check_failures: ByLabel<ReplyCheck, Counter>,
@@ -94,6 +99,9 @@ impl Metrics {
             level: plain(&names::LEVEL),
             batches_rerun: plain(&names::BATCHES_RERUN),
             requeued: plain(&names::REQUEUED),
+            hedged: plain(&names::HEDGED),
+            reruns_refused: plain(&names::RERUNS_REFUSED),
+            admission_limit: ByLabel::new(&names::ADMISSION_LIMIT),
             suspects: plain(&names::SUSPECTS),
             answers_dropped: ByLabel::new(&names::ANSWERS_DROPPED),
             reply_check_failures: ByLabel::new(&names::REPLY_CHECK_FAILURES),
@@ -181,6 +189,21 @@ impl Metrics {
         self.requeued.increment(rows as u64);
     }
 
+    /// Texts of a late batch are computed by another worker too.
+    pub fn hedged(&self, texts: usize) {
+        self.hedged.increment(texts as u64);
+    }
+
+    /// Texts are not computed again: the budget is used up.
+    pub fn reruns_refused(&self, texts: usize) {
+        self.reruns_refused.increment(texts as u64);
+    }
+
+    /// Requests of one class that may be under way now.
+    pub fn admission_limit(&self, priority: Priority, requests: usize) {
+        self.admission_limit.of(priority).set(requests as f64);
+    }
+
     /// Texts were in a worker when it died.
     pub fn suspects(&self, texts: usize) {
         self.suspects.increment(texts as u64);
@@ -224,6 +247,7 @@ impl Metrics {
             slots_free: of_rung(&names::SLOTS_FREE, rung),
             quarantined: of_rung(&names::QUARANTINED, rung),
             restarts: ByLabel::of_rung(&names::WORKER_RESTARTS, rung),
+            canaries: ByLabel::of_rung(&names::CANARIES, rung),
             start_seconds: of_rung(&names::WORKER_START_SECONDS, rung),
         }
     }
@@ -235,6 +259,7 @@ pub struct RungMetrics {
     slots_free: Gauge,
     quarantined: Gauge,
     restarts: ByLabel<RestartCause, Counter>,
+    canaries: ByLabel<CanaryVerdict, Counter>,
     start_seconds: Histogram,
 }
 
@@ -253,6 +278,12 @@ impl RungMetrics {
     /// The worker was lost or given up and is to be replaced.
     pub fn restarted(&self, cause: RestartCause) {
         self.restarts.of(cause).increment(1);
+    }
+
+    /// A batch of known answers came back.
+    pub fn canary(&self, good: bool) {
+        let verdict = if good { CanaryVerdict::Good } else { CanaryVerdict::Wrong };
+        self.canaries.of(verdict).increment(1);
     }
 
     /// Whether the rung is only probed.

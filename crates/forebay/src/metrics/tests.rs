@@ -136,6 +136,9 @@ fn every_event(metrics: &Metrics) {
     metrics.level(1);
     metrics.batch_rerun(5);
     metrics.suspects(4);
+    metrics.hedged(6);
+    metrics.reruns_refused(3);
+    Priority::ALL.into_iter().for_each(|priority| metrics.admission_limit(priority, 9));
     for reason in AnswerDropped::ALL {
         metrics.answer_dropped(*reason);
     }
@@ -150,6 +153,7 @@ fn every_event(metrics: &Metrics) {
     rung.started(Duration::from_millis(800));
     rung.slots(3, 1);
     rung.quarantined(true);
+    [true, false].into_iter().for_each(|good| rung.canary(good));
     for cause in RestartCause::ALL {
         rung.restarted(*cause);
     }

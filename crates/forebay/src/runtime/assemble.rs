@@ -16,7 +16,7 @@ use crate::admission::Admission;
 use crate::batch::BatchPolicy;
 use crate::config::Config;
 use crate::dispatch::WorkerNews;
-use crate::dispatch::core::Core;
+use crate::dispatch::core::{Core, CoreSettings, VitalSigns};
 use crate::dispatch::thread;
 use crate::events::EventKind;
 use crate::metrics::{Metrics, Stage as MetricStage};
@@ -51,7 +51,7 @@ impl Runtime {
         let args = SupervisorArgs {
             rungs: plan.rungs,
             restarts: config.supervisor.clone(),
-            canary_interval: std::time::Duration::from_secs(10),
+            canary_interval: config.canary.interval(),
             reply: config.reply.clone(),
             spin,
             board: Arc::clone(&board),
@@ -74,18 +74,30 @@ impl Runtime {
         let lanes = TokenizeLanes(pairs.each_ref().map(|(_, receiver)| receiver.clone()));
         let texts = pairs.map(|(sender, _)| sender);
         let core = Core::new(
-            batch_policy(&config, plan.batch_max, admission.capacity()),
-            config.admission.down_grace(),
-            config.reply.deadline_slack(),
+            CoreSettings {
+                batch: batch_policy(&config, plan.batch_max, admission.capacity()),
+                hedge: config.hedge.clone(),
+                waits_max: config.admission.waits_max(),
+                down_grace: config.admission.down_grace(),
+                deadline_slack: config.reply.deadline_slack(),
+            },
             Arc::clone(&metrics),
             Instant::now(),
         );
         let stop = Arc::new(AtomicBool::new(false));
         let (gate, stopping) = (Arc::clone(&admission), Arc::clone(&stop));
-        let blocked = Blocked { metrics: Arc::clone(&metrics), lane: to_batcher.stats() };
+        let blocked = Blocked {
+            metrics: Arc::clone(&metrics),
+            lane: to_batcher.stats(),
+            gate: Arc::clone(&admission),
+        };
         let listener = supervisor.downgrade();
+        let beating = Arc::clone(board.heartbeat());
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
-            let publish = || blocked.publish();
+            let publish = |signs: &VitalSigns| {
+                blocked.publish();
+                beating.beat(Instant::now(), signs.capacity_tokens_per_s, signs.worst_age);
+            };
             let tell = |news: &WorkerNews| told(&listener, news);
             thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)
         })
@@ -122,15 +134,19 @@ fn told(supervisor: &WeakActorRef<Supervisor>, news: &WorkerNews) -> bool {
     !matches!(supervisor.tell(news.clone()).try_send(), Err(SendError::MailboxFull(_)))
 }
 
-/// Shows how long the tokenizers have waited for the batcher.
+/// Shows how long the tokenizers have waited for the batcher, and how far the gate is open.
 struct Blocked {
     metrics: Arc<Metrics>,
     lane: Arc<LaneStats>,
+    gate: Arc<Admission>,
 }
 
 impl Blocked {
     fn publish(&self) {
         self.metrics.stage_blocked_total(MetricStage::Tokenize, self.lane.blocked_time());
+        for priority in Priority::ALL {
+            self.metrics.admission_limit(priority, self.gate.limit(priority));
+        }
     }
 }
 

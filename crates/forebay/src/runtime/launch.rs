@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use forebay_model::ModelFolder;
+use forebay_model::{ModelFolder, TextTokenizer};
 use forebay_protocol::{self as protocol, ArenaSpec, CpuSpec, CudaSpec, WaitSpec, WorkerSpec};
 
+use crate::canary::Canary;
 use crate::config::{
     CachePlace, Config, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, Fallback, Rungs,
     WorkerConfig,
@@ -61,6 +62,7 @@ async fn found(config: &Config) -> Vec<Device> {
 pub(super) fn plan(
     config: &Config,
     folder: &ModelFolder,
+    tokenizer: &TextTokenizer,
     devices: Vec<Device>,
 ) -> Result<Plan, StartError> {
     let program = locate::worker_program(config)?;
@@ -90,6 +92,9 @@ pub(super) fn plan(
         faults_enabled: config.faults.enabled,
         fail_start: false,
     };
+    let canary = Canary::new(tokenizer, folder.tokens_max(), config.canary.cosine_min);
+    let canary =
+        Arc::new(canary.map_err(|error| StartError::Canary { reason: error.to_string() })?);
     let visibility = Visibility::of_this_process();
     let gpus = devices.iter().filter(|device| matches!(device, Device::Cuda(_))).count();
     let rung = |device: &Device| {
@@ -118,6 +123,7 @@ pub(super) fn plan(
                 row_values: ArenaSpec::row_values_of(folder.width() as u32),
             },
             config: timing(config, *device),
+            canary: Arc::clone(&canary),
         }))
     };
     let rungs = devices.iter().map(rung).collect::<Result<_, StartError>>()?;

@@ -41,7 +41,7 @@ pub(super) async fn open(config: Config, handle: Handle) -> Result<Opened, Start
     let OpenModel { folder, tokenizer } = model.await.map_err(lost)??;
     let (events, history) = log.await.map_err(lost)??;
     let quarantines = standing_quarantines(&history.events, events.boot());
-    let plan = launch::plan(&config, &folder, devices.await.map_err(lost)?)?;
+    let plan = launch::plan(&config, &folder, &tokenizer, devices.await.map_err(lost)?)?;
     let model = ModelInfo::of(&folder);
     Ok(Opened { plan, model, tokenizer, metrics, events, quarantines })
 }

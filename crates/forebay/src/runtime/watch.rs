@@ -5,20 +5,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use forebay_protocol::{Fault, MonitorFault};
-use kameo::actor::{ActorRef, Spawn};
-use kameo::mailbox;
+use kameo::actor::ActorRef;
 use tokio::runtime::Handle;
 
 use super::launch::Plan;
 use crate::config::{Config, Device};
 use crate::events::EventLog;
-use crate::health::{self, HealthReport, HealthWatcher, InjectMonitorFault, OnReport, WatcherArgs};
+use crate::health::{self, DeviceWatch, HealthReport, OnReport, WatcherArgs};
 use crate::metrics::Metrics;
 use crate::supervisor::{DeviceReport, FaultHook, FaultHooks, Supervisor};
 
 /// Where the watcher is to be found once it has been started.
 #[derive(Clone, Default)]
-pub(super) struct Watcher(Arc<OnceLock<ActorRef<HealthWatcher>>>);
+pub(super) struct Watcher(Arc<OnceLock<DeviceWatch>>);
 
 /// How to start the watcher; `None` if there is nothing to watch.
 pub(super) struct WatchArgs(Option<Start>);
@@ -61,9 +60,7 @@ impl WatchArgs {
             on_report,
             metrics,
         };
-        let mailbox = mailbox::bounded(health::MAILBOX);
-        let started = HealthWatcher::spawn_link_with_mailbox(supervisor, args, mailbox).await;
-        watcher.0.set(started).ok();
+        watcher.0.set(health::watch_linked(supervisor, args).await).ok();
     }
 }
 
@@ -81,12 +78,13 @@ pub(super) fn hooks(watcher: &Watcher, events: &EventLog, handle: &Handle) -> Fa
             Fault::MonitorLies(true) => MonitorFault::Lies,
             _ => return,
         };
-        let Some(watcher) = watcher.0.get().cloned() else {
-            tracing::warn!("there is no monitor of devices that could misbehave");
-            return;
-        };
+        let watcher = watcher.clone();
         handle.spawn(async move {
-            if let Err(error) = watcher.ask(InjectMonitorFault(fault)).send().await {
+            let Some(watch) = watcher.0.get() else {
+                tracing::warn!("there is no monitor of devices that could misbehave");
+                return;
+            };
+            if let Err(error) = watch.inject(fault).await {
                 tracing::warn!("the monitor of the devices cannot be made to misbehave: {error}");
             }
         });

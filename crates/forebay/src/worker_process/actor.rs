@@ -6,6 +6,7 @@
 //! goes back as soon as no answer can come for it any more; another process is started only when
 //! this one is reaped.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
@@ -25,8 +26,9 @@ use super::child;
 use super::deliver::Delivery;
 use super::reader;
 use super::spawn::{LaunchSpec, Spawned, spawn};
+use crate::canary::CanaryJudge;
 use crate::config::Device;
-use crate::dispatch::lane::{InFlight, WorkerLane};
+use crate::dispatch::lane::{InFlight, LaneSpec, WorkerLane};
 use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::metrics::{Metrics, RungMetrics};
 use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerLost, WorkerReady, WorkerStuck};
@@ -427,22 +429,25 @@ impl Conversation {
             .try_clone()
             .map_err(|error| EndCause::StartFailed(format!("cannot share socket: {error}")))?;
         let ending = me.clone();
-        let lane = Arc::new(WorkerLane::new(
-            args.id,
-            args.launch.device.tier(),
-            arena,
-            sending,
-            args.launch.config.clone(),
-            Arc::clone(&args.rung),
-            // A full mailbox means that the actor is busy with this worker's end already.
-            Box::new(move |cause| drop(ending.tell(End(cause)).try_send())),
-        ));
+        let spec = LaneSpec {
+            id: args.id,
+            tier: args.launch.device.tier(),
+            timing: args.launch.config.clone(),
+            canary: Arc::clone(&args.launch.canary),
+            rung: Arc::clone(&args.rung),
+        };
+        // A full mailbox means that the actor is busy with this worker's end already.
+        let end = Box::new(move |cause| drop(ending.tell(End(cause)).try_send()));
+        let lane = Arc::new(WorkerLane::new(spec, arena, sending, end));
         me.tell(Greeted(ready, Arc::clone(&lane))).blocking_send().ok();
+        let judge = CanaryJudge::new(Arc::clone(&args.launch.canary), args.id.slot);
         let delivery = Delivery {
             lane,
             dispatch: args.dispatch,
             metrics: args.metrics,
+            rung: args.rung,
             norm_tolerance: args.norm_tolerance,
+            judge: RefCell::new(judge),
         };
         reader::answers(&socket, args.spin, &delivery)
     }

@@ -4,6 +4,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use command_fds::{CommandFdExt, FdMapping};
 use forebay_arena::{HostArena, SlotTable};
@@ -12,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::process::{Child, Command};
 
 use super::visible::Environment;
+use crate::canary::Canary;
 use crate::config::{Device, LogLevel, WorkerConfig};
 use crate::dispatch::lane::InFlight;
 
@@ -29,6 +31,8 @@ pub(crate) struct LaunchSpec {
     pub(crate) environment: Environment,
     pub(crate) arena: ArenaSpec,
     pub(crate) config: WorkerConfig,
+    /// What its workers are checked with.
+    pub(crate) canary: Arc<Canary>,
 }
 
 /// A process that has been started and not greeted yet.

@@ -12,7 +12,7 @@ use crate::request::Pending;
 use crate::supervisor::EndCause;
 
 /// A text runs at most this often: once with others, once alone.
-const EXECUTIONS_MAX: u32 = 2;
+pub(super) const EXECUTIONS_MAX: u32 = 2;
 
 /// A worker that fails so many batches in a row is ended: whatever it fails at, the texts are not to
 /// blame, and while it serves it is given all the work. A bad text alone gets to two, as it runs
@@ -72,35 +72,40 @@ impl<W: WorkerPort> Core<W> {
         self.worker_leaving(id, now);
         self.workers.gone(id);
         self.failures.forget(id);
-        self.given_up(batches, requested);
+        self.given_up(batches, requested, now);
     }
 
     /// No more answers can come from a worker, and this is what it had in flight. Its process may
     /// still be there.
     pub(crate) fn worker_lost(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
         self.worker_leaving(id, now);
-        self.given_up(batches, false);
+        self.given_up(batches, false, now);
     }
 
     /// `requested`: the worker was told to end.
-    fn given_up(&mut self, batches: Vec<EndedBatch>, requested: bool) {
-        for batch in batches.into_iter().filter(|batch| !batch.rows.is_empty()) {
-            if requested {
-                // We ended it; its texts are under no suspicion, and there is no next worker.
-                let error = EmbedError::ShuttingDown;
-                batch.rows.into_iter().for_each(|pending| pending.reply(Err(error.clone())));
+    fn given_up(&mut self, batches: Vec<EndedBatch>, requested: bool, now: Instant) {
+        for EndedBatch { rows, exclusive } in batches {
+            // What a twin has answered, or may yet answer, is no longer here.
+            let rows: Vec<Pending> = rows.into_iter().filter_map(Pending::give_up).collect();
+            if rows.is_empty() {
                 continue;
             }
-            self.metrics.suspects(batch.rows.len());
-            self.metrics.batch_rerun(batch.rows.len());
-            for pending in batch.rows {
-                if batch.exclusive || pending.executions >= EXECUTIONS_MAX {
-                    let executions = pending.executions;
-                    pending.reply(Err(EmbedError::PoisonInput { executions }));
-                } else {
-                    self.suspect(pending);
+            if requested {
+                // We ended it; its texts are under no suspicion, and there is no next worker.
+                for pending in rows {
+                    pending.refuse(EmbedError::ShuttingDown);
                 }
+                continue;
             }
+            self.metrics.suspects(rows.len());
+            let (over, again): (Vec<_>, Vec<_>) = rows
+                .into_iter()
+                .partition(|pending| exclusive || pending.owed.executions() >= EXECUTIONS_MAX);
+            for pending in over {
+                let executions = pending.owed.executions();
+                pending.refuse(EmbedError::PoisonInput { executions });
+            }
+            self.run_again(again, now);
         }
     }
 
@@ -108,42 +113,62 @@ impl<W: WorkerPort> Core<W> {
     pub(crate) fn rows_failed(&mut self, failed: FailedRows, now: Instant) {
         let FailedRows { worker, class, message, alone, rows } = failed;
         self.count_failure(worker, class, &message, now);
+        if matches!(class, ErrorClass::NonFinite | ErrorClass::Corrupt) {
+            // Either the text is odd or the device is: known answers tell which.
+            self.run_canary(worker);
+        }
         // Alone and refused as input: running it again gives the same answer.
         let hopeless = alone && class == ErrorClass::Input;
-        let mut again = 0;
-        for pending in rows {
-            if hopeless || pending.executions >= EXECUTIONS_MAX {
-                let message = message.clone();
-                pending.reply(Err(match class {
-                    ErrorClass::NonFinite | ErrorClass::Corrupt => {
-                        EmbedError::InvalidResult { message }
-                    }
-                    class => EmbedError::Inference { class: class.name(), message },
-                }));
-            } else {
-                again += 1;
-                self.suspect(pending);
-            }
+        let rows = rows.into_iter().filter_map(Pending::give_up);
+        let (over, again): (Vec<_>, Vec<_>) =
+            rows.partition(|row| hopeless || row.owed.executions() >= EXECUTIONS_MAX);
+        for pending in over {
+            let message = message.clone();
+            pending.refuse(match class {
+                ErrorClass::NonFinite | ErrorClass::Corrupt => {
+                    EmbedError::InvalidResult { message }
+                }
+                class => EmbedError::Inference { class: class.name(), message },
+            });
         }
-        if again > 0 {
-            self.metrics.batch_rerun(again);
+        self.run_again(again, now);
+    }
+
+    /// Queues texts for a run of their own each, as many as the budget allows; the others are told.
+    fn run_again(&mut self, rows: Vec<Pending>, now: Instant) {
+        if rows.is_empty() {
+            return;
+        }
+        let allowed = self.reruns.take(rows.len(), now);
+        let refused = rows.len() - allowed;
+        if allowed > 0 {
+            self.metrics.batch_rerun(allowed);
+        }
+        if refused > 0 {
+            self.metrics.reruns_refused(refused);
+        }
+        for (place, pending) in rows.into_iter().enumerate() {
+            if place < allowed {
+                self.suspect(pending);
+            } else {
+                pending.refuse(EmbedError::WorkerLost);
+            }
         }
     }
 
     /// Counts a failure of a worker that serves, and ends one that fails everything.
-    fn count_failure(&mut self, id: WorkerId, class: ErrorClass, message: &str, now: Instant) {
+    pub(super) fn count_failure(
+        &mut self,
+        id: WorkerId,
+        class: ErrorClass,
+        message: &str,
+        now: Instant,
+    ) {
         let known = self.workers.members().iter().find(|member| member.worker.id() == id);
         let Some(member) = known.filter(|_| self.failures.add(id, class)) else { return };
         let worker = &member.worker;
         worker.end(EndCause::BatchesFailed(message.to_owned()));
         self.worker_leaving(id, now);
-    }
-
-    /// Queues a text for a run of its own, behind those that are as urgent.
-    fn suspect(&mut self, pending: Pending) {
-        let rank = |pending: &Pending| pending.spec.priority.index();
-        let place = self.suspects.partition_point(|other| rank(other) <= rank(&pending));
-        self.suspects.insert(place, pending);
     }
 }
 

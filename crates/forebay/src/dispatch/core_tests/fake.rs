@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 
 use super::world::ms;
 use crate::config::Tier;
-use crate::dispatch::port::{Batch, EndedBatch, Load, WorkerId, WorkerPort};
+use crate::dispatch::port::{Batch, EndedBatch, LateBatch, Load, Standing, WorkerId, WorkerPort};
 use crate::request::Pending;
 use crate::supervisor::EndCause;
 
 /// What one slot holds.
 pub(super) const TOKENS_MAX: usize = 64;
 pub(super) const ROWS_MAX: usize = 8;
+/// Tokens of a canary batch.
+pub(super) const CANARY_TOKENS: usize = 20;
 /// Time after which a worker counts as hung.
-const LATE: Duration = ms(200);
+pub(super) const HUNG: Duration = ms(200);
 
 /// What a text does to the worker that runs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,19 +38,26 @@ pub(super) struct FakeBatch {
     pub(super) effects: Vec<Effect>,
     pub(super) tokens: usize,
     pub(super) exclusive: bool,
+    pub(super) canary: bool,
+    pub(super) begins: Instant,
     pub(super) due: Instant,
-    pub(super) late_at: Instant,
+    pub(super) hung_at: Instant,
+    pub(super) late: LateBatch,
 }
 
 /// A worker whose every move the world decides.
 pub(super) struct FakeState {
     pub(super) id: WorkerId,
     pub(super) tier: Tier,
+    /// What the core takes it for.
+    pub(super) standing: Standing,
     pub(super) slots: usize,
     pub(super) service: Duration,
     pub(super) hangs: bool,
     /// It fails every batch, whatever is in it.
     pub(super) broken: bool,
+    /// Its canaries are wrong.
+    pub(super) corrupt: bool,
     /// A batch that is being read back: its slot is not free yet.
     pub(super) reading: usize,
     pub(super) in_flight: VecDeque<FakeBatch>,
@@ -58,10 +67,61 @@ pub(super) struct FakeState {
     pub(super) end_asked: bool,
 }
 
+impl FakeState {
+    /// Whether ordinary texts are safe with it at this moment.
+    fn is_well(&self, now: Instant) -> bool {
+        let late = self.in_flight.iter().any(|batch| batch.late.at <= now);
+        self.standing >= Standing::Probation && !self.ended && !self.end_asked && !late
+    }
+
+    /// It computes nothing for so long.
+    pub(super) fn stall(&mut self, time: Duration) {
+        for batch in &mut self.in_flight {
+            batch.due += time;
+        }
+    }
+
+    fn push(&mut self, rows: Vec<Pending>, effects: Vec<Effect>, kind: Kind, now: Instant) {
+        let Kind { tokens, exclusive, canary, late_after } = kind;
+        let begins = self.in_flight.back().map_or(now, |before| before.due).max(now);
+        let late_begins = self.in_flight.back().map_or(now, |before| before.late.at).max(now);
+        let allowance = late_after.unwrap_or(HUNG).min(HUNG);
+        self.in_flight.push_back(FakeBatch {
+            rows: rows.into_iter().map(Some).collect(),
+            effects,
+            tokens,
+            exclusive,
+            canary,
+            begins,
+            due: begins + self.service,
+            hung_at: begins + HUNG,
+            late: LateBatch { at: late_begins + allowance, allowance, tokens },
+        });
+    }
+}
+
+struct Kind {
+    tokens: usize,
+    exclusive: bool,
+    canary: bool,
+    late_after: Option<Duration>,
+}
+
 #[derive(Clone)]
 pub(super) struct FakeWorker {
     pub(super) state: Rc<RefCell<FakeState>>,
     pub(super) books: Rc<RefCell<Books>>,
+}
+
+/// One batch as it was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Handed {
+    pub(super) at: Instant,
+    pub(super) worker: WorkerId,
+    pub(super) tier: Tier,
+    pub(super) standing: Standing,
+    pub(super) exclusive: bool,
+    pub(super) texts: Vec<u32>,
 }
 
 /// What the world knows about the texts.
@@ -69,16 +129,21 @@ pub(super) struct FakeWorker {
 pub(super) struct Books {
     pub(super) runs: BTreeMap<u32, u32>,
     pub(super) effects: BTreeMap<u32, Effect>,
-    /// Whether each batch that was handed over was to run alone, in order.
-    pub(super) turns: Vec<bool>,
-    /// The texts that ran alone, in order.
-    pub(super) alone: Vec<u32>,
-    /// The tier of the worker of each batch that was handed over, in order.
-    pub(super) tiers: Vec<Tier>,
+    /// Every batch of texts, in order.
+    pub(super) handed: Vec<Handed>,
+    /// The workers that ran a canary batch, in order.
+    pub(super) canaries: Vec<WorkerId>,
     /// Why the core has ended which worker, in order.
     pub(super) ends: Vec<(WorkerId, EndCause)>,
-    /// Every GPU worker that ever served.
-    pub(super) gpus: Vec<Rc<RefCell<FakeState>>>,
+    /// Every worker that ever was.
+    pub(super) all: Vec<Rc<RefCell<FakeState>>>,
+}
+
+impl Books {
+    /// The texts that ran alone, in order.
+    pub(super) fn alone(&self) -> Vec<u32> {
+        self.handed.iter().filter(|batch| batch.exclusive).map(|batch| batch.texts[0]).collect()
+    }
 }
 
 impl WorkerPort for FakeWorker {
@@ -111,12 +176,13 @@ impl WorkerPort for FakeWorker {
     }
 
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
-        let Batch { rows, exclusive, .. } = batch;
+        let Batch { rows, exclusive, late_after, .. } = batch;
         let mut state = self.state.borrow_mut();
         if state.ended {
             return Err(EndedBatch { rows, exclusive });
         }
         assert!(!state.end_asked, "a worker that is being ended gets no batch");
+        assert!(state.standing >= Standing::Probation, "texts for a {:?} worker", state.standing);
         assert!(state.in_flight.len() + state.reading < state.slots, "no slot is free");
         assert!(!state.in_flight.iter().any(|b| b.exclusive), "a suspect has company");
         assert!(!exclusive || state.in_flight.is_empty(), "a suspect has company");
@@ -124,30 +190,52 @@ impl WorkerPort for FakeWorker {
         let tokens = rows.iter().map(|pending| pending.ids.len()).sum();
         assert!(rows.len() <= ROWS_MAX && (tokens <= TOKENS_MAX || rows.len() == 1));
         let mut books = self.books.borrow_mut();
-        let serves = |gpu: &Rc<RefCell<FakeState>>| {
-            let gpu = gpu.borrow();
-            !gpu.ended && !gpu.end_asked
-        };
-        let idle_gpu = state.tier == Tier::Cpu && books.gpus.iter().any(serves);
-        assert!(exclusive || !idle_gpu, "ordinary work on the CPU while a GPU serves");
-        books.turns.push(exclusive);
-        books.tiers.push(state.tier);
+        let mut others = books.all.iter().filter_map(|other| other.try_borrow().ok());
+        let late = state.in_flight.iter().any(|batch| batch.late.at <= now);
+        assert!(!late || !others.any(|other| other.is_well(now)), "more for a late worker");
+        let mut others = books.all.iter().filter_map(|other| other.try_borrow().ok());
+        let gpu = others.any(|other| {
+            other.tier == Tier::Gpu && other.standing == Standing::Serving && other.is_well(now)
+        });
+        assert!(exclusive || state.tier == Tier::Gpu || !gpu, "the CPU works while a GPU serves");
         for pending in &rows {
             let runs = books.runs.entry(pending.ids[0]).or_default();
             *runs += 1;
             assert!(*runs <= 2, "text {} runs {runs} times", pending.ids[0]);
             assert_eq!(*runs == 2, exclusive, "the second run, and no other, is alone");
-            assert_eq!(pending.executions, *runs);
+            assert_eq!(pending.owed.executions(), *runs);
+            assert!(!pending.owed.is_answered() || !exclusive, "a second run for nothing");
         }
-        if exclusive {
-            books.alone.push(rows[0].ids[0]);
-        }
+        books.handed.push(Handed {
+            at: now,
+            worker: state.id,
+            tier: state.tier,
+            standing: state.standing,
+            exclusive,
+            texts: rows.iter().map(|pending| pending.ids[0]).collect(),
+        });
         let effects = rows.iter().map(|pending| books.effects[&pending.ids[0]]).collect();
-        let begins = state.in_flight.back().map_or(now, |before| before.due).max(now);
-        let (due, late_at) = (begins + state.service, begins + LATE);
-        let rows = rows.into_iter().map(Some).collect();
-        state.in_flight.push_back(FakeBatch { rows, effects, tokens, exclusive, due, late_at });
+        state.push(rows, effects, Kind { tokens, exclusive, canary: false, late_after }, now);
         Ok(())
+    }
+
+    fn canary_tokens(&self) -> usize {
+        CANARY_TOKENS
+    }
+
+    fn run_canary(&self, _: u64, late_after: Option<Duration>, now: Instant) -> bool {
+        let mut state = self.state.borrow_mut();
+        if state.ended {
+            return false;
+        }
+        assert!(!state.end_asked, "a worker that is being ended gets no batch");
+        assert!(state.in_flight.len() + state.reading < state.slots, "no slot is free");
+        assert!(!state.in_flight.iter().any(|b| b.exclusive), "a suspect has company");
+        self.books.borrow_mut().canaries.push(state.id);
+        let tokens = CANARY_TOKENS;
+        let kind = Kind { tokens, exclusive: false, canary: true, late_after };
+        state.push(Vec::new(), Vec::new(), kind, now);
+        true
     }
 
     fn take_expired(&self, now: Instant) -> Vec<Pending> {
@@ -162,12 +250,27 @@ impl WorkerPort for FakeWorker {
         rows.filter_map(|pending| pending.spec.deadline).min()
     }
 
-    fn next_late(&self) -> Option<Instant> {
-        self.state.borrow().in_flight.iter().map(|batch| batch.late_at).min()
+    fn next_hung(&self) -> Option<Instant> {
+        self.state.borrow().in_flight.iter().map(|batch| batch.hung_at).min()
     }
 
-    fn is_late(&self, now: Instant) -> bool {
-        self.next_late().is_some_and(|late_at| late_at <= now)
+    fn next_late(&self) -> Option<LateBatch> {
+        let state = self.state.borrow();
+        state.in_flight.iter().map(|batch| batch.late).min_by_key(|late| late.at)
+    }
+
+    fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
+        let mut state = self.state.borrow_mut();
+        let rows = state.in_flight.iter_mut().flat_map(|batch| batch.rows.iter_mut().flatten());
+        let once =
+            rows.filter(|row| !row.owed.is_shared() && row.owed.executions() < executions_max);
+        once.take(texts_max).map(Pending::twin).collect()
+    }
+
+    fn oldest_queued_at(&self) -> Option<Instant> {
+        let state = self.state.borrow();
+        let rows = state.in_flight.iter().flat_map(|batch| batch.rows.iter().flatten());
+        rows.map(|pending| pending.queued_at).min()
     }
 
     fn publish(&self) {}

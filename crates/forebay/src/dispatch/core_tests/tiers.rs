@@ -12,7 +12,7 @@ use crate::priority::Priority;
 use crate::supervisor::EndCause;
 
 /// A CPU worker, served 20 ms a batch, and a GPU worker with 1 ms a batch, which comes later.
-fn both() -> World {
+pub(super) fn both() -> World {
     let mut world = World::new(&Arc::new(Metrics::new()));
     world.service = ms(20);
     world.start_worker(Duration::ZERO);
@@ -23,7 +23,7 @@ fn both() -> World {
     world
 }
 
-fn texts(world: &mut World, count: usize, after: Duration) -> Vec<u32> {
+pub(super) fn texts(world: &mut World, count: usize, after: Duration) -> Vec<u32> {
     let texts = (0..count).map(|_| world.text(16, Priority::Bulk, Effect::None, None));
     let ids: Vec<u32> = texts.collect();
     world.arrive(ids.clone(), after);
@@ -31,7 +31,7 @@ fn texts(world: &mut World, count: usize, after: Duration) -> Vec<u32> {
 }
 
 fn tiers(world: &World) -> Vec<Tier> {
-    world.books.borrow().tiers.clone()
+    world.books.borrow().handed.iter().map(|batch| batch.tier).collect()
 }
 
 #[test]
@@ -55,30 +55,6 @@ fn the_cpu_works_until_a_gpu_serves_and_again_when_none_does() {
 }
 
 #[test]
-fn suspects_of_a_gpu_run_on_the_cpu_while_another_gpu_goes_on() {
-    let mut world = both();
-    world.restart_after = None;
-    world.start_worker(ms(100));
-    let culprit = world.text(16, Priority::Bulk, Effect::Kills, None);
-    world.arrive(vec![culprit], ms(150));
-    texts(&mut world, 100, ms(150));
-    world.run_to_the_end();
-    let books = world.books.borrow();
-    let runs: Vec<(Tier, bool)> =
-        books.tiers.iter().copied().zip(books.turns.iter().copied()).collect();
-    let of = |tier, alone| runs.iter().filter(|run| **run == (tier, alone)).count();
-    assert!(of(Tier::Cpu, true) > 0, "{runs:?}");
-    assert!(of(Tier::Gpu, false) > 10, "{runs:?}");
-    // The CPU dies of the culprit; until then it is where suspects run.
-    let first_alone = runs.iter().find(|run| run.1).expect("a suspect");
-    assert_eq!(first_alone.0, Tier::Cpu);
-    // The other GPU is not kept clear for suspects meanwhile.
-    let place = books.alone.iter().position(|id| *id == culprit).expect("it ran alone");
-    let until = runs.iter().enumerate().filter(|(_, run)| run.1).nth(place).expect("it ran").0;
-    assert!(runs[..until].iter().all(|run| !run.1 || run.0 == Tier::Cpu), "{runs:?}");
-}
-
-#[test]
 fn a_gpu_that_fails_everything_does_not_keep_the_work() {
     let mut world = both();
     world.restart_after = None;
@@ -88,7 +64,7 @@ fn a_gpu_that_fails_everything_does_not_keep_the_work() {
     let books = world.books.borrow();
     let causes: Vec<&EndCause> = books.ends.iter().map(|(_, cause)| cause).collect();
     assert_eq!(causes, [&EndCause::BatchesFailed("scripted".to_owned())]);
-    let by_gpu = books.tiers.iter().filter(|tier| **tier == Tier::Gpu).count();
+    let by_gpu = books.handed.iter().filter(|batch| batch.tier == Tier::Gpu).count();
     // Three failures, and what it had been given by then.
     assert!((3..3 + world.slots).contains(&by_gpu), "{by_gpu}");
     let well = |id: &u32| world.texts[id].result.as_ref().expect("answered").is_ok();

@@ -2,23 +2,23 @@
 //! about every text. It advances only to moments at which something is due, the core's own next
 //! wake-up among them, so a wake-up that comes too late or never shows as a broken promise.
 
+mod workers;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use forebay_protocol::ErrorClass;
-
-use super::fake::{Books, Effect, FakeBatch, FakeState, FakeWorker, ROWS_MAX, TOKENS_MAX};
+use super::fake::{Books, Effect, FakeWorker, ROWS_MAX, TOKENS_MAX};
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
-use crate::config::{AdmissionConfig, Tier};
-use crate::dispatch::core::{Core, FailedRows};
-use crate::dispatch::port::{EndedBatch, EndedWorker, Standing, WorkerId};
+use crate::config::{AdmissionConfig, HedgeConfig, Tier};
+use crate::dispatch::core::{Core, CoreSettings};
+use crate::dispatch::port::{Standing, WorkerId, WorkerNews};
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
-use crate::options::Embedding;
+use crate::owed::Owed;
 use crate::priority::Priority;
 use crate::reply::{EmbedResult, ReplyGroup};
 use crate::request::{Pending, RequestSpec};
@@ -37,8 +37,12 @@ enum Due {
     Death(WorkerId),
     /// The slot of a batch that has been read is free again.
     Release(WorkerId),
-    /// The news that it is gone, with what it had.
+    /// The news that it can answer no more, with what it had.
+    Lost(WorkerId),
+    /// The news that its process is gone.
     Ended(WorkerId),
+    /// The ladder thinks better of it.
+    Standing(WorkerId, Standing),
     Start(Tier),
     Arrive(Vec<u32>),
     Cancel(u32),
@@ -52,6 +56,15 @@ pub(super) struct Text {
     pub(super) cancelled: bool,
     pub(super) result: Option<EmbedResult>,
     pending: Option<Pending>,
+}
+
+/// How a worker gets from greeting to serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ladder {
+    /// It serves at once.
+    None,
+    /// By a canary, and after this time on probation.
+    Canary(Duration),
 }
 
 pub(super) struct World {
@@ -68,6 +81,11 @@ pub(super) struct World {
     pub(super) service: Duration,
     pub(super) hang_next: bool,
     pub(super) break_next: bool,
+    pub(super) corrupt_next: bool,
+    /// How a worker gets from greeting to serving.
+    pub(super) ladder: Ladder,
+    /// What the core had to say, in order.
+    pub(super) news: Vec<WorkerNews>,
     due: BTreeMap<(Instant, u64), Due>,
     number: u64,
     incarnations: u64,
@@ -82,8 +100,12 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        Self::with(HedgeConfig { samples_min: 4, ..HedgeConfig::default() }, metrics)
+    }
+
+    pub(super) fn with(hedge: HedgeConfig, metrics: &Arc<Metrics>) -> Self {
         let now = Instant::now();
-        let policy = BatchPolicy {
+        let batch = BatchPolicy {
             tokens_max: TOKENS_MAX,
             rows_max: ROWS_MAX,
             max_wait: ms(2),
@@ -94,8 +116,15 @@ impl World {
             bulk_duration_target: ms(40),
             tokens_min: 8,
         };
+        let settings = CoreSettings {
+            batch,
+            hedge,
+            waits_max: [Some(ms(1_000)), Some(ms(5_000)), Some(ms(60_000))],
+            down_grace: GRACE,
+            deadline_slack: SLACK,
+        };
         Self {
-            core: Core::new(policy, GRACE, SLACK, Arc::clone(metrics), now),
+            core: Core::new(settings, Arc::clone(metrics), now),
             now,
             texts: BTreeMap::new(),
             books: Rc::default(),
@@ -106,6 +135,9 @@ impl World {
             service: ms(7),
             hang_next: false,
             break_next: false,
+            corrupt_next: false,
+            ladder: Ladder::None,
+            news: Vec::new(),
             due: BTreeMap::new(),
             number: 0,
             incarnations: 0,
@@ -155,15 +187,20 @@ impl World {
             ids: vec![id; tokens],
             tokens_before_cut: tokens,
             queued_at: self.now,
-            executions: 0,
-            replier: repliers.remove(0),
-            permit: permits.remove(0),
+            owed: Owed::new(repliers.remove(0), permits.remove(0)),
         };
         self.books.borrow_mut().effects.insert(id, effect);
         let pending = Some(pending);
         let text = Text { group, effect, deadline, cancelled: false, result: None, pending };
         self.texts.insert(id, text);
         id
+    }
+
+    /// A worker computes nothing for so long.
+    pub(super) fn stall(&mut self, id: WorkerId, time: Duration) {
+        if let Some(worker) = self.workers.get(&id) {
+            worker.state.borrow_mut().stall(time);
+        }
     }
 
     pub(super) fn arrive(&mut self, ids: Vec<u32>, after: Duration) {
@@ -211,6 +248,9 @@ impl World {
             }
         }
         self.core.pump(self.now);
+        while self.hear() {
+            self.core.pump(self.now);
+        }
         if let Some(wake) = self.core.next_wakeup(self.now) {
             assert!(wake > self.now, "wakes at once after having done all that could be done");
         }
@@ -237,7 +277,14 @@ impl World {
                 }
             }
             Due::Death(id) => self.die(id),
+            Due::Lost(id) => self.lost(id),
             Due::Ended(id) => self.ended(id),
+            Due::Standing(id, standing) => {
+                let worker = self.workers.get(&id);
+                if worker.is_some_and(|worker| !worker.state.borrow().end_asked) {
+                    self.set_standing(id, standing);
+                }
+            }
         }
     }
 
@@ -246,110 +293,6 @@ impl World {
         let take = |id| self.texts.get_mut(&id).and_then(|text| text.pending.take());
         let pending: Vec<Pending> = ids.into_iter().filter_map(take).collect();
         self.core.accept(pending, self.now);
-    }
-
-    pub(super) fn start(&mut self, tier: Tier) {
-        self.incarnations += 1;
-        let id = WorkerId { slot: 0, incarnation: self.incarnations };
-        let state = FakeState {
-            id,
-            tier,
-            slots: self.slots,
-            service: self.service,
-            hangs: std::mem::take(&mut self.hang_next),
-            broken: std::mem::take(&mut self.break_next),
-            reading: 0,
-            in_flight: VecDeque::new(),
-            ended: false,
-            end_asked: false,
-        };
-        let state = Rc::new(RefCell::new(state));
-        if tier == Tier::Gpu {
-            self.books.borrow_mut().gpus.push(Rc::clone(&state));
-        }
-        let worker = FakeWorker { state, books: Rc::clone(&self.books) };
-        self.workers.insert(id, worker.clone());
-        self.down_since = None;
-        self.hopeless = false;
-        self.core.worker_up(worker);
-        self.core.set_standing(id, Standing::Serving, self.now);
-    }
-
-    /// The oldest batch of a worker is done: its effects come true.
-    fn complete(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id).cloned() else { return };
-        let due = worker.state.borrow().in_flight.front().map(|batch| batch.due);
-        if due.is_none_or(|due| due > self.now) {
-            return;
-        }
-        let kills = |batch: &FakeBatch| batch.effects.contains(&Effect::Kills);
-        if worker.state.borrow().in_flight.front().is_some_and(kills) {
-            self.die(id);
-            return;
-        }
-        let Some(batch) = worker.state.borrow_mut().in_flight.pop_front() else { return };
-        worker.state.borrow_mut().reading += 1;
-        self.at(self.now + Duration::from_micros(300), Due::Release(id));
-        let (tier, service, broken) = {
-            let state = worker.state.borrow();
-            (state.tier, state.service, state.broken)
-        };
-        let alone = batch.rows.len() == 1;
-        let rows = batch.rows.into_iter().zip(&batch.effects);
-        let fails_batch = broken || batch.effects.contains(&Effect::FailsBatch);
-        let (failed, done): (Vec<_>, Vec<_>) =
-            rows.partition(|(_, effect)| fails_batch || **effect == Effect::FailsRow);
-        if !fails_batch {
-            self.core.completed(id, tier, batch.tokens, service);
-        }
-        for (pending, _) in done {
-            if let Some(pending) = pending {
-                let tokens = pending.ids.len();
-                pending.reply(Ok(Embedding {
-                    vector: vec![1.0],
-                    tokens,
-                    tokens_before_cut: tokens,
-                }));
-            }
-        }
-        let class = match fails_batch {
-            _ if broken => ErrorClass::Retry,
-            true => ErrorClass::Input,
-            false => ErrorClass::NonFinite,
-        };
-        let rows: Vec<Pending> = failed.into_iter().filter_map(|(pending, _)| pending).collect();
-        if fails_batch || !rows.is_empty() {
-            let message = "scripted".to_owned();
-            let failed = FailedRows { worker: id, class, message, alone, rows };
-            self.core.rows_failed(failed, self.now);
-        }
-    }
-
-    /// The worker takes nothing any more; the news of its end follows after a while.
-    fn die(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.get(&id).filter(|w| !w.state.borrow().ended) else {
-            return;
-        };
-        let tier = worker.state.borrow().tier;
-        worker.state.borrow_mut().ended = true;
-        self.at(self.now + ms(3), Due::Ended(id));
-        if let Some(after) = self.restart_after {
-            self.at(self.now + ms(3) + after, Due::Start(tier));
-        }
-    }
-
-    fn ended(&mut self, id: WorkerId) {
-        let Some(worker) = self.workers.remove(&id) else { return };
-        let batches = worker.state.borrow_mut().in_flight.drain(..).collect::<Vec<_>>();
-        let batches = batches.into_iter().map(|batch| EndedBatch {
-            rows: batch.rows.into_iter().flatten().collect(),
-            exclusive: batch.exclusive,
-        });
-        let batches = batches.collect();
-        self.core.worker_ended(EndedWorker { id, batches, requested: false }, self.now);
-        if self.no_hope_next {
-            self.no_hope();
-        }
     }
 
     /// Tells the core that nothing will serve soon, if that is so.
@@ -363,7 +306,7 @@ impl World {
     fn serves(&self) -> bool {
         self.workers.values().any(|worker| {
             let state = worker.state.borrow();
-            !state.ended && !state.end_asked
+            !state.ended && !state.end_asked && state.standing >= Standing::Probation
         })
     }
 
