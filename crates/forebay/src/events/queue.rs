@@ -85,10 +85,11 @@ impl Queue {
         state.recent.push_back(Arc::clone(&event));
         self.metrics.event_recorded();
         if is_written {
-            if state.waiting.len() >= self.waiting_max.max(state.in_hand + 1) {
-                // The newest say what the state of things is; what is in hand may be on disk.
-                let oldest = state.in_hand;
-                state.waiting.remove(oldest);
+            // The newest say what the state of things is. What is in hand may be on disk already.
+            let oldest = state.in_hand;
+            while state.waiting.len().saturating_sub(oldest) >= self.waiting_max
+                && state.waiting.remove(oldest).is_some()
+            {
                 self.metrics.events_lost(1);
             }
             state.waiting.push_back(event);

