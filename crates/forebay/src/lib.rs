@@ -21,6 +21,20 @@
 //! The futures run on any executor; the runtime brings its own threads. A program without one uses
 //! [`blocking::Runtime`], which is the same with plain calls.
 
+/// Whether a bug of [`simulation::Mutation`] is switched on; never in a build that serves.
+macro_rules! mutated {
+    ($name:ident) => {{
+        #[cfg(any(test, feature = "simulation"))]
+        {
+            crate::simulation::mutated(crate::simulation::Mutation::$name)
+        }
+        #[cfg(not(any(test, feature = "simulation")))]
+        {
+            false
+        }
+    }};
+}
+
 mod admission;
 pub mod batch;
 pub mod blocking;
@@ -37,6 +51,8 @@ mod priority;
 mod reply;
 mod request;
 mod runtime;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulation;
 mod status;
 mod supervisor;
 mod ticket;

@@ -94,6 +94,7 @@ pub struct Runtime {
     config: Config,
     board: Arc<Board>,
     events: EventLog,
+    watcher: watch::Watcher,
     supervisor: ActorRef<Supervisor>,
     stop: Arc<AtomicBool>,
     /// The dispatcher and the tokenizers.
@@ -366,7 +367,7 @@ impl Runtime {
         self.dispatch.send(DispatchEvent::Drain(done));
         let (supervisor, stop) = (self.supervisor.clone(), Arc::clone(&self.stop));
         let (dispatch, stages) = (self.dispatch.clone(), self.stages.clone());
-        let events = self.events.clone();
+        let (events, watcher) = (self.events.clone(), self.watcher.clone());
         let grace = self.config.worker.drain_deadline();
         let reap = self.config.supervisor.reap_deadline();
         let handle = control.handle().clone();
@@ -383,6 +384,7 @@ impl Runtime {
             if !matches!(tokio::time::timeout(limit, down).await, Ok(Ok(()))) {
                 tracing::error!("workers did not end within {limit:?}");
             }
+            watcher.stop().await;
             stop.store(true, Ordering::Release);
             dispatch.wake();
             for stage in &stages {

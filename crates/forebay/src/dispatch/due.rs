@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 /// answer the worker shows where it is, and the rest is due sooner. Otherwise what batches leave
 /// unused would add up, and a hang in a long run would go unnoticed for as long.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Due {
-    pub(super) at: Instant,
-    pub(super) allowance: Duration,
+pub(crate) struct Due {
+    pub(crate) at: Instant,
+    pub(crate) allowance: Duration,
 }
 
 impl Due {
     /// Of a batch behind those that are late at `before`.
-    pub(super) fn behind(
+    pub(crate) fn behind(
         before: impl Iterator<Item = Instant>,
         now: Instant,
         allowance: Duration,
@@ -26,7 +26,7 @@ impl Due {
     }
 
     /// The batch before these has just been answered.
-    pub(super) fn advance<'a>(rest: impl Iterator<Item = &'a mut Self>, now: Instant) {
+    pub(crate) fn advance<'a>(rest: impl Iterator<Item = &'a mut Self>, now: Instant) {
         let mut rest: Vec<&mut Self> = rest.collect();
         rest.sort_unstable_by_key(|late| late.at);
         let mut begins = now;

@@ -11,7 +11,7 @@ mod budget;
 pub(crate) mod core;
 #[cfg(test)]
 mod core_tests;
-mod due;
+pub(crate) mod due;
 pub(crate) mod lane;
 mod lateness;
 pub(crate) mod port;

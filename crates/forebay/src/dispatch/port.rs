@@ -44,9 +44,16 @@ pub(crate) enum WorkerNews {
     Good { id: WorkerId },
     /// A batch is later than its length bucket allows; the worker gets no more work already, and
     /// what it holds runs elsewhere too.
-    Late { id: WorkerId, reason: String },
+    Late {
+        id: WorkerId,
+        reason: String,
+        /// Texts that run elsewhere too.
+        texts: usize,
+    },
     /// A late worker has answered everything it held.
     CaughtUp { id: WorkerId },
+    /// So many texts were not run again, because too many had been already.
+    RerunsRefused { texts: usize },
 }
 
 /// A batch to run.

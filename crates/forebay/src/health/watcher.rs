@@ -377,7 +377,7 @@ impl Message<InjectMonitorFault> for HealthWatcher {
 }
 
 /// A running watcher.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct DeviceWatch(ActorRef<HealthWatcher>);
 
 /// Watches devices on their own, until [`DeviceWatch::stop`]; a runtime does so by itself. To be

@@ -64,7 +64,7 @@ impl Runtime {
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
-        watch_args.start(&watcher, &supervisor).await;
+        watch_args.start(&watcher, &supervisor);
         let (to_batcher, batcher_lane) =
             lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
         // The gate bounds what can be in these lanes: each has room for whatever its class lets
@@ -119,6 +119,7 @@ impl Runtime {
             config,
             board,
             events,
+            watcher,
             supervisor,
             stop,
             stages,

@@ -19,6 +19,15 @@ use crate::supervisor::{DeviceReport, FaultHook, FaultHooks, Supervisor};
 #[derive(Clone, Default)]
 pub(super) struct Watcher(Arc<OnceLock<DeviceWatch>>);
 
+impl Watcher {
+    /// Ends the watcher and its process, if there is one.
+    pub(super) async fn stop(&self) {
+        if let Some(watch) = self.0.get() {
+            watch.clone().stop().await;
+        }
+    }
+}
+
 /// How to start the watcher; `None` if there is nothing to watch.
 pub(super) struct WatchArgs(Option<Start>);
 
@@ -41,8 +50,9 @@ impl WatchArgs {
         }))
     }
 
-    /// Starts the watcher, which ends with the supervisor.
-    pub(super) async fn start(self, watcher: &Watcher, supervisor: &ActorRef<Supervisor>) {
+    /// Starts the watcher. It is not linked to the supervisor: a runtime whose devices nobody watches
+    /// goes on with devices of which nothing is known.
+    pub(super) fn start(self, watcher: &Watcher, supervisor: &ActorRef<Supervisor>) {
         let Self(Some(Start { program, devices, config, metrics })) = self else { return };
         let listener = supervisor.downgrade();
         let on_report = OnReport::new(move |report: HealthReport| {
@@ -60,7 +70,7 @@ impl WatchArgs {
             on_report,
             metrics,
         };
-        watcher.0.set(health::watch_linked(supervisor, args).await).ok();
+        watcher.0.set(health::watch(args)).ok();
     }
 }
 

@@ -255,8 +255,12 @@ impl Message<WorkerNews> for Supervisor {
                 Event::Canary(id, verdict)
             }
             WorkerNews::Good { id } => Event::Good(id),
-            WorkerNews::Late { id, reason } => Event::Late(id, reason),
+            WorkerNews::Late { id, reason, texts } => {
+                self.chronicle.hedged(id, texts);
+                Event::Late(id, reason)
+            }
             WorkerNews::CaughtUp { id } => Event::CaughtUp(id),
+            WorkerNews::RerunsRefused { texts } => return self.chronicle.reruns_refused(texts),
         };
         let me = context.actor_ref().clone();
         self.happen(event, &me).await;

@@ -127,7 +127,12 @@ impl Chronicle {
         }
     }
 
-    pub(super) fn hedged(&mut self, id: WorkerId, rows: u64) {
+    pub(super) fn reruns_refused(&mut self, texts: usize) {
+        self.log.record(None, EventKind::RerunBudgetExhausted { rows: texts as u64 });
+    }
+
+    pub(super) fn hedged(&mut self, id: WorkerId, texts: usize) {
+        let rows = texts as u64;
         let kind = EventKind::Hedged { device: self.device(id.slot), rows };
         self.follows(id.slot, kind);
     }

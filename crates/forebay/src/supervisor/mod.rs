@@ -29,3 +29,8 @@ pub use heartbeat::{Health, HealthReason};
 pub(crate) use inject::{FaultHook, FaultHooks, Inject};
 pub use ladder::{QuarantineReason, WorkerState};
 pub use level::Level;
+
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use ladder::{
+    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, Ladder, Limits,
+};

@@ -6,6 +6,7 @@ use std::time::Instant;
 use forebay_protocol::ErrorClass;
 
 use super::Core;
+use crate::dispatch::WorkerNews;
 use crate::dispatch::port::{EndedBatch, EndedWorker, WorkerId, WorkerPort};
 use crate::error::EmbedError;
 use crate::request::Pending;
@@ -79,6 +80,9 @@ impl<W: WorkerPort> Core<W> {
     /// still be there.
     pub(crate) fn worker_lost(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
         self.worker_leaving(id, now);
+        if mutated!(LosesBatches) {
+            return;
+        }
         self.given_up(batches, false, now);
     }
 
@@ -145,7 +149,7 @@ impl<W: WorkerPort> Core<W> {
             self.metrics.batch_rerun(allowed);
         }
         if refused > 0 {
-            self.metrics.reruns_refused(refused);
+            self.refused_reruns(refused);
         }
         for (place, pending) in rows.into_iter().enumerate() {
             if place < allowed {
@@ -154,6 +158,12 @@ impl<W: WorkerPort> Core<W> {
                 pending.refuse(EmbedError::WorkerLost);
             }
         }
+    }
+
+    /// Counts texts that were not run again, and tells the supervisor.
+    pub(super) fn refused_reruns(&mut self, texts: usize) {
+        self.metrics.reruns_refused(texts);
+        self.news.push(WorkerNews::RerunsRefused { texts });
     }
 
     /// Counts a failure of a worker that serves, and ends one that fails everything.

@@ -52,7 +52,6 @@ impl<W: WorkerPort> Core<W> {
         twins.retain(|twin| !twin.spec.expired(now));
         let found = twins.len();
         let allowed = self.reruns.take(found, now);
-        let rows = allowed;
         // The rest stays with the late worker alone: it is not lost yet.
         for twin in twins.into_iter().take(allowed) {
             self.suspect(twin);
@@ -62,13 +61,13 @@ impl<W: WorkerPort> Core<W> {
             self.metrics.batch_rerun(allowed);
         }
         if found > allowed {
-            self.metrics.reruns_refused(found - allowed);
+            self.refused_reruns(found - allowed);
         }
         let reason = format!(
-            "a batch of {} tokens has taken longer than {:.1} ms; {rows} texts run elsewhere too",
+            "a batch of {} tokens has taken longer than {:.1} ms; {allowed} texts run elsewhere too",
             batch.tokens,
             batch.allowance.as_secs_f64() * 1e3,
         );
-        self.news.push(WorkerNews::Late { id, reason });
+        self.news.push(WorkerNews::Late { id, reason, texts: allowed });
     }
 }

@@ -72,6 +72,9 @@ impl Suspects {
     }
 
     pub(super) fn next_expiry(&self) -> Option<Instant> {
+        if mutated!(ForgetsSuspectsDeadlines) {
+            return None;
+        }
         self.queue.iter().filter_map(|pending| pending.spec.deadline).min()
     }
 
@@ -106,6 +109,9 @@ impl<W: WorkerPort> Member<W> {
 impl<W: WorkerPort> Core<W> {
     /// Queues a text for a run of its own.
     pub(super) fn suspect(&mut self, pending: Pending) {
+        if mutated!(SuspectsInCompany) {
+            return self.enqueue(pending);
+        }
         self.suspects.push(pending);
     }
 

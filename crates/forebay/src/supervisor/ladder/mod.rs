@@ -184,7 +184,7 @@ impl Ladder {
                 Event::CaughtUp(_) => slot.caught_up(out),
                 Event::Lost(_, reason) => slot.lost(reason, now, out),
                 Event::Ended(_, cause) => slot.ended(&cause, *stopping, now, random, out),
-                Event::Unkillable(_) => slot.unkillable(out),
+                Event::Unkillable(_) => slot.unkillable(now, out),
                 Event::Device(_, news) => slot.device_news(news, now, out),
                 Event::Released(_) => slot.release(now, out),
                 Event::Shutdown | Event::Tick => {}

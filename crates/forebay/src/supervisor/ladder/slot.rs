@@ -177,12 +177,17 @@ impl Slot {
             return;
         }
         self.go(WorkerState::Warming, "worker is ready", out);
+        if mutated!(PromotesUnproven) {
+            return self.go(WorkerState::Probation, "mutation", out);
+        }
         self.ask_for_canary(out);
     }
 
     pub(super) fn canary(&mut self, verdict: Result<(), String>, now: Instant, out: &mut Out) {
         self.canary_out = false;
-        if let Err(message) = verdict {
+        if let Err(message) = verdict
+            && !mutated!(BelievesWrongAnswers)
+        {
             self.wrong(message, out);
             return;
         }
@@ -283,7 +288,7 @@ impl Slot {
     }
 
     pub(super) fn caught_up(&mut self, out: &mut Out) {
-        if self.state == WorkerState::Suspect {
+        if self.state == WorkerState::Suspect && !mutated!(LeavesLateWorkersOut) {
             self.go(WorkerState::Warming, "late batches are answered", out);
             out.push(Action::Standing(self.id(), Standing::Warming));
             self.ask_for_canary(out);
@@ -359,9 +364,13 @@ impl Slot {
         }
     }
 
-    pub(super) fn unkillable(&mut self, out: &mut Out) {
+    pub(super) fn unkillable(&mut self, now: Instant, out: &mut Out) {
         if self.state.has_process() && self.state != WorkerState::Stuck {
             self.fall("its process is to end".to_owned(), out);
+            if mutated!(RestartsBesideStuck) {
+                self.launch_at = Some(now);
+                return self.go(WorkerState::Backoff, "mutation", out);
+            }
             self.go(WorkerState::Stuck, "its process does not end although it was killed", out);
         }
     }

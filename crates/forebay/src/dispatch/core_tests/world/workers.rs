@@ -66,7 +66,7 @@ impl World {
         let mut acted = false;
         for news in self.core.take_news() {
             match &news {
-                WorkerNews::Good { .. } => {}
+                WorkerNews::Good { .. } | WorkerNews::RerunsRefused { .. } => {}
                 WorkerNews::Late { id, .. } => {
                     if let Some(worker) = self.workers.get(id) {
                         worker.state.borrow_mut().standing = Standing::Suspect;

@@ -1,0 +1,158 @@
+//! The invariants, checked after every step. Their names are those of docs/reliability.md.
+
+use std::time::Duration;
+
+use super::Violation;
+use super::callers::{Effect, Text, row_of};
+use super::script::{CANARY_INTERVAL, SLACK};
+use super::world::World;
+use crate::error::EmbedError;
+use crate::priority::Priority;
+use crate::reply::EmbedResult;
+use crate::supervisor::{Level, WorkerState};
+
+/// How long messages may be under way between two parts of the host.
+const MESSAGES: Duration = Duration::from_millis(20);
+
+pub(super) type Checked = Result<(), Violation>;
+
+impl World {
+    pub(super) fn violated(&self, invariant: &'static str, found: impl Into<String>) -> Violation {
+        Violation {
+            seed: self.seed,
+            step: self.report.steps,
+            at: self.now.saturating_duration_since(self.start),
+            invariant,
+            found: found.into(),
+        }
+    }
+
+    pub(super) fn check(&mut self) -> Checked {
+        self.collect_answers()?;
+        self.check_deadlines()?;
+        self.check_room()?;
+        self.check_processes()?;
+        self.check_level()
+    }
+
+    /// I1, I3: every answer is the right one for its text.
+    fn collect_answers(&mut self) -> Checked {
+        let answered: Vec<(u32, EmbedResult)> = self
+            .texts
+            .values()
+            .filter_map(|text| text.result().map(|result| (text.number, result)))
+            .collect();
+        for (number, result) in answered {
+            if let Some(text) = self.texts.remove(&number) {
+                self.check_answer(&text, &result)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_answer(&mut self, text: &Text, result: &EmbedResult) -> Checked {
+        let number = text.number;
+        let twice = self.runs.borrow().get(&number).is_some_and(|runs| *runs >= 2);
+        let error = match result {
+            Ok(embedding) => {
+                if embedding.vector != row_of(number)[..2] {
+                    self.wrong_answers += 1;
+                    self.sometimes("a wrong embedding was given out");
+                    if !self.wrongly_computed.contains(&number) {
+                        let found = format!("text {number} got another text's embedding");
+                        return Err(self.violated("I3", found));
+                    }
+                }
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let expected = match error {
+            EmbedError::DeadlineExceeded { .. } => {
+                self.sometimes("a deadline passed");
+                text.deadline.is_some_and(|deadline| deadline <= self.now)
+            }
+            EmbedError::PoisonInput { .. } => {
+                if text.effect != Effect::None {
+                    self.sometimes("a poison text was named");
+                }
+                twice
+            }
+            EmbedError::InvalidResult { .. } | EmbedError::Inference { .. } => twice,
+            EmbedError::Unavailable { .. } => {
+                self.sometimes("a text was told that nothing serves");
+                self.excuse_for_unavailable
+            }
+            EmbedError::WorkerLost => self.report.reached.contains("the budget of second runs was used up"),
+            EmbedError::Cancelled => text.cancelled,
+            EmbedError::ShuttingDown => self.stopping,
+            _ => false,
+        };
+        if expected { Ok(()) } else { Err(self.violated("I3", format!("text {number}: {error}"))) }
+    }
+
+    /// I2: nobody waits beyond the deadline and the slack.
+    fn check_deadlines(&self) -> Checked {
+        let overdue = self.texts.values().find(|text| {
+            text.deadline.is_some_and(|deadline| deadline + SLACK + MESSAGES < self.now)
+        });
+        match overdue {
+            None => Ok(()),
+            Some(text) => {
+                let found = format!("text {} has no answer after its deadline", text.number);
+                Err(self.violated("I2", found))
+            }
+        }
+    }
+
+    /// I6, I7: as much room is taken as there are texts without an answer.
+    fn check_room(&self) -> Checked {
+        let taken: usize =
+            Priority::ALL.into_iter().map(|priority| self.admission.under_way(priority)).sum();
+        if taken == self.texts.len() {
+            return Ok(());
+        }
+        Err(self.violated("I7", format!("{taken} permits for {} texts", self.texts.len())))
+    }
+
+    /// What the processes have seen, and that one which computes wrong numbers is found in time.
+    fn check_processes(&mut self) -> Checked {
+        for process in self.processes.values() {
+            let mut process = process.borrow_mut();
+            if let Some((invariant, found)) = process.breaches.pop() {
+                drop(process);
+                return Err(self.violated(invariant, found));
+            }
+        }
+        let serves = |slot: usize| self.states[slot] == WorkerState::Serving;
+        // A canary waits for a free slot, and a hung worker is found by its batches.
+        let limit = 2 * CANARY_INTERVAL + Duration::from_millis(1_200);
+        for (id, at) in &self.flipped_at {
+            let current = self.ladder_ids[id.slot] == *id;
+            if current && serves(id.slot) && *at + limit < self.now {
+                let found = format!("{id:?} computes wrong numbers since {:?}", self.now - *at);
+                return Err(self.violated("I3", found));
+            }
+        }
+        // I11: what has died is out of service soon.
+        for (id, at) in &self.died_at {
+            let current = self.ladder_ids[id.slot] == *id;
+            if current && serves(id.slot) && *at + Duration::from_millis(100) < self.now {
+                return Err(self.violated("I11", format!("{id:?} is dead and serves")));
+            }
+        }
+        Ok(())
+    }
+
+    /// I10: the level is what the slots make it.
+    fn check_level(&self) -> Checked {
+        let serving = self.rungs.iter().zip(&self.states);
+        let serving = serving.filter(|(_, state)| **state == WorkerState::Serving);
+        let level = Level::of(serving.map(|(rung, _)| rung.device));
+        if level == self.ladder.level() && level == self.level {
+            return Ok(());
+        }
+        let found = format!("level {} for slots that make {level}", self.ladder.level());
+        Err(self.violated("I10", found))
+    }
+}
