@@ -239,6 +239,7 @@ impl World {
             replies: 0,
             wrong_replies: 0,
             end_asked: None,
+            ended_by_core: false,
             end_noted: false,
             draining: false,
             reaping: false,

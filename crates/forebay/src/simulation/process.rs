@@ -58,8 +58,9 @@ pub(super) struct Process {
     /// Embeddings handed out since its last good canary, and how many of them were wrong.
     pub(super) replies: u64,
     pub(super) wrong_replies: u64,
-    /// Why its end was asked for by the dispatcher.
+    /// Why its end was asked for.
     pub(super) end_asked: Option<EndCause>,
+    pub(super) ended_by_core: bool,
     pub(super) end_noted: bool,
     pub(super) breaches: Vec<Breach>,
     pub(super) draining: bool,
@@ -178,8 +179,8 @@ impl WorkerPort for SimWorker {
             });
             process.runs.borrow_mut().insert(pending.ids[0], runs);
         }
-        let asked = process.end_asked.is_none();
-        process.breach(asked, "I8", || "a worker that is being ended gets a batch".to_owned());
+        let goes_on = !process.ended_by_core;
+        process.breach(goes_on, "I8", || "a worker that is being ended gets a batch".to_owned());
         let rows = rows.into_iter().map(Some).collect();
         let due = Due::behind(std::iter::empty(), now, Duration::ZERO);
         let job = Job {
@@ -266,6 +267,8 @@ impl WorkerPort for SimWorker {
     fn publish(&self) {}
 
     fn end(&self, cause: EndCause) {
-        self.0.borrow_mut().end_asked.get_or_insert(cause);
+        let mut process = self.0.borrow_mut();
+        process.ended_by_core = true;
+        process.end_asked.get_or_insert(cause);
     }
 }
