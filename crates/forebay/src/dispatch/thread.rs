@@ -113,6 +113,14 @@ impl CancelNotice {
     }
 }
 
+#[cfg(test)]
+impl DispatchInbox {
+    /// The next event, if there is one.
+    pub(crate) fn try_next(&self) -> Option<DispatchEvent> {
+        self.events.try_recv().ok()
+    }
+}
+
 impl Drop for DispatchInbox {
     /// A bounded channel keeps what nobody has read for as long as it has senders; what is dropped
     /// here is answered.

@@ -167,3 +167,6 @@ impl Delivery {
         self.dispatch.send(DispatchEvent::Failed(failed));
     }
 }
+
+#[cfg(test)]
+mod tests;
