@@ -81,7 +81,7 @@ fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
         ),
         Allowed::Number(low, high) => (
             vec![low.to_string(), high.to_string()],
-            vec![(low / 2.0).to_string(), (high * 2.0).to_string(), "nan".into(), "inf".into()],
+            vec![(low - 0.1).to_string(), (high * 2.0).to_string(), "nan".into(), "inf".into()],
         ),
         Allowed::Switch => {
             (vec!["true".into(), "false".into()], vec!["1".into(), "\"true\"".into()])

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::ends::FailedRows;
 use self::ends::FailuresInARow;
+use self::late::Punctuality;
 use self::outlook::TextLength;
 pub(crate) use self::outlook::VitalSigns;
 use self::suspects::Suspects;
@@ -42,7 +43,6 @@ use crate::error::EmbedError;
 use crate::metrics::{Metrics, Unserved};
 use crate::priority::Priority;
 use crate::request::Pending;
-use crate::supervisor::EndCause;
 
 /// What a core works by.
 #[derive(Clone)]
@@ -65,6 +65,7 @@ pub(crate) struct Core<W> {
     workers: Roster<W>,
     failures: FailuresInARow,
     lateness: Lateness,
+    punctuality: Punctuality,
     reruns: RerunBudget,
     text_length: TextLength,
     next_batch_id: u64,
@@ -85,6 +86,7 @@ impl<W: WorkerPort> Core<W> {
             workers: Roster::new(),
             failures: FailuresInARow::default(),
             lateness: Lateness::new(&settings.hedge),
+            punctuality: Punctuality::default(),
             reruns: RerunBudget::new(&settings.hedge),
             text_length: TextLength::default(),
             next_batch_id: 1,
@@ -193,11 +195,15 @@ impl<W: WorkerPort> Core<W> {
         }
     }
 
-    /// Whether nothing waits and nothing is in flight.
+    /// Whether nothing waits and nothing is in flight, but what a late worker will not let go of.
     pub(crate) fn is_quiet(&self) -> bool {
+        let late = |worker: &W| {
+            let mut members = self.workers.members().iter();
+            members.any(|member| member.late && member.worker.id() == worker.id())
+        };
         self.batcher.is_empty()
             && self.suspects.is_empty()
-            && self.workers.all().all(|worker| worker.load().batches == 0)
+            && self.workers.all().all(|worker| worker.load().batches == 0 || late(worker))
     }
 
     /// What the supervisor should know.
@@ -208,14 +214,20 @@ impl<W: WorkerPort> Core<W> {
     /// Does everything that can be done now.
     pub(crate) fn pump(&mut self, now: Instant) {
         self.expire(now);
-        self.look_for_late(now);
+        self.judge(now);
         self.send_canaries(now);
         while self.send_one(now) {}
         self.publish();
     }
 
     /// When `pump` must be called next although nothing happens.
-    pub(crate) fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_wakeup(&mut self, now: Instant) -> Option<Instant> {
+        let wakeup = self.wakeup(now);
+        self.punctuality.plan(wakeup);
+        wakeup
+    }
+
+    fn wakeup(&self, now: Instant) -> Option<Instant> {
         let batcher = match self.ordinary_takers(now).any(|(_, load)| self.has_room(&load)) {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
@@ -223,6 +235,7 @@ impl<W: WorkerPort> Core<W> {
         let suspects = self.suspects.next_expiry();
         let for_slower = self.slower_overdue_at(now);
         let hung = self.workers.members().iter().filter_map(|m| m.worker.next_hung()).min();
+        let hung = hung.map(|at| self.punctuality.judged_at(at));
         let late = self.next_late(now);
         let expiry = self.workers.all().filter_map(W::next_expiry).min();
         let expiry = expiry.map(|expiry| expiry + self.settings.deadline_slack);
@@ -277,12 +290,6 @@ impl<W: WorkerPort> Core<W> {
             for pending in worker.take_expired(slack) {
                 expired(pending, "in a worker");
             }
-        }
-        let members = self.workers.members().iter().map(|member| &member.worker);
-        let hung = members.filter(|worker| worker.next_hung().is_some_and(|at| at <= now));
-        let hung: Vec<WorkerId> = hung.inspect(|w| w.end(EndCause::BatchLate)).map(W::id).collect();
-        for id in hung {
-            self.worker_leaving(id, now);
         }
         if let Some(error) = self.refusal(now) {
             self.answer_all(&error);

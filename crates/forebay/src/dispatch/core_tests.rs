@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng};
 use self::fake::Effect;
 use self::world::{GRACE, Ladder, SLACK, World, ms};
 use crate::config::Tier;
+use crate::dispatch::port::WorkerNews;
 use crate::error::EmbedError;
 use crate::metrics::Metrics;
 use crate::priority::Priority;
@@ -122,8 +123,18 @@ fn what_is_innocent_gets_its_result_and_what_kills_is_named() {
 fn every_text_gets_one_typed_answer_whatever_happens_to_the_workers() {
     let metrics = Arc::new(Metrics::new());
     let mut codes = std::collections::BTreeSet::new();
+    let mut news = [0; 5];
     for seed in 0..2_000 {
         let world = history(seed, Faults::Everything, &metrics);
+        for told in &world.news {
+            news[match told {
+                WorkerNews::Canary { verdict: Ok(()), .. } => 0,
+                WorkerNews::Canary { verdict: Err(_), .. } => 1,
+                WorkerNews::Good { .. } => 2,
+                WorkerNews::Late { .. } => 3,
+                WorkerNews::CaughtUp { .. } => 4,
+            }] += 1;
+        }
         for (id, text) in &world.texts {
             let result = text.result.as_ref().expect("answered");
             let code = result.as_ref().map_or_else(EmbedError::code, |_| "ok");
@@ -142,8 +153,9 @@ fn every_text_gets_one_typed_answer_whatever_happens_to_the_workers() {
             assert!(fits, "seed {seed}: {:?} text {id} has {result:?}", text.effect);
         }
     }
-    // The histories are wild enough to bring every answer about.
+    // The histories are wild enough to bring every answer and all kinds of news about.
     assert_eq!(codes.len(), 7, "{codes:?}");
+    assert!(news.iter().all(|count| *count > 50), "{news:?}");
 }
 
 #[test]

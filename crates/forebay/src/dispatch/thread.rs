@@ -23,6 +23,8 @@ pub(crate) const NAME: &str = "fb-dispatch";
 const EVENTS_MAX: usize = 1024;
 /// The thread looks around at least this often; no deadline hangs on it.
 const IDLE: Duration = Duration::from_secs(1);
+/// Good news that may wait for room in the supervisor's mailbox; bad news is bounded by its cause.
+const NEWS_MAX: usize = 256;
 /// When news that the supervisor had no room for is offered again.
 const NEWS_AGAIN: Duration = Duration::from_millis(2);
 /// How long an ending dispatcher waits for the tokenizers to end.
@@ -114,6 +116,14 @@ impl CancelNotice {
     }
 }
 
+#[cfg(test)]
+impl DispatchInbox {
+    /// The next event, if there is one.
+    pub(crate) fn try_next(&self) -> Option<DispatchEvent> {
+        self.events.try_recv().ok()
+    }
+}
+
 impl Drop for DispatchInbox {
     /// A bounded channel keeps what nobody has read for as long as it has senders; what is dropped
     /// here is answered.
@@ -157,7 +167,12 @@ pub(crate) fn run(
         admission.set_backlog(core.backlog());
         admission.set_limits(core.texts_allowed(admission.all_under_way()));
         publish(&core.vital_signs(now));
-        untold.extend(core.take_news());
+        for news in core.take_news() {
+            // Good news is worth little: with less of it a probation only lasts longer.
+            if untold.len() < NEWS_MAX || !matches!(news, WorkerNews::Good { .. }) {
+                untold.push_back(news);
+            }
+        }
         while untold.front().is_some_and(news) {
             untold.pop_front();
         }

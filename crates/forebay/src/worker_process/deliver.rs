@@ -196,21 +196,4 @@ fn corrupt(answer: &Descriptor, values: &[f32]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use forebay_protocol::{Descriptor, DescriptorKind, output_checksum};
-
-    use super::corrupt;
-    use crate::dispatch::answer::check;
-
-    #[test]
-    fn rows_that_changed_on_the_way_are_corrupt() {
-        let rows = [0.6, 0.8, 12.0];
-        let done = Descriptor::new(DescriptorKind::Done);
-        let answer = Descriptor { output_checksum: output_checksum(&rows), ..done };
-        assert_eq!(corrupt(&answer, &rows), None);
-        // A change that no check of the values could see.
-        let changed = [0.6, 0.8, 12.5];
-        assert!(check(&changed, 1e-3).is_ok());
-        assert!(corrupt(&answer, &changed).is_some());
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use super::super::{BatchPolicy, Batcher, Offer, SealReason};
+use super::super::{BatchPolicy, Batcher, Entry, Offer, SealReason};
 use super::{entry, millis, offer, policy};
 use crate::config::Tier;
 use crate::priority::Priority;
@@ -141,4 +141,32 @@ fn a_busy_workers_slot_is_filled_for_each_reason_in_its_time() {
     let small = Offer { worker_idle: false, tokens_max: 10, rows_max: 9 };
     let mut batcher = one(None);
     assert_eq!(batcher.seal(&small, start).map(|b| b.reason), Some(SealReason::Full), "the slot's");
+}
+
+#[test]
+fn what_cannot_wait_is_left_for_another_worker_and_nothing_else_is() {
+    for seed in 0..300 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let now = Instant::now();
+        let mut batcher = Batcher::new(roomy());
+        batcher.observe(Tier::Cpu, 20_000, Duration::from_millis(1));
+        let deadline_min = now + millis(50);
+        // How many of each class may be taken, and whether one of it stops the others.
+        let mut expected = [(0, false); 3];
+        for id in 0..rng.random_range(1..40) {
+            let class = Priority::ALL[rng.random_range(0..3)];
+            let deadline = rng.random_bool(0.5).then(|| now + millis(rng.random_range(1..500)));
+            batcher.push(Entry { deadline, ..entry(id, class, 5, now) }).unwrap();
+            let (taken, stopped) = &mut expected[class.index()];
+            *stopped |= deadline.is_some_and(|deadline| deadline < deadline_min);
+            *taken += usize::from(!*stopped);
+        }
+        let sealed = batcher.seal_unhurried(&offer(true), deadline_min, now);
+        let mut found = [0; 3];
+        for entry in sealed.iter().flat_map(|sealed| &sealed.entries) {
+            assert!(entry.deadline.is_none_or(|deadline| deadline >= deadline_min), "seed {seed}");
+            found[entry.priority.index()] += 1;
+        }
+        assert_eq!(found, expected.map(|(taken, _)| taken), "seed {seed}");
+    }
 }

@@ -1,15 +1,76 @@
 //! Batches that take much longer than their like: another worker computes their texts too, long
 //! before the worker that has them counts as hung.
+//!
+//! Nobody is judged right after the dispatcher itself was held up, by a busy machine or a debugger:
+//! what it would take for late may have been answered long ago and only wait to be read.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Core;
 use super::ends::EXECUTIONS_MAX;
 use crate::dispatch::port::{LateBatch, Standing, WorkerId, WorkerNews, WorkerPort};
+use crate::supervisor::EndCause;
+
+/// Part of `hedge.floor_ms` by which the dispatcher may be held up and still judge.
+const HELD_UP_PART: u32 = 4;
+
+/// Whether the dispatcher comes in time to judge anybody.
+#[derive(Default)]
+pub(super) struct Punctuality {
+    /// When it wanted to be called at the latest.
+    planned: Option<Instant>,
+    /// Nobody is judged before.
+    judges_from: Option<Instant>,
+}
+
+impl Punctuality {
+    pub(super) fn plan(&mut self, wakeup: Option<Instant>) {
+        self.planned = wakeup;
+    }
+
+    /// Whether workers may be judged now. After a delay of more than `tolerance` they have as long
+    /// again to be heard; then they are judged, also by one that is always held up.
+    fn may_judge(&mut self, now: Instant, tolerance: Duration) -> bool {
+        let held_up = self.planned.is_some_and(|planned| now > planned + tolerance);
+        match self.judges_from {
+            Some(from) if now < from => false,
+            None if held_up => {
+                self.judges_from = Some(now + tolerance);
+                false
+            }
+            _ => {
+                self.judges_from = None;
+                true
+            }
+        }
+    }
+
+    /// The moment at which somebody can be judged for what happens at `at`.
+    pub(super) fn judged_at(&self, at: Instant) -> Instant {
+        self.judges_from.map_or(at, |from| at.max(from))
+    }
+}
 
 impl<W: WorkerPort> Core<W> {
+    /// Judges the workers: ends those that hang, takes those that are late out of use.
+    pub(super) fn judge(&mut self, now: Instant) {
+        if self.punctuality.may_judge(now, self.lateness.floor() / HELD_UP_PART) {
+            self.end_hung(now);
+            self.look_for_late(now);
+        }
+    }
+
+    fn end_hung(&mut self, now: Instant) {
+        let members = self.workers.members().iter().map(|member| &member.worker);
+        let hung = members.filter(|worker| worker.next_hung().is_some_and(|at| at <= now));
+        let hung: Vec<WorkerId> = hung.inspect(|w| w.end(EndCause::BatchLate)).map(W::id).collect();
+        for id in hung {
+            self.worker_leaving(id, now);
+        }
+    }
+
     /// Finds the workers that have become late and those that have caught up.
-    pub(super) fn look_for_late(&mut self, now: Instant) {
+    fn look_for_late(&mut self, now: Instant) {
         let members = self.workers.members();
         let caught_up = members.iter().filter(|m| m.late && m.worker.load().batches == 0);
         let caught_up: Vec<WorkerId> = caught_up.map(|member| member.worker.id()).collect();
@@ -29,7 +90,7 @@ impl<W: WorkerPort> Core<W> {
     pub(super) fn next_late(&self, now: Instant) -> Option<Instant> {
         let well = self.workers.members().iter().filter(|member| !member.late);
         let next = well.filter_map(|member| member.worker.next_late());
-        next.map(|batch| batch.at).filter(|at| *at > now).min()
+        next.map(|batch| self.punctuality.judged_at(batch.at)).filter(|at| *at > now).min()
     }
 
     fn newly_late(&self, now: Instant) -> Option<(WorkerId, LateBatch)> {

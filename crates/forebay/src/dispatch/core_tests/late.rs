@@ -116,6 +116,24 @@ fn a_worker_that_comes_while_another_is_late_takes_over() {
 }
 
 #[test]
+fn a_dispatcher_that_was_held_up_hears_the_workers_before_it_judges() {
+    let (mut world, one, _) = two_gpus();
+    texts(&mut world, 40, ms(1));
+    until(&mut world, |world| in_flight(world, one) > 0);
+    let planned = world.core.next_wakeup(world.now).expect("something is due");
+    // All that time the answers have waited to be read.
+    let awake = planned + ms(700);
+    world.core.pump(awake);
+    assert!(world.core.take_news().is_empty());
+    assert!(world.books.borrow().ends.is_empty());
+    let wakeup = world.core.next_wakeup(awake).expect("it looks again");
+    assert!(wakeup > awake && wakeup <= awake + ms(5));
+    // If there are none, nothing is forgiven: also not if it is held up again.
+    world.core.pump(wakeup + ms(300));
+    assert_eq!(world.books.borrow().ends.len(), 2);
+}
+
+#[test]
 fn hedging_can_be_turned_off() {
     let hedge = HedgeConfig { enabled: false, samples_min: 1, ..HedgeConfig::default() };
     let mut world = World::with(hedge, &Arc::new(Metrics::new()));
