@@ -83,7 +83,7 @@ fn unknown_names_offer_the_nearest() {
     assert_eq!(
         problems("[server]\n"),
         "f.toml:1:2: unknown group [server]; there are model, devices, worker, cpu, cuda, lanes, \
-         admission, tokenize, batch, reply, supervisor, shutdown, metrics, log"
+         admission, tokenize, batch, reply, supervisor, shutdown, faults, metrics, log"
     );
     assert_eq!(
         problems("tokens_max = 4096\n"),
