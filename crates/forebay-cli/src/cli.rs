@@ -6,6 +6,7 @@ use crate::commands::bench::BenchCommand;
 use crate::commands::config::ConfigCommand;
 use crate::commands::demo::DemoArgs;
 use crate::commands::doctor::DoctorArgs;
+use crate::commands::drill::DrillArgs;
 use crate::commands::embed::EmbedArgs;
 use crate::commands::eval::EvalCommand;
 use crate::commands::events::EventsArgs;
@@ -65,6 +66,7 @@ pub(crate) enum Command {
     Selftest(SelftestArgs),
     Events(EventsArgs),
     Explain(ExplainArgs),
+    Drill(DrillArgs),
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Serve as worker; only Forebay starts this

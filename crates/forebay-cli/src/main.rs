@@ -86,6 +86,7 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Eval(command) => commands::eval::run(command, &settings).await,
             Command::Demo(args) => commands::demo::run(args, &settings).await,
             Command::Doctor(args) => commands::doctor::run(args, &settings).await,
+            Command::Drill(args) => commands::drill::run(args, &settings).await,
             Command::Embed(_)
             | Command::Config(_)
             | Command::Selftest(_)

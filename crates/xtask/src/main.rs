@@ -1,12 +1,13 @@
 //! Development tasks, run as `cargo xtask <task>`: fetch what the project does not carry (`setup`),
 //! show it working (`demo`), prove it (`test`, `kernels`) and compare it with its peers
-//! (`bench-cpu`).
+//! (`bench-cpu`), and judge a drill (`check-history`).
 //!
 //! A task prints every command it runs, so that nothing here is magic that could not be typed by
 //! hand. It never installs anything outside the repository's git-ignored folders.
 
 mod console;
 mod fetch;
+mod history;
 mod home;
 mod hub;
 mod pins;
@@ -56,6 +57,16 @@ enum Task {
         #[arg(long)]
         write_ptx: bool,
     },
+    /// Check the histories that `forebay drill` wrote, independently of it: one reply for each
+    /// accepted request, none for any other, and no vector that is not a known one
+    CheckHistory {
+        /// Histories, as `forebay drill --history` writes them
+        #[arg(required = true, value_name = "FILE")]
+        histories: Vec<PathBuf>,
+        /// What is right, as `forebay drill --answers` writes it
+        #[arg(long, value_name = "FILE")]
+        answers: PathBuf,
+    },
     /// Set up, build the program and compare it on the CPU with ONNX Runtime and
     /// sentence-transformers, all in one run (makes a Python environment in `.venv`)
     BenchCpu {
@@ -73,6 +84,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => tasks::demo(&options),
         Task::Test { setup, runner } => tasks::test(&setup, &runner),
         Task::Kernels { into, write_ptx } => tasks::kernels(into.as_deref(), write_ptx),
+        Task::CheckHistory { histories, answers } => history::check(&histories, &answers),
         Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),
     };
     match outcome {

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 mod doctor_devices;
 mod doctor_machine;
 mod doctor_report;
+pub(crate) mod drill;
 pub(crate) mod embed;
 pub(crate) mod eval;
 mod event_times;

@@ -31,16 +31,30 @@ pub(crate) struct Loaded {
     rows: AtomicU64,
     /// Rows that are none of the text's, but the one of a worker with a flipped weight.
     wrong: AtomicU64,
-    errors: AtomicU64,
+    errors: Mutex<Vec<&'static str>>,
     over: AtomicBool,
 }
 
 /// How it came out.
 pub(crate) struct Outcome {
     pub(crate) wrong: u64,
-    pub(crate) errors: u64,
+    /// The codes of all errors.
+    pub(crate) errors: Vec<&'static str>,
     pub(crate) restarts: u64,
     pub(crate) ends: Vec<String>,
+}
+
+impl Outcome {
+    pub(crate) fn assert_no_error(&self) {
+        assert!(self.errors.is_empty(), "{:?}", self.errors);
+    }
+
+    /// A text that runs alone in a worker when that is struck, after another one was struck with it
+    /// inside, is given up; each fault can strike one.
+    pub(crate) fn assert_few_suspects(&self, faults: usize) {
+        assert!(self.errors.iter().all(|code| *code == "poison_input"), "{:?}", self.errors);
+        assert!(self.errors.len() <= faults, "{:?}", self.errors);
+    }
 }
 
 /// Two GPU rungs and the CPU, with faults enabled.
@@ -92,7 +106,7 @@ pub(crate) fn under_load(disturb: impl FnOnce(&Loaded)) -> Outcome {
         before,
         rows: counter(),
         wrong: counter(),
-        errors: counter(),
+        errors: Mutex::default(),
         over: AtomicBool::new(false),
     };
     std::thread::scope(|scope| {
@@ -181,7 +195,10 @@ impl Loaded {
                 assert!(same, "{text:?} has a row that nobody was asked for");
                 &self.wrong
             }
-            Err(_) => &self.errors,
+            Err(error) => {
+                self.errors.lock().expect("no panic").push(error.code());
+                return;
+            }
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -203,6 +220,7 @@ impl Loaded {
         }
         let ends = status.workers.into_iter().filter_map(|worker| worker.last_end).collect();
         let count = |counter: AtomicU64| counter.into_inner();
-        Outcome { wrong: count(self.wrong), errors: count(self.errors), restarts, ends }
+        let errors = self.errors.into_inner().expect("no panic");
+        Outcome { wrong: count(self.wrong), errors, restarts, ends }
     }
 }

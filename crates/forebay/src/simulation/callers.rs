@@ -74,9 +74,8 @@ impl Wish {
             1..5 => Priority::Interactive,
             _ => Priority::Bulk,
         };
-        let deadline = random
-            .random_bool(0.5)
-            .then(|| Duration::from_millis(random.random_range(5..1_500)));
+        let deadline =
+            random.random_bool(0.5).then(|| Duration::from_millis(random.random_range(5..1_500)));
         let effect = match random.random_range(0..300) {
             0 => Effect::FailsBatch,
             _ => Effect::None,

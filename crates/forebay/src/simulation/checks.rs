@@ -83,7 +83,9 @@ impl World {
                 self.sometimes("a text was told that nothing serves");
                 self.excuse_for_unavailable
             }
-            EmbedError::WorkerLost => self.report.reached.contains("the budget of second runs was used up"),
+            EmbedError::WorkerLost => {
+                self.report.reached.contains("the budget of second runs was used up")
+            }
             EmbedError::Cancelled => text.cancelled,
             EmbedError::ShuttingDown => self.stopping,
             _ => false,

@@ -433,12 +433,7 @@ impl World {
         self.answered(&process, job, service, fails);
     }
 
-    fn canary_computed(
-        &mut self,
-        process: &Rc<RefCell<Process>>,
-        job: &Job,
-        service: Duration,
-    ) {
+    fn canary_computed(&mut self, process: &Rc<RefCell<Process>>, job: &Job, service: Duration) {
         let mut process = process.borrow_mut();
         let verdict = match process.flipped_weights {
             true => Err("bit 3 of row 1 differs".to_owned()),
@@ -471,7 +466,13 @@ impl World {
         if let Some((class, message)) = fails {
             let message = message.to_owned();
             let rows = rows.into_iter().flatten().collect();
-            return self.tell_core(ToCore::Failed(FailedRows { worker, class, message, alone, rows }));
+            return self.tell_core(ToCore::Failed(FailedRows {
+                worker,
+                class,
+                message,
+                alone,
+                rows,
+            }));
         }
         let flipped = process.borrow().flipped_weights;
         let row = if flipped { wrong_row_of } else { row_of };

@@ -10,7 +10,7 @@ mod engine;
 mod engine_cases;
 mod engine_csv;
 mod engine_runs;
-mod open_loop;
+pub(in crate::commands) mod open_loop;
 mod pipeline;
 mod spans;
 mod timeline;

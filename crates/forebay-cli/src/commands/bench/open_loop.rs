@@ -23,13 +23,13 @@ const NANOSECONDS_MAX: u64 = 600_000_000_000;
 
 /// Texts that arrive at random moments.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(in crate::commands) struct Load {
     /// Mean rate in texts per second.
-    pub(super) rate: f64,
+    pub(in crate::commands) rate: f64,
     /// How long texts arrive.
-    pub(super) seconds: f64,
+    pub(in crate::commands) seconds: f64,
     /// Start of the random numbers.
-    pub(super) seed: u64,
+    pub(in crate::commands) seed: u64,
 }
 
 /// What became of them.
@@ -90,7 +90,7 @@ impl Counts {
 
 /// Moments of a Poisson process, as time since its start: the gaps between them are independent and
 /// exponentially distributed.
-pub(super) fn arrivals(load: Load) -> impl Iterator<Item = Duration> {
+pub(in crate::commands) fn arrivals(load: Load) -> impl Iterator<Item = Duration> {
     let mut random = StdRng::seed_from_u64(load.seed);
     let mut at = 0.0;
     std::iter::repeat_with(move || {
@@ -189,7 +189,7 @@ fn generate(
 }
 
 /// Sleeping ends late by tens of microseconds, so it ends early here and the clock does the rest.
-fn wait_until(due: Instant) {
+pub(in crate::commands) fn wait_until(due: Instant) {
     let left = due.saturating_duration_since(Instant::now());
     if left > SPIN {
         std::thread::sleep(left - SPIN);

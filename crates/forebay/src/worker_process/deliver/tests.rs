@@ -12,6 +12,7 @@ use crate::admission::Admission;
 use crate::canary::Canary;
 use crate::config::{AdmissionConfig, Tier, WorkerConfig};
 use crate::dispatch::WorkerId;
+use crate::dispatch::answer::check;
 use crate::dispatch::lane::LaneSpec;
 use crate::dispatch::port::Batch;
 use crate::dispatch::thread::{self, DispatchInbox};
