@@ -41,8 +41,11 @@ fn a_drill_without_loss_ends_well_and_its_history_is_whole() {
     let model = TinyModel::scripted(&Script { delay_us: 500, ..Script::default() });
     let folder = tempfile::tempdir().expect("folder");
     let (history, answers) = (folder.path().join("history.csv"), folder.path().join("answers.csv"));
-    let mut command =
-        drill(&model, folder.path(), &["--fault", "kill,flip_output_bit", "--fault", "trap"]);
+    let mut command = drill(
+        &model,
+        folder.path(),
+        &["--fault", "kill,flip_output_bit", "--fault", "fail_starts=2"],
+    );
     command.arg("--history").arg(&history).arg("--answers").arg(&answers);
     let report = report(&mut command, 0);
     for count in ["lost", "wrong", "twice"] {
@@ -82,7 +85,7 @@ fn a_drill_without_loss_ends_well_and_its_history_is_whole() {
 fn wrong_answers_are_counted_and_fail_the_drill() {
     let model = TinyModel::new();
     let folder = tempfile::tempdir().expect("folder");
-    let arguments = ["--fault", "flip_weight_bit", "--on", "cuda:1"];
+    let arguments = ["--fault", "flip_weight_bit", "--on", "cuda:1", "--heal-within", "1s"];
     let mut command = drill(&model, folder.path(), &arguments);
     let report = report(&mut command, 1);
     assert!(report["wrong"].as_u64().expect("a count") > 0, "{report}");

@@ -40,6 +40,7 @@ pub(super) struct Running {
     stop: Arc<AtomicBool>,
     /// Accepted requests without a recorded reply.
     outstanding: Arc<AtomicU64>,
+    caught_up_us: Arc<AtomicU64>,
     events: mpsc::Sender<Event>,
     clients: Vec<std::thread::JoinHandle<()>>,
     recorder: Option<std::thread::JoinHandle<Result<Tallied, Failure>>>,
@@ -53,11 +54,14 @@ impl Running {
     pub(super) fn start(plan: Plan, tally: Tally, history: Option<&Path>) -> Result<Self, Failure> {
         let history = history.map(History::create).transpose()?;
         let (events, arrived) = mpsc::channel(EVENTS_WAITING);
-        let recorder = thread("fb-record", move || record(arrived, tally, history))?;
+        let caught_up_us = Arc::new(AtomicU64::new(0));
+        let shown = Arc::clone(&caught_up_us);
+        let recorder = thread("fb-record", move || record(arrived, tally, history, &shown))?;
         let mut running = Self {
             zero: Instant::now(),
             stop: Arc::default(),
             outstanding: Arc::default(),
+            caught_up_us,
             events,
             clients: Vec::new(),
             recorder: Some(recorder),
@@ -82,6 +86,12 @@ impl Running {
     pub(super) async fn note(&self, event: impl FnOnce(u64) -> Event) {
         // A recorder that is gone says why at the end.
         self.events.send(event(microseconds(self.zero.elapsed()))).await.ok();
+    }
+
+    /// Whether a text that was due after `moment` has been answered in time.
+    pub(super) fn caught_up(&self, moment: Instant) -> bool {
+        let moment = microseconds(moment.saturating_duration_since(self.zero));
+        self.caught_up_us.load(Ordering::Relaxed) > moment
     }
 
     /// Whether the recorder has failed.
@@ -213,6 +223,7 @@ fn record(
     mut events: mpsc::Receiver<Event>,
     mut tally: Tally,
     mut history: Option<History>,
+    caught_up_us: &AtomicU64,
 ) -> Result<Tallied, Failure> {
     loop {
         let event = match events.try_recv() {
@@ -229,6 +240,7 @@ fn record(
         // Without a last event the drill was broken off.
         let Some(event) = event else { break };
         tally.take(&event);
+        caught_up_us.store(tally.caught_up_us(), Ordering::Relaxed);
         if let Some(history) = &mut history {
             let written = writeln!(history.file, "{event}");
             history.check(written)?;

@@ -85,7 +85,7 @@ pub(crate) struct DrillArgs {
     /// Time from one fault to the next at least; one that does not end by itself ends after it
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     pause: Duration,
-    /// Longest wait for the level to come back before the next fault
+    /// Longest wait for a fault to show and to be over before the next
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     heal_within: Duration,
     /// Deadline of every text [default: none]
@@ -236,8 +236,11 @@ async fn inject(
     let (on, fault) = (step.on(), step.fault);
     running.note(|at_us| Event::Fault { at_us, on, fault }).await;
     let start = Instant::now();
-    let refused = ask(runtime, step, fault).await;
-    let mut undo = step.undo();
+    let mut refused = ask(runtime, step, fault).await;
+    if let (None, Some(next)) = (&refused, step.follow_up()) {
+        refused = ask(runtime, step, next).await;
+    }
+    let (mut undo, mut over_since) = (step.undo(), None);
     while refused.is_none() && start.elapsed() < args.heal_within.max(args.pause) {
         tokio::time::sleep(LOOK).await;
         let (level, workers) = (runtime.level(), runtime.status().workers);
@@ -249,7 +252,11 @@ async fn inject(
             // A worker that has gone has taken the fault along.
             ask(runtime, step, back).await;
         }
-        if !watch.is_open() {
+        if watch.is_open() || (step.shows() && watch.seen().healed.is_none()) {
+            continue;
+        }
+        // What is still late belongs to this fault and not to the next.
+        if running.caught_up(*over_since.get_or_insert_with(Instant::now)) {
             break;
         }
     }

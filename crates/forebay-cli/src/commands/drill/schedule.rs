@@ -51,6 +51,25 @@ impl Step {
         names.join("+")
     }
 
+    /// Whether it must show, by the end of a worker, before it is over.
+    pub(super) fn shows(&self) -> bool {
+        matches!(
+            self.fault,
+            Fault::Kill
+                | Fault::Stop
+                | Fault::Trap
+                | Fault::IllegalAddress
+                | Fault::EndlessKernel
+                | Fault::FlipWeightBit
+                | Fault::FailStarts(_)
+        )
+    }
+
+    /// What has to follow for the fault to show: one of a start needs a start.
+    pub(super) fn follow_up(&self) -> Option<Fault> {
+        matches!(self.fault, Fault::FailStarts(_)).then_some(Fault::Kill)
+    }
+
     /// What takes the fault back, if it does not end by itself or with its worker.
     pub(super) fn undo(&self) -> Option<Fault> {
         match self.fault {
@@ -128,8 +147,12 @@ mod tests {
             ("host", Some(Fault::LogDiskFull(false)))
         );
         assert_eq!(steps[1].undo(), None);
+        assert!(steps[1].shows() && !steps[0].shows());
         let slow = Step { fault: Fault::Slow(10), devices: vec![Device::Cpu] };
-        assert_eq!(slow.undo(), Some(Fault::Slow(1)));
+        assert_eq!((slow.undo(), slow.follow_up()), (Some(Fault::Slow(1)), None));
+        let fault = Fault::FailStarts(2);
+        let starts = Step { fault, devices: vec![Device::Cpu] };
+        assert_eq!((starts.undo(), starts.follow_up()), (None, Some(Fault::Kill)));
     }
 
     #[test]

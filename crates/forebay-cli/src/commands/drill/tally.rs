@@ -41,6 +41,7 @@ pub(super) struct Tally {
     stretches: Vec<Stretch>,
     calm: Histogram<u64>,
     late_from_us: u64,
+    caught_up: u64,
     lag: Histogram<u64>,
     invoked: u64,
     twice: u64,
@@ -76,6 +77,7 @@ impl Tally {
             stretches: vec![Stretch::default()],
             calm: histogram()?,
             late_from_us: u64::MAX,
+            caught_up: 0,
             lag: histogram()?,
             invoked: 0,
             twice: 0,
@@ -109,10 +111,18 @@ impl Tally {
         }
     }
 
+    /// When the latest text that was answered in time was due.
+    pub(super) fn caught_up_us(&self) -> u64 {
+        self.caught_up
+    }
+
     fn replied(&mut self, pending: &Pending, at_us: u64, outcome: Result<u64, &'static str>) {
         let latency = at_us.saturating_sub(pending.scheduled_us);
         let wrong = outcome.is_ok_and(|digest| !self.answers.is_known(pending.text, digest));
         let late = latency > self.late_from_us;
+        if !late {
+            self.caught_up = self.caught_up.max(pending.scheduled_us);
+        }
         if self.stretches.len() == 1 {
             self.calm.saturating_record(latency);
         }
