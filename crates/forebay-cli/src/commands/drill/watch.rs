@@ -89,6 +89,7 @@ mod tests {
         [WorkerStatus {
             device: GPU.to_string(),
             state,
+            since: Duration::ZERO,
             pid: None,
             incarnation,
             restarts: 0,
