@@ -80,8 +80,8 @@ fn a_device_that_never_finishes_is_given_up_at_the_deadline_of_the_batch() {
 
 #[test]
 fn an_end_does_not_wait_for_a_device_that_never_finishes() {
-    // The first batch behind probe and canary.
-    let driver = FakeDriver::new(&["hang kernel:attention 19"]);
+    // The first batch behind the probe, the known answers of the engine and those of the host.
+    let driver = FakeDriver::new(&["hang kernel:attention 25"]);
     let runtime = start(config(&driver));
     let pid = gpu(&runtime).pid.expect("it runs");
     let ticket = runtime.submit("a text", &EmbedOptions::default()).expect("accepted");
