@@ -44,8 +44,9 @@ pub(crate) enum DispatchEvent {
     CanaryFailed { worker: WorkerId, class: ErrorClass, message: String },
     /// A worker takes no more batches.
     WorkerLeaving(WorkerId),
-    /// No more answers can come from a worker; this is what it had in flight.
-    WorkerLost { id: WorkerId, batches: Vec<EndedBatch> },
+    /// No more answers can come from a worker; this is what it had in flight. `blameless`: the host
+    /// ended it for a reason that has nothing to do with these texts.
+    WorkerLost { id: WorkerId, batches: Vec<EndedBatch>, blameless: bool },
     /// A worker's process is gone, with what it had in flight unless that was handed back before.
     WorkerEnded(EndedWorker),
     /// A worker has computed a batch; its slot is free again.
@@ -223,7 +224,9 @@ fn take_in(
         DispatchEvent::CanaryFailed { worker, class, message } => {
             core.canary_failed(worker, class, &message, now);
         }
-        DispatchEvent::WorkerLost { id, batches } => core.worker_lost(id, batches, now),
+        DispatchEvent::WorkerLost { id, batches, blameless } => {
+            core.worker_lost(id, batches, blameless, now);
+        }
         DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
         DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
         DispatchEvent::Completed(done) => core.completed(&done, now),

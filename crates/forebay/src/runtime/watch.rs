@@ -84,8 +84,8 @@ pub(super) fn hooks(watcher: &Watcher, events: &EventLog, handle: &Handle) -> Fa
     }));
     let monitor = FaultHook(Arc::new(move |fault| {
         let fault = match fault {
-            Fault::MonitorHang(true) => MonitorFault::Hang,
-            Fault::MonitorLies(true) => MonitorFault::Lies,
+            Fault::MonitorHang => MonitorFault::Hang,
+            Fault::MonitorLies => MonitorFault::Lies,
             _ => return,
         };
         let watcher = watcher.clone();

@@ -84,7 +84,11 @@ impl World {
                 self.excuse_for_unavailable
             }
             EmbedError::WorkerLost => {
-                self.report.reached.contains("the budget of second runs was used up")
+                let innocent = twice && self.not_to_blame.contains(&number);
+                if innocent {
+                    self.sometimes("a text ran twice and was not to blame");
+                }
+                innocent || self.report.reached.contains("the budget of second runs was used up")
             }
             EmbedError::Cancelled => text.cancelled,
             EmbedError::ShuttingDown => self.stopping,

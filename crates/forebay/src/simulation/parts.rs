@@ -32,7 +32,7 @@ pub(super) enum ToCore {
     CanaryDone(CanaryDone),
     CanaryFailed(WorkerId),
     Leaving(WorkerId),
-    Lost(WorkerId, Vec<EndedBatch>),
+    Lost(WorkerId, Vec<EndedBatch>, bool),
     Ended(EndedWorker),
     NoHope(String),
 }
@@ -80,7 +80,9 @@ impl World {
                 self.core.canary_failed(id, ErrorClass::OutOfMemory, "out of memory", now);
             }
             ToCore::Leaving(id) => self.core.worker_leaving(id, now),
-            ToCore::Lost(id, batches) => self.core.worker_lost(id, batches, now),
+            ToCore::Lost(id, batches, blameless) => {
+                self.core.worker_lost(id, batches, blameless, now);
+            }
             ToCore::Ended(ended) => self.core.worker_ended(ended, now),
             ToCore::NoHope(reason) => {
                 self.excuse_for_unavailable = true;
@@ -326,20 +328,25 @@ impl World {
 
     fn lose(&mut self, id: WorkerId, reason: String) {
         let Some(process) = self.processes.get(&id) else { return };
-        let (batches, draining) = {
+        let (batches, draining, blameless) = {
             let mut process = process.borrow_mut();
             if process.lost {
                 return;
             }
+            let blameless = process.end_asked.as_ref().is_some_and(EndCause::is_blameless);
             if process.draining {
                 process.lost = true;
-                (Vec::new(), true)
+                (Vec::new(), true, blameless)
             } else {
-                (process.abandon(), false)
+                (process.abandon(), false, blameless)
             }
         };
+        if blameless {
+            let texts = batches.iter().flat_map(|batch| &batch.rows);
+            self.not_to_blame.extend(texts.map(|pending| pending.ids[0]));
+        }
         if !draining {
-            self.tell_core(ToCore::Lost(id, batches));
+            self.tell_core(ToCore::Lost(id, batches, blameless));
         }
         self.tell_ladder(LadderEvent::Lost(id, reason));
     }

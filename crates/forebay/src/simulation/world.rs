@@ -36,6 +36,7 @@ pub(super) const SOMETIMES: &[&str] = &[
     "a rung was quarantined for wrong numbers",
     "a rung waited for somebody to release it",
     "a start failed",
+    "a text ran twice and was not to blame",
     "a text was refused at the gate",
     "a text was told that nothing serves",
     "a text was withdrawn",
@@ -102,6 +103,8 @@ pub(super) struct World {
     /// Texts that a worker with flipped weights has given an answer to.
     pub(super) wrongly_computed: BTreeSet<u32>,
     pub(super) wrong_answers: u64,
+    /// Texts that were in a worker which was ended for something else.
+    pub(super) not_to_blame: BTreeSet<u32>,
     /// Something has happened that makes `Unavailable` a right answer.
     pub(super) excuse_for_unavailable: bool,
     pub(super) stopping: bool,
@@ -156,6 +159,7 @@ impl World {
             effects: BTreeMap::new(),
             wrongly_computed: BTreeSet::new(),
             wrong_answers: 0,
+            not_to_blame: BTreeSet::new(),
             excuse_for_unavailable: false,
             stopping: false,
             calm: false,

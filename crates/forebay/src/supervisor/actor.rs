@@ -167,7 +167,8 @@ impl Actor for Supervisor {
         if let Some((worker, _)) = worker {
             let id = *worker;
             if let Some(me) = me.upgrade() {
-                self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches: Vec::new() });
+                let (batches, blameless) = (Vec::new(), false);
+                self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches, blameless });
                 let cause = EndCause::Protocol(format!("worker actor ended: {reason}"));
                 let ended = WorkerEnded { id, pid: None, cause, log: String::new() };
                 self.worker_ended(ended, &me).await;

@@ -188,7 +188,8 @@ impl WorkerProcess {
         let id = self.args.id;
         if !self.draining {
             let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
-            self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches });
+            let blameless = self.cause.as_ref().is_some_and(EndCause::is_blameless);
+            self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches, blameless });
         }
         self.args.supervisor.tell(WorkerLost { id, reason }).send().await.ok();
     }

@@ -31,6 +31,17 @@ pub(crate) struct FailedRows {
     pub(crate) rows: Vec<Pending>,
 }
 
+/// What is known about why a worker was lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// One of its texts may have done it.
+    Unknown,
+    /// It was ended for something that its texts cannot have brought about.
+    Elsewhere,
+    /// It was told to end, with everything else.
+    Shutdown,
+}
+
 /// How many batches each worker has failed since its last success, or since its start.
 #[derive(Default)]
 pub(super) struct FailuresInARow(Vec<(WorkerId, u32)>);
@@ -73,28 +84,35 @@ impl<W: WorkerPort> Core<W> {
         self.worker_leaving(id, now);
         self.workers.gone(id);
         self.failures.forget(id);
-        self.given_up(batches, requested, now);
+        let fault = if requested { Fault::Shutdown } else { Fault::Unknown };
+        self.given_up(batches, fault, now);
     }
 
     /// No more answers can come from a worker, and this is what it had in flight. Its process may
-    /// still be there.
-    pub(crate) fn worker_lost(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
+    /// still be there. `blameless`: it was ended for something else than its texts.
+    pub(crate) fn worker_lost(
+        &mut self,
+        id: WorkerId,
+        batches: Vec<EndedBatch>,
+        blameless: bool,
+        now: Instant,
+    ) {
         self.worker_leaving(id, now);
         if mutated!(LosesBatches) {
             return;
         }
-        self.given_up(batches, false, now);
+        let fault = if blameless { Fault::Elsewhere } else { Fault::Unknown };
+        self.given_up(batches, fault, now);
     }
 
-    /// `requested`: the worker was told to end.
-    fn given_up(&mut self, batches: Vec<EndedBatch>, requested: bool, now: Instant) {
+    fn given_up(&mut self, batches: Vec<EndedBatch>, fault: Fault, now: Instant) {
         for EndedBatch { rows, exclusive } in batches {
             // What a twin has answered, or may yet answer, is no longer here.
             let rows: Vec<Pending> = rows.into_iter().filter_map(Pending::give_up).collect();
             if rows.is_empty() {
                 continue;
             }
-            if requested {
+            if fault == Fault::Shutdown {
                 // We ended it; its texts are under no suspicion, and there is no next worker.
                 for pending in rows {
                     pending.refuse(EmbedError::ShuttingDown);
@@ -102,12 +120,16 @@ impl<W: WorkerPort> Core<W> {
                 continue;
             }
             self.metrics.suspects(rows.len());
+            let blamed = exclusive && fault == Fault::Unknown;
             let (over, again): (Vec<_>, Vec<_>) = rows
                 .into_iter()
-                .partition(|pending| exclusive || pending.owed.executions() >= EXECUTIONS_MAX);
+                .partition(|pending| blamed || pending.owed.executions() >= EXECUTIONS_MAX);
             for pending in over {
                 let executions = pending.owed.executions();
-                pending.refuse(EmbedError::PoisonInput { executions });
+                pending.refuse(match fault {
+                    Fault::Elsewhere => EmbedError::WorkerLost,
+                    _ => EmbedError::PoisonInput { executions },
+                });
             }
             self.run_again(again, now);
         }
