@@ -10,16 +10,17 @@
 //! are always the limit and the debt together.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{AcquireError, watch};
 
 use crate::config::AdmissionConfig;
 use crate::error::EmbedError;
 use crate::priority::Priority;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, Semaphore, SemaphorePermit};
 
 /// A limit moves only by more than this part of it: it follows a measurement that never rests.
 const MOVE_PART: usize = 16;
@@ -291,5 +292,7 @@ fn total(kib: &[u32], max: u32) -> u32 {
     kib.iter().fold(0_u32, |sum, kib| sum.saturating_add(*kib)).min(max)
 }
 
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,12 @@
 //!
 //! It knows nothing of workers, batches or time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::admission::Permit;
 use crate::reply::{EmbedResult, Replier};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The obligation to answer one text; it cannot be copied, only twinned. The last one that is
 /// dropped unused answers with an internal fault.
@@ -126,6 +127,9 @@ impl Owed {
         Some(Self { alone: Some(owed), shared: None, executions: executions.into_inner() })
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {
