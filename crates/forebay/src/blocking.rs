@@ -9,7 +9,6 @@ use futures::executor::block_on;
 use crate::config::{Config, Device};
 use crate::error::{EmbedError, InjectError, StartError};
 use crate::events::EventLog;
-use crate::options::{EmbedOptions, Embedding};
 use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
 use crate::runtime::{ModelInfo, Rates, Ready, ShutdownReport, Tokenizer};

@@ -120,6 +120,10 @@ impl<W: WorkerPort> Core<W> {
     /// The ladder says what a worker may be given from now on.
     pub(crate) fn set_standing(&mut self, id: WorkerId, standing: Standing, now: Instant) {
         let Some(member) = self.workers.find_mut(id) else { return };
+        // It has become late since the ladder said so; the news of that is on its way.
+        if member.late && standing > Standing::Suspect {
+            return;
+        }
         if standing == Standing::Probation && member.standing != Standing::Probation {
             member.credit = 1.0;
         }

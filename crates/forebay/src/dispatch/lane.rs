@@ -375,6 +375,10 @@ impl WorkerPort for Arc<WorkerLane> {
         self.lock().slots.in_flight().filter_map(|batch| batch.oldest_queued_at).min()
     }
 
+    fn abandon(&self) -> Vec<EndedBatch> {
+        WorkerLane::abandon(self)
+    }
+
     fn publish(&self) {
         let books = self.lock();
         if !books.ended {

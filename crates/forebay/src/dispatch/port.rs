@@ -160,6 +160,8 @@ pub(crate) trait WorkerPort {
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending>;
     /// Since when the oldest text in flight has waited for a batch.
     fn oldest_queued_at(&self) -> Option<Instant>;
+    /// Takes out everything in flight; the worker is gone, and nothing that it says counts.
+    fn abandon(&self) -> Vec<EndedBatch>;
     /// Shows how many slots are free.
     fn publish(&self);
     /// Ends the worker. What it holds comes back as the worker's end.

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::select;
-use forebay_protocol::ErrorClass;
 use forebay_stage::{LaneReceiver, StageClock, StageFailure, WaitMode};
 
 use super::core::{Core, FailedRows, VitalSigns};
@@ -41,7 +40,7 @@ pub(crate) enum DispatchEvent {
     /// A canary batch came back; its slot is free again.
     CanaryDone(CanaryDone),
     /// A canary batch was not computed, or its rows were spoilt on the way: nothing is known.
-    CanaryFailed { worker: WorkerId, class: ErrorClass, message: String },
+    CanaryFailed { worker: WorkerId, message: String },
     /// A worker takes no more batches.
     WorkerLeaving(WorkerId),
     /// No more answers can come from a worker; this is what it had in flight. `blameless`: the host
@@ -221,8 +220,8 @@ fn take_in(
         DispatchEvent::Standing(id, standing) => core.set_standing(id, standing, now),
         DispatchEvent::Canary(id) => core.run_canary(id),
         DispatchEvent::CanaryDone(done) => core.canary_done(done, now),
-        DispatchEvent::CanaryFailed { worker, class, message } => {
-            core.canary_failed(worker, class, &message, now);
+        DispatchEvent::CanaryFailed { worker, message } => {
+            core.canary_failed(worker, &message, now);
         }
         DispatchEvent::WorkerLost { id, batches, blameless } => {
             core.worker_lost(id, batches, blameless, now);

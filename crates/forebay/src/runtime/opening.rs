@@ -10,7 +10,9 @@ use tokio::task::JoinError;
 use super::{ModelInfo, launch};
 use crate::config::{Config, ModelConfig};
 use crate::error::StartError;
-use crate::events::{EventLog, StandingQuarantine, standing_quarantines};
+use crate::events::{
+    EventHistory, EventLog, EventLogError, StandingQuarantine, standing_quarantines,
+};
 use crate::metrics::Metrics;
 
 /// What a runtime is put together from.
@@ -39,7 +41,16 @@ pub(super) async fn open(config: Config, handle: Handle) -> Result<Opened, Start
     let model = handle.spawn_blocking(move || OpenModel::open(&model));
     let log = handle.spawn_blocking(move || EventLog::open(&events, counting));
     let OpenModel { folder, tokenizer } = model.await.map_err(lost)??;
-    let (events, history) = log.await.map_err(lost)??;
+    let (events, history) = match log.await.map_err(lost)? {
+        Ok(opened) => opened,
+        // Two runtimes on one log are a mistake of whoever started them.
+        Err(error @ EventLogError::InUse { .. }) => return Err(error.into()),
+        Err(error) => {
+            // What serves matters more than what is written of it.
+            tracing::error!("events are kept in memory only: {error}");
+            (EventLog::in_memory(&config.events, Arc::clone(&metrics)), EventHistory::default())
+        }
+    };
     let quarantines = standing_quarantines(&history.events, events.boot());
     let plan = launch::plan(&config, &folder, &tokenizer, devices.await.map_err(lost)?)?;
     let model = ModelInfo::of(&folder);

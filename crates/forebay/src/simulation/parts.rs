@@ -77,7 +77,7 @@ impl World {
             ToCore::Failed(failed) => self.core.rows_failed(failed, now),
             ToCore::CanaryDone(done) => self.core.canary_done(done, now),
             ToCore::CanaryFailed(id) => {
-                self.core.canary_failed(id, ErrorClass::OutOfMemory, "out of memory", now);
+                self.core.canary_failed(id, "out of memory", now);
             }
             ToCore::Leaving(id) => self.core.worker_leaving(id, now),
             ToCore::Lost(id, batches, blameless) => {
@@ -152,7 +152,7 @@ impl World {
                     }
                     _ => {}
                 },
-                LadderAction::Released(_) => {}
+                LadderAction::Released(..) => {}
                 LadderAction::Level(from, to) => {
                     if from != self.level {
                         return Err(self.violated("I10", format!("a step from {from} to {to}")));

@@ -264,6 +264,10 @@ impl WorkerPort for SimWorker {
         rows.map(|pending| pending.queued_at).min()
     }
 
+    fn abandon(&self) -> Vec<EndedBatch> {
+        self.0.borrow_mut().abandon()
+    }
+
     fn publish(&self) {}
 
     fn end(&self, cause: EndCause) {

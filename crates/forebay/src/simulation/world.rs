@@ -23,7 +23,9 @@ use crate::error::EmbedError;
 use crate::metrics::Metrics;
 use crate::request::Pending;
 use crate::simulation::process::SimWorker;
-use crate::supervisor::{DeviceNews, EndCause, Ladder, LadderEvent, Level, WorkerState};
+use crate::supervisor::{
+    DeviceNews, EndCause, Ladder, LadderEvent, Level, QuarantineReason, WorkerState,
+};
 
 pub(super) const SOMETIMES: &[&str] = &[
     "a deadline passed",
@@ -50,6 +52,9 @@ pub(super) const SOMETIMES: &[&str] = &[
     "the budget of second runs was used up",
     "two GPUs were lost at once",
 ];
+
+/// Steps after which a history that goes on has something in it that turns in a circle.
+const STEPS_MAX: u64 = 200_000;
 
 /// What will happen at a moment.
 pub(super) enum Due {
@@ -225,9 +230,9 @@ impl World {
 
     /// The whole history.
     pub(super) fn run(mut self) -> Result<Report, Violation> {
-        self.ladder.start(Vec::new(), self.now);
+        self.ladder.start(Vec::new(), false, self.now);
         self.follow()?;
-        while !self.due.is_empty() && self.report.steps < 200_000 && !self.is_idle() {
+        while !self.due.is_empty() && self.report.steps < STEPS_MAX && !self.is_idle() {
             self.step()?;
         }
         self.heal()?;
@@ -288,11 +293,14 @@ impl World {
         }
     }
 
+    /// Somebody releases the rungs that only somebody can.
     fn release_all(&mut self) {
-        for slot in 0..self.rungs.len() {
-            if self.states[slot] == WorkerState::Quarantined {
-                self.tell_ladder(LadderEvent::Released(slot));
-            }
+        let waits = |(slot, reason, ..): (usize, QuarantineReason, &str, Option<Duration>)| {
+            (reason == QuarantineReason::Operator).then_some(slot)
+        };
+        let waiting: Vec<usize> = self.ladder.quarantines(self.now).filter_map(waits).collect();
+        for slot in waiting {
+            self.tell_ladder(LadderEvent::Released(slot));
         }
     }
 
@@ -334,6 +342,12 @@ impl World {
         if self.ladder.next_wakeup().is_some_and(|at| at <= self.now) {
             self.ladder.handle(LadderEvent::Tick, self.now);
             self.follow()?;
+            if self.ladder.next_wakeup().is_some_and(|at| at <= self.now) {
+                return Err(self.violated("I16", "the ladder wakes at once after its work"));
+            }
+        }
+        if self.report.steps > STEPS_MAX {
+            return Err(self.violated("I16", "it never comes to rest"));
         }
         self.core.pump(self.now);
         self.admission.set_backlog(self.core.backlog());

@@ -18,7 +18,7 @@ mod ladder;
 mod level;
 
 pub(crate) use actor::{
-    MAILBOX, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerLost, WorkerReady,
+    MAILBOX, Orphaned, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerLost, WorkerReady,
     WorkerStuck,
 };
 pub(crate) use board::Board;

@@ -18,7 +18,7 @@ pub(super) const EXECUTIONS_MAX: u32 = 2;
 /// A worker that fails so many batches in a row is ended: whatever it fails at, the texts are not to
 /// blame, and while it serves it is given all the work. A bad text alone gets to two, as it runs
 /// twice.
-const FAILURES_MAX: u32 = 3;
+pub(super) const FAILURES_MAX: u32 = 3;
 
 /// Rows that a worker answered as failed, each of which may run once more, alone. There may be none
 /// left that wait for an answer.
@@ -80,9 +80,10 @@ impl FailuresInARow {
 impl<W: WorkerPort> Core<W> {
     /// A worker is gone, and this is what it had in flight.
     pub(crate) fn worker_ended(&mut self, ended: EndedWorker, now: Instant) {
-        let EndedWorker { id, batches, requested } = ended;
+        let EndedWorker { id, mut batches, requested } = ended;
         self.worker_leaving(id, now);
-        self.workers.gone(id);
+        // Usually that is nothing: an actor that failed has handed nothing back.
+        batches.extend(self.workers.gone(id));
         self.failures.forget(id);
         let fault = if requested { Fault::Shutdown } else { Fault::Unknown };
         self.given_up(batches, fault, now);
@@ -189,13 +190,7 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// Counts a failure of a worker that serves, and ends one that fails everything.
-    pub(super) fn count_failure(
-        &mut self,
-        id: WorkerId,
-        class: ErrorClass,
-        message: &str,
-        now: Instant,
-    ) {
+    fn count_failure(&mut self, id: WorkerId, class: ErrorClass, message: &str, now: Instant) {
         let known = self.workers.members().iter().find(|member| member.worker.id() == id);
         let Some(member) = known.filter(|_| self.failures.add(id, class)) else { return };
         let worker = &member.worker;

@@ -273,6 +273,12 @@ impl WorkerPort for FakeWorker {
         rows.map(|pending| pending.queued_at).min()
     }
 
+    /// The world hands back what it held before it says that it is gone.
+    fn abandon(&self) -> Vec<EndedBatch> {
+        assert!(self.state.borrow().in_flight.is_empty());
+        Vec::new()
+    }
+
     fn publish(&self) {}
 
     fn end(&self, cause: EndCause) {

@@ -88,8 +88,8 @@ pub(crate) enum Action {
     Changed(Change),
     /// A slot went into quarantine: why, in words, and how long until it is probed.
     Quarantined(usize, QuarantineReason, String, Option<Duration>),
-    /// A slot is out of quarantine.
-    Released(usize),
+    /// A slot is out of quarantine, and who or what got it out.
+    Released(usize, &'static str),
     /// The service level changed.
     Level(Level, Level),
 }
@@ -109,6 +109,8 @@ pub(crate) struct Restored {
     pub(crate) slot: usize,
     pub(crate) reason: QuarantineReason,
     pub(crate) detail: String,
+    /// How long until it is probed, if its reason is one that is probed.
+    pub(crate) probe_after: Duration,
 }
 
 /// The numbers that the ladder goes by.
@@ -143,10 +145,11 @@ impl Ladder {
 
     /// Starts every slot that no earlier run has left in quarantine; the last one, the CPU, first:
     /// it is what answers before any other is ready.
-    pub(crate) fn start(&mut self, restored: Vec<Restored>, now: Instant) {
-        for Restored { slot, reason, detail } in restored {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.restore(reason, detail, now, &mut self.actions);
+    /// With `watched` something will be heard of the devices.
+    pub(crate) fn start(&mut self, restored: Vec<Restored>, watched: bool, now: Instant) {
+        for restored in restored {
+            if let Some(slot) = self.slots.get_mut(restored.slot) {
+                slot.restore(restored, watched, now, &mut self.actions);
             }
         }
         for slot in self.slots.iter_mut().rev() {
@@ -206,6 +209,22 @@ impl Ladder {
     /// The service level.
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    /// The slots that are in quarantine: why, in words, and how long until they are probed.
+    pub(crate) fn quarantines(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (usize, QuarantineReason, &str, Option<Duration>)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(move |(index, slot)| {
+            slot.quarantine(now).map(|(reason, detail, wait)| (index, reason, detail, wait))
+        })
+    }
+
+    /// Whether a slot is in quarantine, or will be as things stand.
+    pub(crate) fn awaits_release(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(Slot::awaits_release)
     }
 
     /// The states of the slots.
