@@ -9,5 +9,9 @@
 mod support;
 
 mod each;
+mod history;
+mod late;
 mod load;
+mod numbers;
 mod refused;
+mod several;

@@ -152,7 +152,7 @@ impl World {
                     }
                     _ => {}
                 },
-                LadderAction::Released(_) => {}
+                LadderAction::Released(..) => {}
                 LadderAction::Level(from, to) => {
                     if from != self.level {
                         return Err(self.violated("I10", format!("a step from {from} to {to}")));

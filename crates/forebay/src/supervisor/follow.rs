@@ -43,11 +43,11 @@ impl Supervisor {
                     }
                     self.chronicle.quarantined(slot, reason, &detail, probe_after);
                 }
-                Action::Released(slot) => {
+                Action::Released(slot, by) => {
                     if let Some(rung) = self.rungs.get(slot) {
                         rung.metrics.quarantined(false);
                     }
-                    self.chronicle.released(slot, "ladder");
+                    self.chronicle.released(slot, by.as_str());
                 }
                 Action::Level(from, to) => {
                     tracing::info!(%from, %to, "service level changed");

@@ -124,7 +124,7 @@ impl Watched {
                     assert_eq!(from, self.level);
                     self.level = to;
                 }
-                Action::Quarantined(..) | Action::Released(_) => {}
+                Action::Quarantined(..) | Action::Released(..) => {}
             }
         }
         let serving =

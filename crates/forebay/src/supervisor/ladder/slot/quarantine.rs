@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{Out, Slot};
 use crate::supervisor::EndCause;
-use crate::supervisor::ladder::{Action, DeviceNews, QuarantineReason, WorkerState};
+use crate::supervisor::ladder::{Action, DeviceNews, QuarantineReason, ReleasedBy, WorkerState};
 
 impl Slot {
     /// An earlier run left it in quarantine.
@@ -97,7 +97,7 @@ impl Slot {
             self.quarantine = None;
             self.wrong_numbers = 0;
             self.launch_at = Some(now);
-            out.push(Action::Released(self.index));
+            out.push(Action::Released(self.index, ReleasedBy::Operator));
             self.go(WorkerState::Backoff, "released", out);
         }
     }
