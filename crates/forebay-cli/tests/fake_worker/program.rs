@@ -24,7 +24,9 @@ fn main() -> ExitCode {
     let Some(hello) = rogue::peek() else {
         return ExitCode::FAILURE;
     };
-    let script = Script::read(&hello.worker.model, hello.incarnation);
+    let script = Script::read(&hello.worker.model, &hello.worker.device, hello.incarnation);
+    // A test may want to hold it; where that needs no leave, there is none to give.
+    rustix::process::set_ptracer(rustix::process::PTracer::Any).ok();
     engine::note_pid(&hello.worker.model);
     std::thread::sleep(Duration::from_millis(script.start_delay_ms));
     match script.start {

@@ -15,3 +15,6 @@ mod load;
 mod numbers;
 mod refused;
 mod several;
+mod starts;
+mod stuck;
+mod survival;

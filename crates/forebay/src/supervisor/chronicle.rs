@@ -148,7 +148,7 @@ impl Chronicle {
 }
 
 /// The quarantines of an earlier run that still hold for these devices. What only a reboot cures is
-/// cured by one, and what is probed is probed again soon.
+/// cured by one, and what is probed is probed when it would have been.
 pub(super) fn restored(standing: &[StandingQuarantine], devices: &[Device]) -> Vec<Restored> {
     let names: Vec<String> = devices.iter().map(ToString::to_string).collect();
     let known = standing.iter().filter_map(|quarantine| {
@@ -159,11 +159,11 @@ pub(super) fn restored(standing: &[StandingQuarantine], devices: &[Device]) -> V
         let cured = !quarantine.same_boot
             && matches!(reason, QuarantineReason::Reboot | QuarantineReason::Reset);
         let since = SystemTime::now().duration_since(quarantine.quarantined_at).unwrap_or_default();
-        let passed = match quarantine.probe_after_ms {
-            Some(probe_after_ms) => since >= Duration::from_millis(probe_after_ms),
-            None => false,
-        };
-        (!cured && !passed).then(|| Restored { slot, reason, detail: quarantine.detail.clone() })
+        let probe_after =
+            quarantine.probe_after_ms.map(|ms| Duration::from_millis(ms).saturating_sub(since));
+        let is_due = probe_after.is_some_and(|wait| wait.is_zero());
+        let detail = quarantine.detail.clone();
+        (!cured && !is_due).then_some(Restored { slot, reason, detail, probe_after })
     });
     known.take(RESTORED_MAX).collect()
 }
@@ -201,6 +201,9 @@ mod tests {
         assert!(slots(standing("reboot", None, false)).is_empty());
         assert_eq!(slots(standing("intensity", Some(30_000), true)), [0]);
         assert!(slots(standing("intensity", Some(5_000), true)).is_empty(), "its probe is due");
+        let left = restored(&[standing("intensity", Some(30_000), true)], &DEVICES);
+        let wait = left[0].probe_after.expect("it is probed");
+        assert!(wait <= Duration::from_secs(20), "{wait:?} of 30 s, 10 s later");
         assert_eq!(slots(standing("of a later release", None, false)), [0]);
         let mut elsewhere = standing("operator", None, true);
         elsewhere.device = "cuda:7".to_owned();

@@ -105,6 +105,10 @@ impl Supervisor {
         tracing::info!(device, incarnation = id.incarnation, %from, %to, "{reason}");
         self.args.board.update(id.slot, |status| {
             status.state = to;
+            if (from, to) == (WorkerState::Absent, WorkerState::Quarantined) {
+                // Nothing ended in this run that could say why.
+                status.last_end = Some(reason);
+            }
             status.incarnation = id.incarnation;
             status.restarts = id.incarnation.saturating_sub(1);
             if !to.has_process() || matches!(to, WorkerState::Starting | WorkerState::Exited) {

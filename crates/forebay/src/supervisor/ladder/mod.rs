@@ -128,6 +128,8 @@ pub(crate) struct Restored {
     pub(crate) slot: usize,
     pub(crate) reason: QuarantineReason,
     pub(crate) detail: String,
+    /// What is left of the wait for its probe, if it is probed.
+    pub(crate) probe_after: Option<Duration>,
 }
 
 /// The numbers that the ladder goes by.
@@ -163,9 +165,9 @@ impl Ladder {
     /// Starts every slot that no earlier run has left in quarantine; the last one, the CPU, first:
     /// it is what answers before any other is ready.
     pub(crate) fn start(&mut self, restored: Vec<Restored>, now: Instant) {
-        for Restored { slot, reason, detail } in restored {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.restore(reason, detail, now, &mut self.actions);
+        for left in restored {
+            if let Some(slot) = self.slots.get_mut(left.slot) {
+                slot.restore(left, now, &mut self.actions);
             }
         }
         for slot in self.slots.iter_mut().rev() {

@@ -372,9 +372,21 @@ fn no_second_process_is_started_beside_one_that_cannot_be_killed() {
 fn what_an_earlier_run_left_in_quarantine_stays_there() {
     let mut ladder = Ladder::new(&DEVICES, &limits(), StdRng::seed_from_u64(1));
     let now = Instant::now();
-    let left = |slot, reason| Restored { slot, reason, detail: "then".to_owned() };
-    let restored = vec![left(0, QuarantineReason::Operator), left(1, QuarantineReason::Intensity)];
+    let left = |slot, reason| Restored {
+        slot,
+        reason,
+        detail: "then".to_owned(),
+        probe_after: (slot == 1).then(|| ms(700)),
+    };
+    let restored = vec![left(0, QuarantineReason::Operator), left(1, QuarantineReason::Canary)];
     ladder.start(restored, now);
+    let said = |slot, reason, wait| Action::Quarantined(slot, reason, "then".to_owned(), wait);
+    for again in [
+        said(0, QuarantineReason::Operator, None),
+        said(1, QuarantineReason::Canary, Some(ms(700))),
+    ] {
+        assert!(ladder.actions.contains(&again), "{:?}", ladder.actions);
+    }
     let launched = |ladder: &mut Ladder| -> Vec<usize> {
         let actions = ladder.take_actions().into_iter();
         actions
@@ -383,8 +395,19 @@ fn what_an_earlier_run_left_in_quarantine_stays_there() {
     };
     assert_eq!(launched(&mut ladder), [2]);
     let probe = ladder.next_wakeup().expect("a probe of the second");
-    assert_eq!(probe, now + ms(1_000));
+    assert_eq!(probe, now + ms(700));
     ladder.handle(Event::Tick, probe);
     assert_eq!(launched(&mut ladder), [1]);
     assert_eq!(ladder.next_wakeup(), None, "the first waits for somebody");
+    // Its wrong numbers are not forgotten either.
+    let id = WorkerId { slot: 1, incarnation: 1 };
+    let why = || "wrong again".to_owned();
+    ladder.handle(Event::Greeted(id), probe);
+    ladder.handle(Event::Canary(id, Err(why())), probe);
+    ladder.handle(Event::Ended(id, EndCause::Canary(why())), probe);
+    let for_good = |action: &Action| {
+        matches!(action, Action::Quarantined(1, QuarantineReason::Operator, _, None))
+    };
+    let actions = ladder.take_actions();
+    assert!(actions.iter().any(for_good), "{actions:?}");
 }

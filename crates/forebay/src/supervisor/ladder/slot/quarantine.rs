@@ -4,21 +4,30 @@ use std::time::{Duration, Instant};
 
 use super::{Out, Slot};
 use crate::supervisor::EndCause;
-use crate::supervisor::ladder::{Action, DeviceNews, QuarantineReason, ReleasedBy, WorkerState};
+use crate::supervisor::ladder::{
+    Action, DeviceNews, QuarantineReason, ReleasedBy, Restored, WorkerState,
+};
 
 impl Slot {
     /// An earlier run left it in quarantine.
     pub(in crate::supervisor::ladder) fn restore(
         &mut self,
-        reason: QuarantineReason,
-        detail: String,
+        Restored { reason, detail, probe_after, .. }: Restored,
         now: Instant,
         out: &mut Out,
     ) {
         self.go(WorkerState::Quarantined, format!("as an earlier run left it: {detail}"), out);
-        let wait = reason.is_probed().then(|| self.limits.restarts.quarantine_probe(0));
+        let first = || self.limits.restarts.quarantine_probe(0);
+        let wait = reason.is_probed().then(|| probe_after.unwrap_or_else(first));
         self.launch_at = wait.map(|wait| now + wait);
-        self.quarantine = Some((reason, detail));
+        self.wrong_numbers = match reason {
+            QuarantineReason::Canary => 1,
+            QuarantineReason::Operator => 2,
+            _ => 0,
+        };
+        self.quarantine = Some((reason, detail.clone()));
+        // Said again, so that a log which forgets its oldest events does not forget this.
+        out.push(Action::Quarantined(self.index, reason, detail, wait));
     }
 
     pub(super) fn quarantine_for(
