@@ -14,6 +14,7 @@ pub(crate) fn words(event: &Event) -> String {
         EventKind::CanaryFailed { .. } => "canary failed".to_owned(),
         EventKind::Quarantined { reason, .. } => format!("quarantined {reason}"),
         EventKind::Released { by, .. } => format!("released by {by}"),
+        EventKind::DeviceHealth { verdict, .. } => format!("health {verdict}"),
         EventKind::Hedged { .. } => "hedged".to_owned(),
         EventKind::FaultInjected { fault, .. } => format!("fault {fault}"),
         other => format!("{other:?}"),
