@@ -12,6 +12,7 @@ use crate::support::{eventually, restarts, start};
 use crate::{assert_right, config, embed, gpu, short_texts, shut_down};
 
 const GPU: Device = Device::Cuda(0);
+const OTHER: Device = Device::Cuda(1);
 
 /// Waits for an event of this runtime, and gives it.
 fn happened(runtime: &Runtime, what: &str, is: impl Fn(&EventKind) -> bool) -> Event {
@@ -53,56 +54,49 @@ fn a_model_that_only_the_cpu_can_read_is_served_by_it_and_the_log_says_why() {
 }
 
 #[test]
-fn a_flipped_weight_is_found_by_the_known_answers_and_gone_with_its_worker() {
-    let driver = FakeDriver::new(&[]);
+fn of_two_gpus_one_computes_wrongly_and_the_other_breaks() {
+    let driver = FakeDriver::new(&["devices 2"]);
     let mut config = config(&driver);
+    config.devices.rungs = "cuda:0,cuda:1".parse().expect("devices");
     config.faults.enabled = true;
     config.canary.interval_ms = 100;
     config.supervisor.quarantine_probe_ms = vec![100];
+    // Far above what a batch takes here, on any machine.
+    config.cuda.batch_deadline_ms = 60_000;
+    config.hedge.enabled = false;
     let runtime = start(config);
     runtime.settled();
-    runtime.inject(Some(GPU), Fault::FlipWeightBit).expect("injected");
+    assert_eq!(runtime.level(), Level::Gpu(2));
+
+    // Known answers find it, and it is gone with its worker.
+    runtime.inject(Some(OTHER), Fault::FlipWeightBit).expect("injected");
     let failed = happened(&runtime, "wrong known answers", |kind| {
         matches!(kind, EventKind::CanaryFailed { .. })
     });
-    let EventKind::CanaryFailed { reason, replies, .. } = &failed.kind else {
-        panic!("{failed:?}")
+    let EventKind::CanaryFailed { device, reason, replies, .. } = &failed.kind else {
+        panic!("{failed:?}");
     };
+    assert_eq!((device.as_str(), *replies), ("cuda:1", 0), "nobody has asked for anything");
     assert!(reason.contains("differs from its first result"), "{reason}");
-    assert_eq!(*replies, 0, "nobody has asked for anything");
     happened(
         &runtime,
         "quarantine",
         |kind| matches!(kind, EventKind::Quarantined { reason, .. } if reason == "canary"),
     );
-    eventually("the full level", || (runtime.level() == Level::Gpu(1)).then_some(()));
-    assert_eq!(restarts(&runtime), 1);
-    let texts = short_texts(4);
-    assert_right(&embed(&runtime, &texts), &texts);
-    shut_down(runtime);
-}
-
-#[test]
-fn one_of_two_gpus_fails_and_the_other_goes_on() {
-    let driver = FakeDriver::new(&["devices 2"]);
-    let mut config = config(&driver);
-    config.devices.rungs = "cuda:0,cuda:1".parse().expect("devices");
-    config.faults.enabled = true;
-    let runtime = start(config);
-    runtime.settled();
-    assert_eq!(runtime.level(), Level::Gpu(2));
-    runtime.inject(Some(GPU), Fault::Trap).expect("injected");
-    let texts = short_texts(30);
-    assert_right(&embed(&runtime, &texts), &texts);
-    let ended = happened(&runtime, "the end of a worker", |kind| {
-        matches!(kind, EventKind::WorkerEnded { .. })
-    });
-    let EventKind::WorkerEnded { device, reason, log, .. } = &ended.kind else {
-        panic!("{ended:?}")
-    };
-    assert_eq!((device.as_str(), reason.contains("sticky_cuda")), ("cuda:0", true), "{reason}");
-    assert!(log.contains("(719)"), "{log}");
+    happened(&runtime, "its end", |kind| matches!(kind, EventKind::Released { .. }));
     eventually("the full level", || (runtime.level() == Level::Gpu(2)).then_some(()));
-    assert_eq!(restarts(&runtime), 1);
+
+    runtime.inject(Some(GPU), Fault::Trap).expect("injected");
+    let texts = short_texts(20);
+    assert_right(&embed(&runtime, &texts), &texts);
+    let ended = happened(
+        &runtime,
+        "the end of the other",
+        |kind| matches!(kind, EventKind::WorkerEnded { device, .. } if device == "cuda:0"),
+    );
+    let EventKind::WorkerEnded { reason, log, .. } = &ended.kind else { panic!("{ended:?}") };
+    assert!(reason.contains("sticky_cuda") && log.contains("(719)"), "{reason}: {log}");
+    eventually("the full level", || (runtime.level() == Level::Gpu(2)).then_some(()));
+    assert_eq!(restarts(&runtime), 2);
     shut_down(runtime);
 }
