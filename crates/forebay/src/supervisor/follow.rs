@@ -55,7 +55,7 @@ impl Supervisor {
                     if let Some(rung) = self.rungs.get(slot) {
                         rung.metrics.quarantined(false);
                     }
-                    self.chronicle.released(slot, by);
+                    self.chronicle.released(slot, by.as_str());
                 }
                 Action::Level(from, to) => {
                     tracing::info!(%from, %to, "service level changed");
@@ -125,6 +125,10 @@ impl Supervisor {
         tracing::info!(device, incarnation = id.incarnation, %from, %to, "{reason}");
         self.args.board.update(id.slot, |status| {
             status.state = to;
+            if (from, to) == (WorkerState::Absent, WorkerState::Quarantined) {
+                // Nothing ended in this run that could say why.
+                status.last_end = Some(reason);
+            }
             status.incarnation = id.incarnation;
             status.restarts = id.incarnation.saturating_sub(1);
             if !to.has_process() || matches!(to, WorkerState::Starting | WorkerState::Exited) {

@@ -88,10 +88,29 @@ pub(crate) enum Action {
     Changed(Change),
     /// A slot went into quarantine: why, in words, and how long until it is probed.
     Quarantined(usize, QuarantineReason, String, Option<Duration>),
-    /// A slot is out of quarantine, and who or what got it out.
-    Released(usize, &'static str),
+    /// A slot is out of quarantine, by a probe that succeeded or by somebody's word.
+    Released(usize, ReleasedBy),
     /// The service level changed.
     Level(Level, Level),
+}
+
+/// What ended a quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReleasedBy {
+    /// It was started and has shown that it can serve.
+    Ladder,
+    /// Somebody said so.
+    Operator,
+}
+
+impl ReleasedBy {
+    /// The name in the event log.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ladder => "ladder",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// One step of one slot.

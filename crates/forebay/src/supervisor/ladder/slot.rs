@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use super::restarts::{Next, RestartPolicy};
-use super::{Action, Change, Limits, QuarantineReason, WorkerState};
+use super::{Action, Change, Limits, QuarantineReason, ReleasedBy, WorkerState};
 use crate::config::Device;
 use crate::dispatch::{Standing, WorkerId};
 use crate::supervisor::EndCause;
@@ -289,7 +289,7 @@ impl Slot {
         self.canary_at = Some(now + self.limits.canary_interval);
         self.probing = false;
         if self.quarantine.take().is_some() {
-            out.push(Action::Released(self.index, "probe"));
+            out.push(Action::Released(self.index, ReleasedBy::Ladder));
         }
         self.go(WorkerState::Serving, reason, out);
         out.push(Action::Standing(self.id(), Standing::Serving));

@@ -395,10 +395,21 @@ fn what_an_earlier_run_left_in_quarantine_stays_there() {
     };
     assert_eq!(launched(&mut ladder), [2]);
     let probe = ladder.next_wakeup().expect("a probe of the second");
-    assert_eq!(probe, now + ms(1_000));
+    assert_eq!(probe, now + ms(700));
     ladder.handle(Event::Tick, probe);
     assert_eq!(launched(&mut ladder), [1]);
     assert_eq!(ladder.next_wakeup(), None, "the first waits for somebody");
+    // Its wrong numbers are not forgotten either.
+    let id = WorkerId { slot: 1, incarnation: 1 };
+    let why = || "wrong again".to_owned();
+    ladder.handle(Event::Greeted(id), probe);
+    ladder.handle(Event::Canary(id, Err(why())), probe);
+    ladder.handle(Event::Ended(id, EndCause::Canary(why())), probe);
+    let for_good = |action: &Action| {
+        matches!(action, Action::Quarantined(1, QuarantineReason::Operator, _, None))
+    };
+    let actions = ladder.take_actions();
+    assert!(actions.iter().any(for_good), "{actions:?}");
 }
 
 #[test]

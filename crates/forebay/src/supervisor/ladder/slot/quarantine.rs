@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::{Out, Slot};
 use crate::supervisor::EndCause;
-use crate::supervisor::ladder::{Action, DeviceNews, QuarantineReason, Restored, WorkerState};
+use crate::supervisor::ladder::{
+    Action, DeviceNews, QuarantineReason, ReleasedBy, Restored, WorkerState,
+};
 
 impl Slot {
     /// An earlier run left it in quarantine. With `watched` something will be heard of its device.
@@ -111,7 +113,7 @@ impl Slot {
         self.wrong_numbers = 0;
         if self.state == WorkerState::Quarantined {
             self.launch_at = Some(now);
-            out.push(Action::Released(self.index, "operator"));
+            out.push(Action::Released(self.index, ReleasedBy::Operator));
             self.go(WorkerState::Backoff, "released", out);
         }
     }
