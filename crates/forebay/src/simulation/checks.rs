@@ -79,7 +79,7 @@ impl World {
             EmbedError::InvalidResult { .. } | EmbedError::Inference { .. } => twice,
             EmbedError::Unavailable { .. } => {
                 self.sometimes("a text was told that nothing serves");
-                self.down.excuses(self.messages(), self.now)
+                self.down.excuses(self.unheard(), self.now)
             }
             EmbedError::WorkerLost => {
                 self.told_lost += 1;

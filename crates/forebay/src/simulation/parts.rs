@@ -101,7 +101,7 @@ impl World {
                     LadderEvent::Canary(id, verdict)
                 }
                 // There may be no room for it, and then it is left out.
-                WorkerNews::Good { .. } if self.is_busy() && self.random.random_bool(0.6) => {
+                WorkerNews::Good { .. } if self.is_deaf && self.random.random_bool(0.5) => {
                     self.sometimes("good news was left out");
                     continue;
                 }

@@ -9,6 +9,7 @@ use super::checks::Checked;
 use super::script::GRACE;
 use super::world::{Due, World};
 use crate::dispatch::WorkerId;
+use crate::dispatch::core::IDLE;
 
 /// How long messages may be under way between two parts of the host.
 const MESSAGES: Duration = Duration::from_millis(20);
@@ -71,6 +72,14 @@ impl World {
         }
     }
 
+    /// How long it may take the dispatcher to hear that something serves again. It cannot see that it
+    /// stood still for less than the time for which it may sleep.
+    pub(super) fn unheard(&self) -> Duration {
+        let since = self.now.saturating_duration_since(self.stood_still_until);
+        let unseen = self.stood_still_for.filter(|length| *length <= IDLE && since <= MESSAGES);
+        self.messages() + unseen.unwrap_or_default()
+    }
+
     pub(super) fn message_time(&mut self, within_us: u64) -> Duration {
         let within = match self.is_busy() {
             true => BUSY.as_micros() as u64,
@@ -114,6 +123,7 @@ impl World {
         self.report.faults += 1;
         self.now += length;
         self.stood_still_until = self.now;
+        self.stood_still_for = Some(length);
         match holds {
             Holds::Host => self.sometimes("the host stood still"),
             Holds::Everything => {

@@ -120,7 +120,10 @@ pub(super) struct World {
     pub(super) told_lost: usize,
     pub(super) down: Downtime,
     pub(super) busy_until: Instant,
+    /// The supervisor has room for half of the good news only.
+    pub(super) is_deaf: bool,
     pub(super) stood_still_until: Instant,
+    pub(super) stood_still_for: Option<Duration>,
     pub(super) stopping: bool,
     /// No more faults.
     pub(super) calm: bool,
@@ -181,7 +184,9 @@ impl World {
             told_lost: 0,
             down: Downtime::new(start),
             busy_until: start,
+            is_deaf: seed.is_multiple_of(8),
             stood_still_until: start,
+            stood_still_for: None,
             stopping: false,
             calm: false,
             report: Report::default(),

@@ -29,34 +29,31 @@ pub(super) struct Punctuality {
     judges_from: Option<Instant>,
 }
 
-/// What may be done about workers that seem late.
-enum Judgement {
-    Now,
-    Later,
-    /// Later, and so much time does not count.
-    Postponed(Duration),
-}
-
 impl Punctuality {
     pub(super) fn plan(&mut self, now: Instant, wakeup: Option<Instant>) {
         let idle = now + IDLE;
         self.planned = Some((now, wakeup.map_or(idle, |wakeup| wakeup.min(idle))));
     }
 
-    /// Whether workers may be judged now. After a delay of more than `tolerance` they have as long
-    /// again to be heard; then they are judged, also by one that is always held up. As nobody knows
-    /// when the delay began, all the time since the last call is taken for it.
-    fn judges(&mut self, now: Instant, tolerance: Duration) -> Judgement {
+    /// Whether workers may be judged now, and how much of the time does not count. After a delay of
+    /// more than `tolerance` they have as long again to be heard. As nobody knows when the delay
+    /// began, all the time since the last call is taken for it, but not twice in a row: also one that
+    /// is always held up must come to a judgement.
+    fn judges(&mut self, now: Instant, tolerance: Duration) -> (bool, Duration) {
         let held_up = self.planned.filter(|(_, wakeup)| now > *wakeup + tolerance);
+        let held_up = held_up.filter(|_| !mutated!(JudgesAfterStalls));
         match (self.judges_from, held_up) {
-            (Some(from), _) if now < from => Judgement::Later,
-            (None, Some((last, _))) if !mutated!(JudgesAfterStalls) => {
+            (None, Some((last, _))) => {
                 self.judges_from = Some(now + tolerance);
-                Judgement::Postponed(now.saturating_duration_since(last))
+                (false, now.saturating_duration_since(last))
             }
-            _ => {
-                self.judges_from = None;
-                Judgement::Now
+            (from, held_up) => {
+                let judges = from.is_none_or(|from| now >= from);
+                if judges {
+                    self.judges_from = None;
+                }
+                let late = |(_, wakeup)| now.saturating_duration_since(wakeup);
+                (judges, held_up.map_or(Duration::ZERO, late))
             }
         }
     }
@@ -83,14 +80,12 @@ impl<W: WorkerPort> Core<W> {
 
     /// Whether workers may be judged. Comes before anything that depends on the time.
     pub(super) fn look_at_clock(&mut self, now: Instant) -> bool {
-        match self.punctuality.judges(now, self.lateness.floor() / HELD_UP_PART) {
-            Judgement::Now => true,
-            Judgement::Later => false,
-            Judgement::Postponed(by) => {
-                self.discount(by);
-                false
-            }
+        let tolerance = self.lateness.floor() / HELD_UP_PART;
+        let (judges, lost) = self.punctuality.judges(now, tolerance);
+        if !lost.is_zero() {
+            self.discount(lost);
         }
+        judges
     }
 
     fn end_hung(&mut self, now: Instant) {
