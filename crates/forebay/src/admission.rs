@@ -46,6 +46,11 @@ impl Class {
     fn set_limit(&self, limit: usize) {
         let current = self.limit();
         if limit < current {
+            if mutated!(ForgetsDebt) {
+                self.requests.forget_permits(current - limit);
+                self.limit.send_replace(limit);
+                return;
+            }
             self.debt.fetch_add(current - limit, Ordering::AcqRel);
             self.limit.send_replace(limit);
         } else if limit > current {

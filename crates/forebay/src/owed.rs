@@ -121,6 +121,9 @@ impl Owed {
     /// or a twin still may. Otherwise it is the last one, and on its own again.
     pub(crate) fn give_up(mut self) -> Option<Self> {
         let Some(shared) = self.shared.take() else { return Some(self) };
+        if mutated!(TwinsAllGiveUp) {
+            return None;
+        }
         // Of several that give up at once, exactly one gets what they shared.
         let Shared { owed, executions } = Arc::into_inner(shared)?;
         let owed = owed.into_inner().unwrap_or_else(PoisonError::into_inner)?;

@@ -363,6 +363,13 @@ impl WorkerPort for Arc<WorkerLane> {
         Some(LateBatch { at, allowance, tokens: batch.tokens as usize })
     }
 
+    fn postpone(&self, by: Duration) {
+        for batch in self.lock().slots.in_flight_mut() {
+            batch.hung.postpone(by);
+            batch.late.postpone(by);
+        }
+    }
+
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
         let mut books = self.lock();
         let rows = books.slots.in_flight_mut().flat_map(|batch| &mut batch.rows).flatten();

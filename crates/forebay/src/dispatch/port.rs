@@ -155,6 +155,9 @@ pub(crate) trait WorkerPort {
     fn next_hung(&self) -> Option<Instant>;
     /// The batch in flight that counts as late first.
     fn next_late(&self) -> Option<LateBatch>;
+    /// Allows every batch in flight so much more time: the dispatcher was held up for as long, and
+    /// perhaps the worker with it.
+    fn postpone(&self, by: Duration);
     /// Twins of up to `texts_max` texts in flight that have none yet, are not answered and have run
     /// less than `executions_max` times.
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending>;

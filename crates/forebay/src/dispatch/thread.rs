@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::select;
 use forebay_stage::{LaneReceiver, StageClock, StageFailure, WaitMode};
 
-use super::core::{Core, FailedRows, VitalSigns};
+use super::core::{Core, FailedRows, IDLE, VitalSigns};
 use super::lane::WorkerLane;
 use super::port::{BatchDone, CanaryDone, EndedBatch, EndedWorker, Standing, WorkerId, WorkerNews};
 use crate::admission::Admission;
@@ -20,8 +20,6 @@ use crate::request::Pending;
 pub(crate) const NAME: &str = "fb-dispatch";
 /// Events that may wait. Each worker has at most a few per slot under way.
 const EVENTS_MAX: usize = 1024;
-/// The thread looks around at least this often; no deadline hangs on it.
-const IDLE: Duration = Duration::from_secs(1);
 /// Good news that may wait for room in the supervisor's mailbox; bad news is bounded by its cause.
 const NEWS_MAX: usize = 256;
 /// When news that the supervisor had no room for is offered again.
@@ -195,14 +193,14 @@ pub(crate) fn run(
         let Some(news) = next(inbox, texts, texts_open, wake) else { continue };
         let start = Instant::now();
         match news {
-            News::Texts(pending) => core.accept(pending, start),
+            News::Texts(pending) => core.accept(pending),
             News::TextsClosed => texts_open = false,
             News::Cancelled => core.sweep_cancelled(),
             News::Event(event) => take_in(&mut core, event, start, &mut drained),
         }
         // Whatever else has arrived joins before the next batch is sealed.
         while let Some(pending) = texts.try_recv() {
-            core.accept(pending, start);
+            core.accept(pending);
         }
         clock.add(start.elapsed());
     }

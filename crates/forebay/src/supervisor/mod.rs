@@ -32,5 +32,5 @@ pub use level::Level;
 
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use ladder::{
-    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, Ladder, Limits,
+    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, Ladder, Limits, Restored,
 };

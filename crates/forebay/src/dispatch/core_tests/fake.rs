@@ -259,6 +259,13 @@ impl WorkerPort for FakeWorker {
         state.in_flight.iter().map(|batch| batch.late).min_by_key(|late| late.at)
     }
 
+    fn postpone(&self, by: Duration) {
+        for batch in &mut self.state.borrow_mut().in_flight {
+            batch.hung_at += by;
+            batch.late.at += by;
+        }
+    }
+
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
         let mut state = self.state.borrow_mut();
         let rows = state.in_flight.iter_mut().flat_map(|batch| batch.rows.iter_mut().flatten());

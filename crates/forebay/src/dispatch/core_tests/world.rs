@@ -297,7 +297,7 @@ impl World {
     pub(super) fn accept(&mut self, ids: Vec<u32>) {
         let take = |id| self.texts.get_mut(&id).and_then(|text| text.pending.take());
         let pending: Vec<Pending> = ids.into_iter().filter_map(take).collect();
-        self.core.accept(pending, self.now);
+        self.core.accept(pending);
     }
 
     /// Tells the core that nothing will serve soon, if that is so.

@@ -284,7 +284,7 @@ impl Ladder {
         }
         let serving = self.slots.iter().filter(|slot| slot.state() == WorkerState::Serving);
         let level = Level::of(serving.map(Slot::device));
-        if level != self.level {
+        if level != self.level && !(mutated!(KeepsLevel) && level < self.level) {
             out.push(Action::Level(self.level, level));
             self.level = level;
         }
