@@ -237,7 +237,23 @@ mod tests {
         let causes: Vec<Option<u64>> =
             events.iter().map(|event| event.cause.map(|cause| cause.0)).collect();
         assert_eq!(causes, [None, Some(1), Some(2), Some(2), Some(4), Some(5), Some(6), None]);
+        assert_eq!(causes_of_a_cap(&log, &mut chronicle, id), [None, Some(9), Some(10)]);
         let story = explain(&events, EventId(4)).expect("it is there");
         assert_eq!(story.steps.first().map(|step| step.event.id), Some(EventId(1)));
+    }
+
+    /// What a cap leads to on a slot that had no trouble of its own.
+    fn causes_of_a_cap(
+        log: &EventLog,
+        chronicle: &mut Chronicle,
+        id: WorkerId,
+    ) -> Vec<Option<u64>> {
+        chronicle.trouble[1] = None;
+        let id = WorkerId { slot: 1, ..id };
+        let step = |from, to| Change { id, from, to, reason: "so".to_owned() };
+        chronicle.pinned(Some(Level::Cpu));
+        chronicle.changed(&step(WorkerState::Serving, WorkerState::Capped));
+        chronicle.level(Level::Gpu(1), Level::Cpu);
+        log.recent(3).iter().map(|event| event.cause.map(|cause| cause.0)).collect()
     }
 }

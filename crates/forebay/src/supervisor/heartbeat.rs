@@ -163,7 +163,7 @@ mod tests {
         let health = heartbeat.read(start);
         assert_eq!(health.capacity_ktokens_per_s, 0xff_ffff);
         assert_eq!(health.worst_age, Duration::from_millis(0xff_ffff));
-        assert_eq!((health.level, health.reason), (Level::Gpu(16), HealthReason::HostFailed));
+        assert_eq!((health.level, health.reason), (Level::Gpu(16), HealthReason::Capped));
         heartbeat.beat(start, f64::NAN, Duration::ZERO);
         assert_eq!(heartbeat.read(start).capacity_ktokens_per_s, 0);
     }
