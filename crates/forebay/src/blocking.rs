@@ -8,6 +8,7 @@ use futures::executor::block_on;
 
 use crate::config::{Config, Device};
 use crate::error::{EmbedError, InjectError, PinError, StartError};
+use crate::events::EventLog;
 use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
 use crate::runtime::{ModelInfo, Rates, Ready, ShutdownReport, Tokenizer};
@@ -141,6 +142,12 @@ impl Runtime {
     #[must_use]
     pub fn health(&self) -> Health {
         self.inner.health()
+    }
+
+    /// The event log of this runtime: what has happened to its rungs, and why.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        self.inner.events()
     }
 
     /// Waits until every rung has come to the end of its first start, well or not.
