@@ -7,7 +7,7 @@ use forebay_protocol::Fault;
 use futures::executor::block_on;
 
 use crate::config::{Config, Device};
-use crate::error::{EmbedError, InjectError, StartError};
+use crate::error::{EmbedError, InjectError, PinError, StartError};
 use crate::events::EventLog;
 use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
@@ -29,6 +29,22 @@ impl Runtime {
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: Config) -> Result<Self, StartError> {
         block_on(crate::Runtime::start(config)).map(|inner| Self { inner })
+    }
+
+    /// Starts a second runtime that takes this one's place: another model, or other settings.
+    ///
+    /// # Errors
+    /// See [`crate::Runtime::start_beside`].
+    pub fn start_beside(&self, config: Config) -> Result<Self, StartError> {
+        block_on(self.inner.start_beside(config)).map(|inner| Self { inner })
+    }
+
+    /// Caps the service level; `None` lifts the cap.
+    ///
+    /// # Errors
+    /// See [`crate::Runtime::pin_level`].
+    pub fn pin_level(&self, level: Option<Level>) -> Result<(), PinError> {
+        block_on(self.inner.pin_level(level))
     }
 
     /// What the model gives.
@@ -128,6 +144,12 @@ impl Runtime {
         self.inner.health()
     }
 
+    /// The event log of this runtime: what has happened to its rungs, and why.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        self.inner.events()
+    }
+
     /// Waits until every rung has come to the end of its first start, well or not.
     pub fn settled(&self) {
         block_on(self.inner.settled());
@@ -143,12 +165,6 @@ impl Runtime {
     #[must_use]
     pub fn status(&self) -> Status {
         self.inner.status()
-    }
-
-    /// The event log of this runtime: what has happened to its rungs, and why.
-    #[must_use]
-    pub fn events(&self) -> &EventLog {
-        self.inner.events()
     }
 
     /// Ends the quarantine of a rung, whatever put it there; it is started again at once. `false` if

@@ -15,6 +15,7 @@ use crate::dispatch::WorkerId;
 use crate::dispatch::answer::CheckedRows;
 use crate::dispatch::core::FailedRows;
 use crate::dispatch::port::{BatchDone, CanaryDone};
+use crate::request::InWorker;
 use crate::supervisor::EndCause;
 
 impl World {
@@ -143,7 +144,9 @@ impl World {
         let (texts, good) = (checked.good(), checked.all_good());
         self.answered_texts += texts;
         let done = BatchDone { worker, tier, tokens, texts, service, exclusive, good };
-        let (replies, _) = checked.hand_out(&self.metrics);
+        let sent_at = self.now.checked_sub(service).unwrap_or(self.now);
+        let in_worker = InWorker { sent_at, answered_at: self.now };
+        let (replies, _) = checked.hand_out(&self.metrics, in_worker);
         if (replies as usize) < waiting {
             self.sometimes("a twin had been answered before");
         }

@@ -6,7 +6,6 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use forebay_protocol::ErrorClass;
 use rand::Rng;
 
 use super::checks::Checked;

@@ -23,9 +23,7 @@ use crate::dispatch::core::{Core, IDLE};
 use crate::metrics::Metrics;
 use crate::request::Pending;
 use crate::simulation::process::SimWorker;
-use crate::supervisor::{
-    DeviceNews, EndCause, Ladder, LadderEvent, Level, QuarantineReason, WorkerState,
-};
+use crate::supervisor::{DeviceNews, EndCause, Ladder, LadderEvent, Level, WorkerState};
 
 pub(super) const SOMETIMES: &[&str] = &[
     "a batch could not be sent",

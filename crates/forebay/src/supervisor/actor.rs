@@ -24,6 +24,7 @@ use super::end_cause::EndCause;
 use super::follow::tell;
 use super::inject::{FailStarts, FaultHooks};
 use super::ladder::{Event, Ladder, Limits};
+use super::level::Level;
 use crate::admission::Admission;
 use crate::config::{Device, ReplyConfig, SupervisorConfig};
 use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId, WorkerNews};
@@ -55,6 +56,8 @@ pub(crate) struct SupervisorArgs {
     pub(crate) quarantines: Vec<StandingQuarantine>,
     /// Something will be heard of the devices.
     pub(crate) watched: bool,
+    /// The operator's cap on the level from the start.
+    pub(crate) pinned: Option<Level>,
 }
 
 /// A worker is ready.
@@ -166,6 +169,10 @@ impl Actor for Supervisor {
             failed: false,
             shutdown: None,
         };
+        if let Some(cap) = supervisor.args.pinned {
+            supervisor.pin(Some(cap));
+            supervisor.ladder.handle(Event::Capped(Some(cap)), Instant::now());
+        }
         let watched = supervisor.args.watched;
         supervisor.ladder.start(left, watched, Instant::now());
         supervisor.follow(&me).await;

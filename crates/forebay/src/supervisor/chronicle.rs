@@ -26,6 +26,8 @@ pub(super) struct Chronicle {
     last_step: (Option<EventId>, String),
     /// The first event after which they are recorded again.
     remind_at: u64,
+    /// The operator's last word on the level.
+    pinned: Option<EventId>,
 }
 
 impl Chronicle {
@@ -36,6 +38,7 @@ impl Chronicle {
             trouble: vec![None; devices.len()],
             last_step: (None, String::new()),
             remind_at: 0,
+            pinned: None,
         }
     }
 
@@ -68,6 +71,10 @@ impl Chronicle {
 
     pub(super) fn changed(&mut self, change: &Change) {
         let Change { id: WorkerId { slot, incarnation }, from, to, reason } = change;
+        let is_of_cap = [from, to].contains(&&WorkerState::Capped);
+        if let Some(trouble) = self.trouble.get_mut(*slot).filter(|_| is_of_cap) {
+            *trouble = trouble.or(self.pinned);
+        }
         let kind = EventKind::SlotChanged {
             device: self.device(*slot),
             incarnation: *incarnation,
@@ -144,6 +151,11 @@ impl Chronicle {
         } else {
             self.log.record(self.trouble.get(slot).copied().flatten(), kind);
         }
+    }
+
+    pub(super) fn pinned(&mut self, level: Option<Level>) {
+        let level = level.map(|level| level.to_string());
+        self.pinned = Some(self.log.record(None, EventKind::LevelPinned { level }));
     }
 
     pub(super) fn reruns_refused(&mut self, texts: usize) {
@@ -252,7 +264,23 @@ mod tests {
         let causes: Vec<Option<u64>> =
             events.iter().map(|event| event.cause.map(|cause| cause.0)).collect();
         assert_eq!(causes, [None, Some(1), Some(2), Some(2), Some(4), Some(5), Some(6), None]);
+        assert_eq!(causes_of_a_cap(&log, &mut chronicle, id), [None, Some(9), Some(10)]);
         let story = explain(&events, EventId(4)).expect("it is there");
         assert_eq!(story.steps.first().map(|step| step.event.id), Some(EventId(1)));
+    }
+
+    /// What a cap leads to on a slot that had no trouble of its own.
+    fn causes_of_a_cap(
+        log: &EventLog,
+        chronicle: &mut Chronicle,
+        id: WorkerId,
+    ) -> Vec<Option<u64>> {
+        chronicle.trouble[1] = None;
+        let id = WorkerId { slot: 1, ..id };
+        let step = |from, to| Change { id, from, to, reason: "so".to_owned() };
+        chronicle.pinned(Some(Level::Cpu));
+        chronicle.changed(&step(WorkerState::Serving, WorkerState::Capped));
+        chronicle.level(Level::Gpu(1), Level::Cpu);
+        log.recent(3).iter().map(|event| event.cause.map(|cause| cause.0)).collect()
     }
 }

@@ -31,11 +31,13 @@ pub enum HealthReason {
     Stopping = 5,
     /// A part of the host has failed; nothing is served any more.
     HostFailed = 6,
+    /// The operator has capped the level.
+    Capped = 7,
 }
 
 impl HealthReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Nominal,
         Self::Starting,
         Self::Recovering,
@@ -43,6 +45,7 @@ impl HealthReason {
         Self::Quarantined,
         Self::Stopping,
         Self::HostFailed,
+        Self::Capped,
     ];
 }
 
@@ -163,7 +166,7 @@ mod tests {
         let health = heartbeat.read(start);
         assert_eq!(health.capacity_ktokens_per_s, 0xff_ffff);
         assert_eq!(health.worst_age, Duration::from_millis(0xff_ffff));
-        assert_eq!((health.level, health.reason), (Level::Gpu(16), HealthReason::HostFailed));
+        assert_eq!((health.level, health.reason), (Level::Gpu(16), HealthReason::Capped));
         heartbeat.beat(start, f64::NAN, Duration::ZERO);
         assert_eq!(heartbeat.read(start).capacity_ktokens_per_s, 0);
     }

@@ -132,6 +132,7 @@ impl Watched {
         assert_eq!(self.level, Level::of(serving.map(|(device, _)| *device)));
         assert_eq!(self.level, self.ladder.level());
         assert_eq!(self.ladder.states().collect::<Vec<_>>(), self.states);
+        assert!(self.ladder.cap().is_none_or(|cap| self.level <= cap), "above the cap");
     }
 
     fn to(&mut self, at: Instant) {
@@ -204,7 +205,7 @@ impl Watched {
         let id = self.of(slot);
         let gone = !self.processes.contains(&id);
         let text = || "something".to_owned();
-        let event = match random.random_range(0..14) {
+        let event = match random.random_range(0..16) {
             0 => Event::Greeted(id),
             1 => Event::Canary(id, Ok(())),
             2 if random.random_bool(0.1) => Event::Canary(id, Err(text())),
@@ -226,6 +227,7 @@ impl Watched {
             11 => Event::Device(slot, DeviceNews::Hold(text())),
             12 => Event::Device(slot, DeviceNews::Unfit(QuarantineReason::Reset, text())),
             13 => Event::Device(slot, DeviceNews::Shaken(text())),
+            14 => Event::Capped([None, Some(Level::Cpu), Some(Level::Gpu(1))][slot]),
             _ => Event::Tick,
         };
         let answers = matches!(&event, Event::Canary(id, _) if !self.canaries.contains(id));
@@ -255,6 +257,7 @@ fn whatever_happens_only_allowed_steps_are_taken_and_the_best_level_comes_back()
                 watched.handle(Event::Ended(id, EndCause::Signal(9)));
             }
         }
+        watched.handle(Event::Capped(None));
         for slot in 0..3 {
             watched.handle(Event::Device(slot, DeviceNews::Well));
         }
@@ -377,6 +380,35 @@ fn no_second_process_is_started_beside_one_that_cannot_be_killed() {
     watched.handle(Event::Ended(id, EndCause::BatchLate));
     watched.go_well(ms(100_000));
     assert_eq!(watched.level, Level::Gpu(2));
+}
+
+#[test]
+fn a_cap_holds_whatever_falls_and_comes_back() {
+    use WorkerState::{Capped, Serving};
+    let mut watched = Watched::new(1);
+    watched.go_well(ms(1));
+    watched.handle(Event::Capped(Some(Level::Gpu(1))));
+    assert_eq!(watched.states, [Serving, Capped, Serving], "the worst gives way, at once");
+    watched.crash(0);
+    watched.go_well(ms(0));
+    assert_eq!((watched.level, watched.states[1]), (Level::Gpu(1), Serving), "the spare steps in");
+    watched.go_well(ms(100_000));
+    assert_eq!(watched.states, [Capped, Serving, Serving], "it serves well, so it stays");
+    watched.handle(Event::Capped(Some(Level::Cpu)));
+    assert_eq!((watched.level, watched.states[2]), (Level::Cpu, Serving));
+    watched.crash(2);
+    assert_eq!(watched.level, Level::Down, "a cap is kept, also where it hurts");
+    watched.go_well(ms(100_000));
+    assert_eq!(watched.states, [Capped, Capped, Serving]);
+    // A capped worker still shows that it computes right numbers.
+    watched.handle(Event::Canary(watched.of(0), Err("bit 3 of row 1".to_owned())));
+    assert_eq!(watched.states[0], WorkerState::Exited);
+    watched.handle(Event::Capped(None));
+    watched.go_well(ms(100_000));
+    assert_eq!(watched.level, Level::Gpu(2));
+    let could = |devices: &[Device], cap| Ladder::leaves_something(devices, Some(cap));
+    assert!(could(&DEVICES, Level::Cpu) && could(&DEVICES[..2], Level::Gpu(1)));
+    assert!(!could(&DEVICES[..2], Level::Cpu) && !could(&DEVICES, Level::Down));
 }
 
 #[test]
