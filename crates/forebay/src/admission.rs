@@ -10,16 +10,17 @@
 //! are always the limit and the debt together.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{AcquireError, watch};
 
 use crate::config::AdmissionConfig;
 use crate::error::EmbedError;
 use crate::priority::Priority;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, Semaphore, SemaphorePermit};
 
 /// A limit moves only by more than this part of it: it follows a measurement that never rests.
 const MOVE_PART: usize = 16;
@@ -45,6 +46,11 @@ impl Class {
     fn set_limit(&self, limit: usize) {
         let current = self.limit();
         if limit < current {
+            if mutated!(ForgetsDebt) {
+                self.requests.forget_permits(current - limit);
+                self.limit.send_replace(limit);
+                return;
+            }
             self.debt.fetch_add(current - limit, Ordering::AcqRel);
             self.limit.send_replace(limit);
         } else if limit > current {
@@ -296,5 +302,7 @@ fn total(kib: &[u32], max: u32) -> u32 {
     kib.iter().fold(0_u32, |sum, kib| sum.saturating_add(*kib)).min(max)
 }
 
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 #[cfg(test)]
 mod tests;

@@ -167,6 +167,12 @@ impl Runtime {
         self.inner.status()
     }
 
+    /// Ends the quarantine of a rung, whatever put it there; it is started again at once. `false` if
+    /// there is no such rung.
+    pub fn release(&self, device: Device) -> bool {
+        block_on(self.inner.release(device))
+    }
+
     /// Brings a fault about, on `device` if it is a fault of a device.
     ///
     /// # Errors

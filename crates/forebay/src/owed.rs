@@ -9,11 +9,12 @@
 //!
 //! It knows nothing of workers, batches or time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::admission::Permit;
 use crate::reply::{EmbedResult, Replier};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The obligation to answer one text; it cannot be copied, only twinned. The last one that is
 /// dropped unused answers with an internal fault.
@@ -120,12 +121,18 @@ impl Owed {
     /// or a twin still may. Otherwise it is the last one, and on its own again.
     pub(crate) fn give_up(mut self) -> Option<Self> {
         let Some(shared) = self.shared.take() else { return Some(self) };
+        if mutated!(TwinsAllGiveUp) {
+            return None;
+        }
         // Of several that give up at once, exactly one gets what they shared.
         let Shared { owed, executions } = Arc::into_inner(shared)?;
         let owed = owed.into_inner().unwrap_or_else(PoisonError::into_inner)?;
         Some(Self { alone: Some(owed), shared: None, executions: executions.into_inner() })
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

@@ -5,8 +5,7 @@
 //! leaves a caller waiting. The caller's side can be polled by any executor or waited for by a
 //! plain thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -14,6 +13,8 @@ use crate::error::EmbedError;
 use crate::metrics::{Metrics, Outcome};
 use crate::options::Embedding;
 use crate::priority::Priority;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What became of one text.
 pub type EmbedResult = Result<Embedding, EmbedError>;
@@ -162,6 +163,9 @@ impl Drop for Replier {
         }
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

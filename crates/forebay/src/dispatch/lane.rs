@@ -363,6 +363,13 @@ impl WorkerPort for Arc<WorkerLane> {
         Some(LateBatch { at, allowance, tokens: batch.tokens as usize })
     }
 
+    fn postpone(&self, by: Duration) {
+        for batch in self.lock().slots.in_flight_mut() {
+            batch.hung.postpone(by);
+            batch.late.postpone(by);
+        }
+    }
+
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
         let mut books = self.lock();
         let rows = books.slots.in_flight_mut().flat_map(|batch| &mut batch.rows).flatten();
@@ -373,6 +380,10 @@ impl WorkerPort for Arc<WorkerLane> {
 
     fn oldest_queued_at(&self) -> Option<Instant> {
         self.lock().slots.in_flight().filter_map(|batch| batch.oldest_queued_at).min()
+    }
+
+    fn abandon(&self) -> Vec<EndedBatch> {
+        WorkerLane::abandon(self)
     }
 
     fn publish(&self) {

@@ -58,15 +58,27 @@ impl Lateness {
     }
 
     /// The time after which a batch of so many tokens is late; `None` while too little is known of
-    /// its size and of larger ones, or hedging is off.
+    /// any size, or hedging is off.
+    ///
+    /// Where too little is known of this size and of larger ones, the next smaller one counts with as
+    /// many times its time as this one can have more tokens: a batch takes no more time for each.
+    /// Without that, the first batch of a size that hangs would keep what is behind it, too, until
+    /// its worker counts as hung.
     pub(crate) fn late_after(&self, tier: Tier, tokens: usize) -> Option<Duration> {
         if !self.enabled {
             return None;
         }
+        let (smaller, larger) = self.times[place(tier)].split_at(size(tokens));
+        let high = |times: &Option<Box<Times>>| {
+            let known = times.as_ref().filter(|times| times.samples >= self.samples_min);
+            known.map(|times| times.high())
+        };
         // A batch takes no longer than a larger one.
-        let mut sizes = self.times[place(tier)].iter().skip(size(tokens)).flatten();
-        let known = sizes.find(|times| times.samples >= self.samples_min)?;
-        Some(known.high().mul_f64(self.factor).max(self.floor))
+        let usual = larger.iter().find_map(high).or_else(|| {
+            let mut below = smaller.iter().rev().zip(1_u32..);
+            below.find_map(|(times, steps)| Some(high(times)?.saturating_mul(2 << steps)))
+        });
+        Some(usual?.mul_f64(self.factor).max(self.floor))
     }
 
     /// No batch is late sooner than this.
@@ -183,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_tiers_are_apart_and_unknown_sizes_go_by_larger_ones() {
+    fn sizes_and_tiers_are_apart_and_unknown_sizes_go_by_the_next_known_one() {
         let mut lateness = lateness();
         assert_eq!(lateness.late_after(Tier::Gpu, 100), None);
         for _ in 0..9 {
@@ -194,7 +206,10 @@ mod tests {
         let late = lateness.late_after(Tier::Gpu, 100).expect("known");
         assert!((us(8_000)..us(9_100)).contains(&late), "{late:?}");
         assert_eq!(lateness.late_after(Tier::Gpu, 3), Some(late));
-        assert_eq!(lateness.late_after(Tier::Gpu, 128), None, "a larger one may take longer");
+        // A larger one may take longer, for each token as long as the smaller ones.
+        assert_eq!(lateness.late_after(Tier::Gpu, 128), Some(late * 4));
+        assert_eq!(lateness.late_after(Tier::Gpu, 255), Some(late * 4));
+        assert_eq!(lateness.late_after(Tier::Gpu, 256), Some(late * 8));
         assert_eq!(lateness.late_after(Tier::Cpu, 100), None);
         for _ in 0..10 {
             lateness.observe(Tier::Gpu, 3, us(10));

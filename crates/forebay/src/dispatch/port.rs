@@ -155,11 +155,16 @@ pub(crate) trait WorkerPort {
     fn next_hung(&self) -> Option<Instant>;
     /// The batch in flight that counts as late first.
     fn next_late(&self) -> Option<LateBatch>;
+    /// Allows every batch in flight so much more time: the dispatcher was held up for as long, and
+    /// perhaps the worker with it.
+    fn postpone(&self, by: Duration);
     /// Twins of up to `texts_max` texts in flight that have none yet, are not answered and have run
     /// less than `executions_max` times.
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending>;
     /// Since when the oldest text in flight has waited for a batch.
     fn oldest_queued_at(&self) -> Option<Instant>;
+    /// Takes out everything in flight; the worker is gone, and nothing that it says counts.
+    fn abandon(&self) -> Vec<EndedBatch>;
     /// Shows how many slots are free.
     fn publish(&self);
     /// Ends the worker. What it holds comes back as the worker's end.

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::port::{Standing, WorkerId, WorkerPort};
+use super::port::{EndedBatch, Standing, WorkerId, WorkerPort};
 use crate::config::Tier;
 
 /// A worker that is not on its way out.
@@ -14,6 +14,8 @@ pub(super) struct Member<W> {
     pub(super) late: bool,
     /// It is to run a canary batch.
     pub(super) canary_due: bool,
+    /// Canary batches in a row that it has not computed.
+    pub(super) canaries_failed: u32,
     /// Batches that it may have while on probation.
     pub(super) credit: f64,
     /// Time spent on suspects less time spent on ordinary batches, in microseconds and bounded:
@@ -30,6 +32,7 @@ impl<W: WorkerPort> Member<W> {
             standing: Standing::Warming,
             late: false,
             canary_due: false,
+            canaries_failed: 0,
             credit: 0.0,
             suspect_lead_us: 0,
             alone_since: None,
@@ -68,10 +71,11 @@ impl<W: WorkerPort> Roster<W> {
         self.leaving.extend(gone.map(|member| member.worker));
     }
 
-    /// A worker is gone.
-    pub(super) fn gone(&mut self, id: WorkerId) {
+    /// A worker is gone, and what it still had.
+    pub(super) fn gone(&mut self, id: WorkerId) -> Vec<EndedBatch> {
         self.leave(id);
-        self.leaving.retain(|worker| worker.id() != id);
+        let gone = self.leaving.extract_if(.., |worker| worker.id() == id);
+        gone.flat_map(|worker| worker.abandon()).collect()
     }
 
     /// The workers that are not on their way out, the slower tiers first.

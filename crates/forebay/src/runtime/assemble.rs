@@ -47,8 +47,8 @@ impl Runtime {
                 devices: plan.devices.iter().map(ToString::to_string).collect(),
             },
         );
-        let watcher = watch::Watcher::default();
-        let watch_args = watch::WatchArgs::new(&config, &plan, &metrics);
+        let watcher = watch::Watcher::new(&config, &plan.devices);
+        let watched = watch::WatchPlan::of(&plan);
         let spin = config.lanes.spin();
         let wait = if spin.is_zero() { WaitMode::Park } else { WaitMode::SpinThenPark(spin) };
         let args = SupervisorArgs {
@@ -61,14 +61,15 @@ impl Runtime {
             dispatch: dispatch.clone(),
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
-            fault_hooks: watch::hooks(&watcher, &events, control.handle()),
+            fault_hooks: watch::hooks(&watcher, &events, &config),
             events: events.clone(),
             quarantines,
+            watched: watcher.is_wanted(),
             pinned,
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
-        watch_args.start(&watcher, &supervisor);
+        watcher.start(&config, &watched, &metrics, &supervisor);
         let (to_batcher, batcher_lane) =
             lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
         // The gate bounds what can be in these lanes: each has room for whatever its class lets

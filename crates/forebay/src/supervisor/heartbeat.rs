@@ -5,12 +5,12 @@
 //! The supervisor writes level and reason, the dispatcher the rest; each replaces its own part of
 //! the word.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::level::Level;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Why the level is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -132,6 +132,9 @@ impl Heartbeat {
         self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, update).ok();
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

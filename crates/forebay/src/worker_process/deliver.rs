@@ -97,8 +97,8 @@ impl Delivery {
         service: Duration,
     ) -> Result<(), String> {
         let failed = |message: String| {
-            let (worker, class) = (self.lane.id(), answer.error.unwrap_or(ErrorClass::Corrupt));
-            self.dispatch.send(DispatchEvent::CanaryFailed { worker, class, message });
+            let worker = self.lane.id();
+            self.dispatch.send(DispatchEvent::CanaryFailed { worker, message });
             Ok(())
         };
         if answer.kind != DescriptorKind::Done {

@@ -1,8 +1,9 @@
 //! Batches that take much longer than their like: another worker computes their texts too, long
 //! before the worker that has them counts as hung.
 //!
-//! Nobody is judged right after the dispatcher itself was held up, by a busy machine or a debugger:
-//! what it would take for late may have been answered long ago and only wait to be read.
+//! Nobody is judged right after the dispatcher itself was held up, by a busy machine, a debugger or
+//! a virtual machine that stood still: what it would take for late may have been answered long ago
+//! and only wait to be read. And the worker may have stood still as well, so the time does not count.
 
 use std::time::{Duration, Instant};
 
@@ -13,34 +14,46 @@ use crate::supervisor::EndCause;
 
 /// Part of `hedge.floor_ms` by which the dispatcher may be held up and still judge.
 const HELD_UP_PART: u32 = 4;
+/// Whoever calls it must do so at least this often.
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
+/// While anything is in flight the dispatcher looks around at least this often: so much of the time
+/// that a worker has may be lost when the dispatcher was held up and cannot see it.
+pub(super) const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// Whether the dispatcher comes in time to judge anybody.
 #[derive(Default)]
 pub(super) struct Punctuality {
-    /// When it wanted to be called at the latest.
-    planned: Option<Instant>,
+    /// When it last did its work, and when it is to do it again at the latest.
+    planned: Option<(Instant, Instant)>,
     /// Nobody is judged before.
     judges_from: Option<Instant>,
 }
 
 impl Punctuality {
-    pub(super) fn plan(&mut self, wakeup: Option<Instant>) {
-        self.planned = wakeup;
+    pub(super) fn plan(&mut self, now: Instant, wakeup: Option<Instant>) {
+        let idle = now + IDLE;
+        self.planned = Some((now, wakeup.map_or(idle, |wakeup| wakeup.min(idle))));
     }
 
-    /// Whether workers may be judged now. After a delay of more than `tolerance` they have as long
-    /// again to be heard; then they are judged, also by one that is always held up.
-    fn may_judge(&mut self, now: Instant, tolerance: Duration) -> bool {
-        let held_up = self.planned.is_some_and(|planned| now > planned + tolerance);
-        match self.judges_from {
-            Some(from) if now < from => false,
-            None if held_up => {
+    /// Whether workers may be judged now, and how much of the time does not count. After a delay of
+    /// more than `tolerance` they have as long again to be heard. As nobody knows when the delay
+    /// began, all the time since the last call is taken for it, but not twice in a row: also one that
+    /// is always held up must come to a judgement.
+    fn judges(&mut self, now: Instant, tolerance: Duration) -> (bool, Duration) {
+        let held_up = self.planned.filter(|(_, wakeup)| now > *wakeup + tolerance);
+        let held_up = held_up.filter(|_| !mutated!(JudgesAfterStalls));
+        match (self.judges_from, held_up) {
+            (None, Some((last, _))) => {
                 self.judges_from = Some(now + tolerance);
-                false
+                (false, now.saturating_duration_since(last))
             }
-            _ => {
-                self.judges_from = None;
-                true
+            (from, held_up) => {
+                let judges = from.is_none_or(|from| now >= from);
+                if judges {
+                    self.judges_from = None;
+                }
+                let late = |(_, wakeup)| now.saturating_duration_since(wakeup);
+                (judges, held_up.map_or(Duration::ZERO, late))
             }
         }
     }
@@ -52,12 +65,27 @@ impl Punctuality {
 }
 
 impl<W: WorkerPort> Core<W> {
+    /// Time in which the dispatcher was held up does not count for anybody: not for workers, and not
+    /// as time without any, as the news of one may only wait to be read.
+    fn discount(&mut self, by: Duration) {
+        self.workers.members().iter().for_each(|member| member.worker.postpone(by));
+        self.down_since = self.down_since.map(|since| since + by);
+    }
+
     /// Judges the workers: ends those that hang, takes those that are late out of use.
     pub(super) fn judge(&mut self, now: Instant) {
-        if self.punctuality.may_judge(now, self.lateness.floor() / HELD_UP_PART) {
-            self.end_hung(now);
-            self.look_for_late(now);
+        self.end_hung(now);
+        self.look_for_late(now);
+    }
+
+    /// Whether workers may be judged. Comes before anything that depends on the time.
+    pub(super) fn look_at_clock(&mut self, now: Instant) -> bool {
+        let tolerance = self.lateness.floor() / HELD_UP_PART;
+        let (judges, lost) = self.punctuality.judges(now, tolerance);
+        if !lost.is_zero() {
+            self.discount(lost);
         }
+        judges
     }
 
     fn end_hung(&mut self, now: Instant) {
