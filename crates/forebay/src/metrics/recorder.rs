@@ -161,12 +161,6 @@ impl Metrics {
         self.blocked.of(stage).increment(microseconds(elapsed));
     }
 
-    /// `stage` has waited `total` for room since the process started: for stages whose lane keeps
-    /// the sum. Do not mix with [`Metrics::stage_blocked`] for the same stage.
-    pub fn stage_blocked_total(&self, stage: Stage, total: Duration) {
-        self.blocked.of(stage).absolute(microseconds(total));
-    }
-
     /// What waits for a batch now, in one class.
     pub fn queue_depth(&self, priority: Priority, rows: usize, tokens: usize) {
         if self.turn.is_mine() {

@@ -253,13 +253,31 @@ fn accepted_requests_are_ended_or_in_flight() {
 }
 
 #[test]
-fn sums_kept_elsewhere_are_taken_over() {
-    let text = shown(|metrics| {
-        metrics.stage_blocked_total(Stage::Tokenize, Duration::from_micros(5));
-        metrics.stage_blocked_total(Stage::Tokenize, Duration::from_micros(9));
+fn of_two_runtimes_one_is_shown_and_both_count() {
+    let text = shown(|old| {
+        let new = old.beside();
+        old.level(2);
+        new.level(1);
+        new.rung("cpu").slots(4, 4);
+        old.rung("cpu").slots(2, 1);
+        old.truncated(1);
+        new.truncated(1);
     });
-    let series = "forebay_stage_blocked_microseconds_total{stage=\"tokenize\"}";
-    assert_eq!(sample(&text, series), Some(9.0));
+    assert_eq!(sample(&text, "forebay_level"), Some(2.0));
+    assert_eq!(sample(&text, "forebay_slots_free{rung=\"cpu\"}"), Some(1.0));
+    assert_eq!(sample(&text, "forebay_truncations_total"), Some(2.0));
+    let text = shown(|old| {
+        let new = old.beside();
+        let rung = old.rung("cpu");
+        new.take_over();
+        new.level(1);
+        // What the old one says while it ends is no longer how things are.
+        old.level(0);
+        rung.slots(0, 0);
+        new.rung("cpu").slots(4, 4);
+    });
+    assert_eq!(sample(&text, "forebay_level"), Some(1.0));
+    assert_eq!(sample(&text, "forebay_slots_free{rung=\"cpu\"}"), Some(4.0));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Puts a runtime together: the gate, the lanes, the stages and the supervisor over them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forebay_stage::{LaneStats, Stage, StageClock, WaitMode, lane};
 use kameo::actor::{Spawn, WeakActorRef};
@@ -94,6 +95,7 @@ impl Runtime {
             metrics: Arc::clone(&metrics),
             lane: to_batcher.stats(),
             gate: Arc::clone(&admission),
+            shown_us: Cell::new(0),
         };
         let listener = supervisor.downgrade();
         let beating = Arc::clone(board.heartbeat());
@@ -152,11 +154,15 @@ struct Blocked {
     metrics: Arc<Metrics>,
     lane: Arc<LaneStats>,
     gate: Arc<Admission>,
+    /// Microseconds of the wait that have been shown: another runtime may have shown some of its own.
+    shown_us: Cell<u64>,
 }
 
 impl Blocked {
     fn publish(&self) {
-        self.metrics.stage_blocked_total(MetricStage::Tokenize, self.lane.blocked_time());
+        let all_us = u64::try_from(self.lane.blocked_time().as_micros()).unwrap_or(u64::MAX);
+        let more_us = all_us.saturating_sub(self.shown_us.replace(all_us));
+        self.metrics.stage_blocked(MetricStage::Tokenize, Duration::from_micros(more_us));
         for priority in Priority::ALL {
             self.metrics.admission_limit(priority, self.gate.limit(priority));
         }
