@@ -1,0 +1,8 @@
+//! The daemon's HTTP: a [`Service`] holds the runtime that answers now, [`api`] speaks the dialects
+//! of clients, `guard` decides who may ask, and `listen` owns sockets, connections and their limits.
+//! It starts no process and reads no command line: `forebay serve` does.
+
+pub mod api;
+mod service;
+
+pub use service::Service;
