@@ -3,6 +3,14 @@
 //! It starts no process and reads no command line: `forebay serve` does.
 
 pub mod api;
+mod error;
+mod guard;
+mod listen;
+mod policy;
 mod service;
 
+pub use error::ServeError;
+pub use guard::request_id::RequestId;
+pub use listen::metrics::CONNECTION_METRICS;
+pub use listen::{Address, BodyError, Drained, Prepared, RunningServer, Server, ServerArgs};
 pub use service::Service;
