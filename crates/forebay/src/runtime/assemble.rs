@@ -11,6 +11,8 @@ use kameo::mailbox;
 
 use super::Runtime;
 use super::opening::Opened;
+use super::rates::Measured;
+use super::tokenizer::Tokenizer;
 use super::watch;
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
@@ -31,7 +33,7 @@ impl Runtime {
         opened: Opened,
         control: tokio::runtime::Runtime,
     ) -> Self {
-        let Opened { plan, model, tokenizer, metrics, events, quarantines } = opened;
+        let Opened { plan, model, tokenizer, metrics, events, quarantines, pinned } = opened;
         let admission = Admission::new(&config.admission);
         let (dispatch, inbox) = thread::channel();
         let board = Arc::new(Board::new(&plan.devices));
@@ -61,6 +63,7 @@ impl Runtime {
             fault_hooks: watch::hooks(&watcher, &events, control.handle()),
             events: events.clone(),
             quarantines,
+            pinned,
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
@@ -93,17 +96,23 @@ impl Runtime {
         };
         let listener = supervisor.downgrade();
         let beating = Arc::clone(board.heartbeat());
+        let measured = Arc::new(Measured::default());
+        let measuring = Arc::clone(&measured);
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
             let publish = |signs: &VitalSigns| {
                 blocked.publish();
+                measuring.set(signs);
                 beating.beat(Instant::now(), signs.capacity_tokens_per_s, signs.worst_age);
             };
             let tell = |news: &WorkerNews| told(&listener, news);
             thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)
         })
         .await;
-        let work =
-            Tokenize { tokenizer, tokens_max: model.tokens_max, metrics: Arc::clone(&metrics) };
+        let work = Tokenize {
+            tokenizer: tokenizer.clone(),
+            tokens_max: model.tokens_max,
+            metrics: Arc::clone(&metrics),
+        };
         let mut stages = vec![dispatcher];
         for _ in 0..tokenizer_threads(&config) {
             let (work, from, to) = (work.clone(), lanes.clone(), to_batcher.clone());
@@ -116,6 +125,8 @@ impl Runtime {
             texts: Some(texts),
             metrics,
             model,
+            tokenizer: Tokenizer(tokenizer),
+            measured,
             config,
             board,
             events,
