@@ -205,6 +205,8 @@ impl From<EmbedError> for Failure {
         let exit = match &error {
             EmbedError::TextTooLong { .. }
             | EmbedError::TooManyTokens { .. }
+            | EmbedError::TokenId { .. }
+            | EmbedError::NoTokens
             | EmbedError::Tokenize { .. } => Exit::BadInput,
             EmbedError::InvalidOption { .. } => Exit::Usage,
             EmbedError::Overloaded { .. }

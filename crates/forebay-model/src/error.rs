@@ -342,6 +342,22 @@ pub enum TokenizeError {
         /// What the tokenizer said.
         reason: String,
     },
+
+    /// The ids are no text.
+    #[error("these token ids cannot be turned into text: {reason}; leave out those it names")]
+    Undecodable {
+        /// What the tokenizer said.
+        reason: String,
+    },
+
+    /// The file that says where tokens stand cannot be read again.
+    #[error("places of tokens need {}, which cannot be read again: {reason}", path.display())]
+    Places {
+        /// The model's `tokenizer.json`.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 /// Why the hidden rows of one text cannot be pooled.

@@ -20,6 +20,7 @@ use tokenizers::pipeline::{EncodeOptions, Override, PipelineToken, PipelineToken
 use crate::error::{ModelError, TokenizeError};
 use crate::files::{self, TOKENIZER_BYTES_MAX};
 use crate::folder::ModelFolder;
+use crate::places::{Places, Token};
 
 /// Ids a scratch buffer keeps room for between texts (256 KiB); one long text does not pin more.
 const SCRATCH_IDS_KEPT: usize = 1 << 16;
@@ -33,6 +34,18 @@ pub struct TextTokenizer {
     prefix: Arc<[u32]>,
     suffix: Arc<[u32]>,
     vocab: usize,
+    /// Made when it is first asked for.
+    pub(crate) places: Arc<Places>,
+}
+
+/// The end at which a text of too many tokens is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum CutFrom {
+    /// Its start is lost.
+    Left,
+    /// Its end is lost.
+    #[default]
+    Right,
 }
 
 /// Reusable buffers for one thread.
@@ -80,6 +93,7 @@ impl TextTokenizer {
         let remedy = "models without it cannot be used; save the model's fast tokenizer with \
                       `AutoTokenizer.from_pretrained(model).save_pretrained(folder)`";
         let mut json: Value = files::read_json(&path, TOKENIZER_BYTES_MAX, remedy)?;
+        let places = Arc::new(Places::new(path.clone(), folder.lowercase()));
 
         let vocab = folder.encoder().vocab;
         if let Some(id) = largest_model_id(&json).filter(|&id| id >= vocab as u64) {
@@ -112,11 +126,25 @@ impl TextTokenizer {
             padding: Override::Off,
             truncation: Override::Off,
         };
-        Ok(Self { pipeline, options: Arc::new(options), prefix, suffix, vocab })
+        Ok(Self { pipeline, options: Arc::new(options), prefix, suffix, vocab, places })
+    }
+
+    /// [`TextTokenizer::encode_cut`] from the right.
+    ///
+    /// # Errors
+    /// Those of [`TextTokenizer::encode_cut`].
+    pub fn encode(
+        &self,
+        text: &str,
+        tokens_max: usize,
+        scratch: &mut Scratch,
+        ids: &mut Vec<u32>,
+    ) -> Result<Encoded, TokenizeError> {
+        self.encode_cut(text, tokens_max, CutFrom::Right, scratch, ids)
     }
 
     /// Appends the ids of `text` to `ids`, special tokens included and kept, the text's own tokens
-    /// cut from the right so that at most `tokens_max` ids are appended. On an error `ids` is
+    /// cut from one end so that at most `tokens_max` ids are appended. On an error `ids` is
     /// unchanged.
     ///
     /// The whole text is tokenized even if little of it is kept: the count before the cut is part
@@ -126,10 +154,11 @@ impl TextTokenizer {
     /// [`TokenizeError::LimitTooSmall`] if the special tokens alone are more than `tokens_max`;
     /// [`TokenizeError::NoTokens`] for an empty result; [`TokenizeError::IdOutOfRange`];
     /// [`TokenizeError::Refused`].
-    pub fn encode(
+    pub fn encode_cut(
         &self,
         text: &str,
         tokens_max: usize,
+        cut_from: CutFrom,
         scratch: &mut Scratch,
         ids: &mut Vec<u32>,
     ) -> Result<Encoded, TokenizeError> {
@@ -143,7 +172,11 @@ impl TextTokenizer {
             TokenizeError::Refused { bytes: text.len(), reason: error.to_string() }
         })?;
         let all = PipelineToken::cast_slice(&scratch.tokens);
-        let kept = &all[..all.len().min(text_tokens_max)];
+        let beyond = all.len().saturating_sub(text_tokens_max);
+        let kept = match cut_from {
+            CutFrom::Left => &all[beyond..],
+            CutFrom::Right => &all[..all.len() - beyond],
+        };
         if let Some(&id) = kept.iter().find(|&&id| id as usize >= self.vocab) {
             return Err(TokenizeError::IdOutOfRange { id, vocab: self.vocab });
         }
@@ -155,6 +188,53 @@ impl TextTokenizer {
         ids.extend_from_slice(kept);
         ids.extend_from_slice(&self.suffix);
         Ok(Encoded { tokens: kept.len() + special, tokens_before_cut: all.len() + special })
+    }
+
+    /// Every id is below this: the rows of the model's table of embeddings.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// The text that these ids stand for, as far as the tokenizer keeps it (case and white space
+    /// may be lost). Ids that it does not know are left out; `skip_special_tokens` leaves out those
+    /// that are put around texts, too.
+    ///
+    /// # Errors
+    /// [`TokenizeError::Undecodable`].
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TokenizeError> {
+        self.pipeline
+            .decode(ids, skip_special_tokens)
+            .map_err(|error| TokenizeError::Undecodable { reason: error.to_string() })
+    }
+
+    /// Each token of `text` and where it stands there, uncut, with the special tokens that are put
+    /// around a text if those are wanted. For people and tools: it costs several times what
+    /// [`TextTokenizer::encode`] does, and reads `tokenizer.json` once more the first time.
+    ///
+    /// # Errors
+    /// [`TokenizeError::Refused`], or [`TokenizeError::Places`] if the file cannot be read again.
+    pub fn tokenize(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<Vec<Token>, TokenizeError> {
+        let mut tokens = Vec::new();
+        self.pipeline.encode_into(text, &self.options, &mut tokens).map_err(|error| {
+            TokenizeError::Refused { bytes: text.len(), reason: error.to_string() }
+        })?;
+        let places = self.places.of(text, PipelineToken::cast_slice(&tokens))?;
+        let name = |id: u32| self.pipeline.decode_tokens(&[id], false).concat();
+        let framing = |ids: &[u32]| match add_special_tokens {
+            true => ids.iter().map(|&id| Token::special(id, name(id))).collect(),
+            false => Vec::new(),
+        };
+        let mut all = framing(&self.prefix);
+        for (index, token) in tokens.iter().enumerate() {
+            let place = places.as_ref().and_then(|places| places.get(index));
+            all.push(Token::of(text, token.id(), place, || name(token.id())));
+        }
+        all.extend(framing(&self.suffix));
+        Ok(all)
     }
 
     /// Special tokens put around every text.
@@ -175,7 +255,7 @@ fn largest_model_id(json: &Value) -> Option<u64> {
 
 /// Puts a lower-casing step first, unless the tokenizer already has one: what
 /// sentence-transformers does for `do_lower_case`.
-fn lowercase_first(json: &mut Value) {
+pub(crate) fn lowercase_first(json: &mut Value) {
     fn lowercases(normalizer: &Value) -> bool {
         let members = normalizer.get("normalizers").and_then(Value::as_array);
         match normalizer.get("type").and_then(Value::as_str) {

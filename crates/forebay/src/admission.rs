@@ -172,6 +172,11 @@ impl Admission {
         }
     }
 
+    /// Whether everything is refused.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.check_open().is_err()
+    }
+
     /// Whether nothing is under way.
     pub(crate) fn is_empty(&self) -> bool {
         Priority::ALL.into_iter().all(|priority| self.under_way(priority) == 0)

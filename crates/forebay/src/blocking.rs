@@ -8,9 +8,9 @@ use futures::executor::block_on;
 
 use crate::config::{Config, Device};
 use crate::error::{EmbedError, InjectError, StartError};
-use crate::options::{EmbedOptions, Embedding};
+use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
-use crate::runtime::{ModelInfo, ShutdownReport};
+use crate::runtime::{ModelInfo, Rates, Ready, ShutdownReport, Tokenizer};
 use crate::status::Status;
 use crate::supervisor::{Health, Level, LevelWatch};
 use crate::ticket::{BatchTicket, Ticket};
@@ -36,16 +36,34 @@ impl Runtime {
         self.inner.model()
     }
 
+    /// The tokenizer that texts go through.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        self.inner.tokenizer()
+    }
+
+    /// How fast it is and how full.
+    #[must_use]
+    pub fn rates(&self) -> Rates {
+        self.inner.rates()
+    }
+
+    /// Whether it would take an interactive text now and compute it.
+    #[must_use]
+    pub fn is_ready(&self) -> Ready {
+        self.inner.is_ready()
+    }
+
     /// Embeds one text, waiting for room if there is none.
     ///
     /// # Errors
     /// [`EmbedError`]. Give the options a deadline to bound the time.
     pub fn embed(
         &self,
-        text: impl Into<String>,
+        input: impl Into<EmbedInput>,
         options: &EmbedOptions,
     ) -> Result<Embedding, EmbedError> {
-        block_on(self.inner.embed(text, options))
+        block_on(self.inner.embed(input, options))
     }
 
     /// Embeds many texts; results come in their order.
@@ -54,10 +72,10 @@ impl Runtime {
     /// See [`crate::Runtime::embed_batch`].
     pub fn embed_batch(
         &self,
-        texts: Vec<String>,
+        inputs: Vec<impl Into<EmbedInput>>,
         options: &EmbedOptions,
     ) -> Result<Vec<EmbedResult>, EmbedError> {
-        block_on(self.inner.embed_batch(texts, options))
+        block_on(self.inner.embed_batch(inputs, options))
     }
 
     /// Submits one text, waiting for room if there is none. Poll or wait for the ticket.
@@ -66,10 +84,10 @@ impl Runtime {
     /// [`EmbedError`] if the text is not accepted.
     pub fn submit(
         &self,
-        text: impl Into<String>,
+        input: impl Into<EmbedInput>,
         options: &EmbedOptions,
     ) -> Result<Ticket, EmbedError> {
-        block_on(self.inner.submit(text, options))
+        block_on(self.inner.submit(input, options))
     }
 
     /// Submits texts together, waiting for room for all of them.
@@ -78,10 +96,10 @@ impl Runtime {
     /// [`EmbedError`] if they are not accepted.
     pub fn submit_batch(
         &self,
-        texts: Vec<String>,
+        inputs: Vec<impl Into<EmbedInput>>,
         options: &EmbedOptions,
     ) -> Result<BatchTicket, EmbedError> {
-        block_on(self.inner.submit_batch(texts, options))
+        block_on(self.inner.submit_batch(inputs, options))
     }
 
     /// Submits one text if there is room now; never blocks.
@@ -90,10 +108,10 @@ impl Runtime {
     /// [`EmbedError::Overloaded`] with a hint when to try again, or another [`EmbedError`].
     pub fn try_submit(
         &self,
-        text: impl Into<String>,
+        input: impl Into<EmbedInput>,
         options: &EmbedOptions,
     ) -> Result<Ticket, EmbedError> {
-        self.inner.try_submit(text, options)
+        self.inner.try_submit(input, options)
     }
 
     /// The service level now; one cheap read.

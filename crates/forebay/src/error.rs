@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::events::EventLogError;
 use crate::metrics::Outcome;
 use crate::priority::Priority;
+use crate::supervisor::Level;
 
 /// Why a request was refused or has no embedding. Each kind has a stable [`EmbedError::code`].
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -40,6 +41,19 @@ pub enum EmbedError {
         /// Tokens that the model takes.
         tokens_max: usize,
     },
+    /// A token id is not in the model's vocabulary.
+    #[error(
+        "token id {id} is not in the vocabulary, whose ids are below {vocab}; tokenize with this model's tokenizer"
+    )]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Ids that the model has.
+        vocab: usize,
+    },
+    /// There is not one token id to embed.
+    #[error("there are no token ids; give at least one")]
+    NoTokens,
     /// The tokenizer could not encode the text.
     #[error("text cannot be tokenized: {message}")]
     Tokenize {
@@ -121,6 +135,8 @@ impl EmbedError {
             Self::Overloaded { .. } => "overloaded",
             Self::TextTooLong { .. } => "text_too_long",
             Self::TooManyTokens { .. } => "too_many_tokens",
+            Self::TokenId { .. } => "token_id",
+            Self::NoTokens => "no_tokens",
             Self::Tokenize { .. } => "tokenize",
             Self::InvalidOption { .. } => "invalid_option",
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
@@ -142,6 +158,8 @@ impl EmbedError {
             Self::Overloaded { .. } => Outcome::Overloaded,
             Self::TextTooLong { .. }
             | Self::TooManyTokens { .. }
+            | Self::TokenId { .. }
+            | Self::NoTokens
             | Self::Tokenize { .. }
             | Self::InvalidOption { .. } => Outcome::Invalid,
             Self::DeadlineExceeded { .. } => Outcome::Deadline,
@@ -206,6 +224,22 @@ pub enum InjectError {
     Ending,
 }
 
+/// Why the level was not capped. Nothing has changed then.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PinError {
+    /// The ladder has no rung that could serve under this cap.
+    #[error(
+        "no rung could serve with the level capped at {level}; cap it at a higher level, or end the runtime"
+    )]
+    NothingLeft {
+        /// The cap that was asked for.
+        level: Level,
+    },
+    /// The runtime is shutting down.
+    #[error("runtime is shutting down")]
+    Ending,
+}
+
 /// Why a runtime could not start. Nothing is left running then.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -233,6 +267,14 @@ pub enum StartError {
     NoOnnxRuntime {
         /// Where it was looked for.
         tried: String,
+    },
+    /// A setting that a runtime beside another cannot change.
+    #[error(
+        "section [{section}] cannot change while the program runs; restart it, or put the section back"
+    )]
+    Fixed {
+        /// The section of the configuration.
+        section: &'static str,
     },
     /// A configured GPU that this process, and so its workers, must not use.
     #[error(

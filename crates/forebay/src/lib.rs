@@ -60,15 +60,18 @@ mod tokenize;
 mod worker_process;
 
 pub use config::Config;
-pub use error::{EmbedError, InjectError, StartError};
+pub use error::{EmbedError, InjectError, PinError, StartError};
+pub use forebay_model::Token;
 pub use forebay_protocol::{
     CudaDevice, CudaLibrary, CudaSpec, DeviceHealth, Fault, FaultError, MonitorFault,
     MonitorReport, ProbeReport,
 };
-pub use options::{EmbedOptions, Embedding};
+pub use options::{EmbedInput, EmbedOptions, Embedding, TextTimes};
 pub use priority::Priority;
 pub use reply::EmbedResult;
-pub use runtime::{ModelInfo, Runtime, ShutdownReport, cuda_spec};
+pub use runtime::{
+    ModelInfo, Rates, Ready, ReadyReason, Runtime, ShutdownReport, Tokenizer, cuda_spec,
+};
 pub use status::{QueueStatus, StageStatus, Status};
 pub use supervisor::{
     Health, HealthReason, HealthWatch, Level, LevelWatch, QuarantineReason, WorkerState,

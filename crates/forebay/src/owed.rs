@@ -138,7 +138,7 @@ mod tests {
     use crate::config::AdmissionConfig;
     use crate::error::EmbedError;
     use crate::metrics::Metrics;
-    use crate::options::Embedding;
+    use crate::options::{Embedding, TextTimes};
     use crate::priority::Priority;
     use crate::reply::ReplyGroup;
 
@@ -157,7 +157,8 @@ mod tests {
     }
 
     fn embedding(value: f32) -> EmbedResult {
-        Ok(Embedding { vector: vec![value], tokens: 1, tokens_before_cut: 1 })
+        let times = TextTimes::default();
+        Ok(Embedding { vector: vec![value], tokens: 1, tokens_before_cut: 1, times })
     }
 
     #[derive(Debug, Clone)]

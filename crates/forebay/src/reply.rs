@@ -99,9 +99,12 @@ impl ReplyGroup {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn answer(&self, index: usize, result: EmbedResult) {
+    fn answer(&self, index: usize, mut result: EmbedResult) {
         let outcome = result.as_ref().map_or_else(EmbedError::outcome, |_| Outcome::Ok);
         let elapsed = self.submitted_at.elapsed();
+        if let Ok(embedding) = &mut result {
+            embedding.times.total = elapsed;
+        }
         self.metrics.ended(self.priority, outcome, elapsed);
         tracing::debug!(
             parent: &self.span,
@@ -168,6 +171,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::options::TextTimes;
 
     fn group(texts: usize) -> (Arc<ReplyGroup>, Vec<Replier>) {
         let metrics = Arc::new(Metrics::new());
@@ -175,7 +179,8 @@ mod tests {
     }
 
     fn embedding(tokens: usize) -> EmbedResult {
-        Ok(Embedding { vector: vec![1.0], tokens, tokens_before_cut: tokens })
+        let times = TextTimes::default();
+        Ok(Embedding { vector: vec![1.0], tokens, tokens_before_cut: tokens, times })
     }
 
     struct CountingWaker(std::sync::atomic::AtomicUsize);

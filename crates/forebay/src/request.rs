@@ -1,11 +1,13 @@
 //! One accepted text on its way, before and after the tokenizer. Whoever holds it holds the
 //! obligation to answer it and the room it takes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use forebay_model::CutFrom;
 
 use crate::admission::Permit;
 use crate::error::EmbedError;
-use crate::options::{EmbedOptions, Embedding};
+use crate::options::{EmbedInput, EmbedOptions, Embedding, TextTimes};
 use crate::owed::Owed;
 use crate::priority::Priority;
 use crate::reply::{EmbedResult, Replier};
@@ -16,6 +18,7 @@ pub(crate) struct RequestSpec {
     pub(crate) priority: Priority,
     pub(crate) deadline: Option<Instant>,
     pub(crate) truncate: bool,
+    pub(crate) cut_from: CutFrom,
     pub(crate) normalize: bool,
     pub(crate) dimensions: usize,
     pub(crate) accepted_at: Instant,
@@ -38,6 +41,7 @@ impl RequestSpec {
             priority: options.priority,
             deadline: options.deadline,
             truncate: options.truncate.unwrap_or(truncate),
+            cut_from: if options.truncate_left { CutFrom::Left } else { CutFrom::Right },
             normalize: options.normalize.unwrap_or(normalize),
             dimensions,
             accepted_at: Instant::now(),
@@ -51,7 +55,7 @@ impl RequestSpec {
 
 /// An accepted text before the tokenizer.
 pub(crate) struct AcceptedText {
-    pub(crate) text: String,
+    pub(crate) input: EmbedInput,
     pub(crate) replier: Replier,
     pub(crate) permit: Permit,
 }
@@ -75,9 +79,18 @@ pub(crate) struct Pending {
     pub(crate) spec: RequestSpec,
     pub(crate) ids: Vec<u32>,
     pub(crate) tokens_before_cut: usize,
+    /// What the tokenizer took for it.
+    pub(crate) tokenize: Duration,
     pub(crate) queued_at: Instant,
     /// Its answer and its room.
     pub(crate) owed: Owed,
+}
+
+/// When the batch of some texts was in its worker.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InWorker {
+    pub(crate) sent_at: Instant,
+    pub(crate) answered_at: Instant,
 }
 
 impl Pending {
@@ -103,8 +116,8 @@ impl Pending {
     }
 
     /// The result for this text from its output row: the unit-length embedding, then the length
-    /// that it had.
-    pub(crate) fn embedding(&self, row: &[f32]) -> Embedding {
+    /// that it had. The total of its times is known when it is answered.
+    pub(crate) fn embedding(&self, row: &[f32], in_worker: InWorker) -> Embedding {
         let RequestSpec { normalize, dimensions, .. } = self.spec;
         let (unit, length) = row.split_at(row.len() - 1);
         let mut vector = unit[..dimensions].to_vec();
@@ -115,6 +128,17 @@ impl Pending {
             (true, false) => {}
             (false, _) => vector.iter_mut().for_each(|value| *value *= length[0]),
         }
-        Embedding { vector, tokens: self.ids.len(), tokens_before_cut: self.tokens_before_cut }
+        let (tokens, tokens_before_cut) = (self.ids.len(), self.tokens_before_cut);
+        Embedding { vector, tokens, tokens_before_cut, times: self.times(in_worker) }
+    }
+
+    fn times(&self, InWorker { sent_at, answered_at }: InWorker) -> TextTimes {
+        let before = sent_at.saturating_duration_since(self.spec.accepted_at);
+        TextTimes {
+            tokenize: self.tokenize,
+            queue: before.saturating_sub(self.tokenize),
+            infer: answered_at.saturating_duration_since(sent_at),
+            total: Duration::ZERO,
+        }
     }
 }

@@ -17,8 +17,8 @@ use crate::config::{Config, Device};
 use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::error::{EmbedError, StartError};
 use crate::events::{EventKind, EventLog};
-use crate::metrics::{Metrics, Stage as MetricStage};
-use crate::options::{EmbedOptions, Embedding};
+use crate::metrics::Metrics;
+use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::priority::Priority;
 use crate::reply::EmbedResult;
 use crate::request::TokenizeJob;
@@ -32,11 +32,14 @@ mod assemble;
 mod inject;
 mod launch;
 mod opening;
+mod rates;
 mod submit;
+mod tokenizer;
 mod watch;
 
 pub use launch::cuda_spec;
-use submit::InContext;
+pub use rates::{Rates, Ready, ReadyReason};
+pub use tokenizer::Tokenizer;
 
 /// Texts that go through the tokenizer lane together at most: small enough to keep every
 /// tokenizer thread busy, large enough that the lane costs nothing per text.
@@ -56,6 +59,8 @@ pub struct ModelInfo {
     pub width: usize,
     /// Tokens of one text, special tokens included, beyond which it is cut or refused.
     pub tokens_max: usize,
+    /// Token ids are below this.
+    pub vocab: usize,
     /// Whether the model folder asks for embeddings of length 1.
     pub normalize: bool,
     /// Identity of the model's files.
@@ -68,6 +73,7 @@ impl ModelInfo {
             name: folder.name().to_owned(),
             width: folder.width(),
             tokens_max: folder.tokens_max(),
+            vocab: folder.encoder().vocab,
             normalize: folder.pooling().normalize,
             fingerprint: folder.fingerprint().to_owned(),
         }
@@ -91,6 +97,8 @@ pub struct Runtime {
     texts: Option<[LaneSender<TokenizeJob>; 3]>,
     metrics: Arc<Metrics>,
     model: ModelInfo,
+    tokenizer: Tokenizer,
+    measured: Arc<rates::Measured>,
     config: Config,
     board: Arc<Board>,
     events: EventLog,
@@ -158,10 +166,10 @@ impl Runtime {
     /// [`EmbedError`].
     pub async fn embed(
         &self,
-        text: impl Into<String>,
+        input: impl Into<EmbedInput>,
         options: &EmbedOptions,
     ) -> Result<Embedding, EmbedError> {
-        self.submit(text, options).await?.await
+        self.submit(input, options).await?.await
     }
 
     /// Embeds many texts; results come in their order. Texts are let in as room appears, so the
@@ -172,20 +180,20 @@ impl Runtime {
     /// otherwise.
     pub async fn embed_batch(
         &self,
-        texts: Vec<String>,
+        inputs: Vec<impl Into<EmbedInput>>,
         options: &EmbedOptions,
     ) -> Result<Vec<EmbedResult>, EmbedError> {
-        let total = texts.len();
+        let total = inputs.len();
         let step = self.chunk_texts_max(options.priority);
-        let mut texts = texts.into_iter();
+        let mut inputs = inputs.into_iter().map(Into::into);
         let mut tickets = Vec::new();
         loop {
-            let chunk: Vec<String> = texts.by_ref().take(step).collect();
+            let chunk: Vec<EmbedInput> = inputs.by_ref().take(step).collect();
             if chunk.is_empty() {
                 break;
             }
             let texts = chunk.len();
-            tickets.push(match self.submit_batch(chunk, options).await {
+            tickets.push(match self.submit_inputs(chunk, options).await {
                 Err(error @ EmbedError::InvalidOption { .. }) => return Err(error),
                 submitted => (texts, submitted),
             });
@@ -206,12 +214,12 @@ impl Runtime {
     /// [`EmbedError`] if the text is not accepted.
     pub async fn submit(
         &self,
-        text: impl Into<String>,
+        input: impl Into<EmbedInput>,
         options: &EmbedOptions,
     ) -> Result<Ticket, EmbedError> {
-        let text = text.into();
-        self.check_one(&text, options)?;
-        self.submit_batch(vec![text], options).await.map(Ticket)
+        let input = input.into();
+        self.check_one(&input, options)?;
+        self.submit_inputs(vec![input], options).await.map(Ticket)
     }
 
     /// Submits one text if there is room now, and refuses it at once otherwise.
@@ -221,15 +229,15 @@ impl Runtime {
     /// text is not accepted.
     pub fn try_submit(
         &self,
-        text: impl Into<String>,
+        input: impl Into<EmbedInput>,
         options: &EmbedOptions,
     ) -> Result<Ticket, EmbedError> {
-        let text = text.into();
-        self.check_one(&text, options)?;
+        let input = input.into();
+        self.check_one(&input, options)?;
         let spec = self.check(1, options)?;
-        let acquired = self.admission.try_acquire(spec.priority, &[text.len()]);
+        let acquired = self.admission.try_acquire(spec.priority, &[input.bytes()]);
         let permits = acquired.inspect_err(|error| self.refused(spec.priority, error, 1))?;
-        self.enqueue(spec, vec![text], permits).map(Ticket)
+        self.enqueue(spec, vec![input], permits).map(Ticket)
     }
 
     /// Submits texts together, waiting for room for all of them, until the deadline at most.
@@ -240,41 +248,16 @@ impl Runtime {
     /// accepted and answered with its own error.
     pub async fn submit_batch(
         &self,
-        texts: Vec<String>,
+        inputs: Vec<impl Into<EmbedInput>>,
         options: &EmbedOptions,
     ) -> Result<BatchTicket, EmbedError> {
-        let count = texts.len();
-        let spec = self.check(count, options)?;
-        let sizes: Vec<usize> = texts.iter().map(String::len).collect();
-        let permits = match self.admission.try_acquire(spec.priority, &sizes) {
-            Ok(permits) => permits,
-            Err(EmbedError::Overloaded { .. }) => {
-                let start = Instant::now();
-                // The timer of the wait belongs to our own runtime, whoever polls it.
-                let acquire = self.admission.acquire(spec.priority, &sizes, spec.deadline);
-                let waited =
-                    InContext { handle: self.timers.clone(), future: Box::pin(acquire) }.await;
-                self.metrics.stage_blocked(MetricStage::Submit, start.elapsed());
-                waited.inspect_err(|error| self.refused(spec.priority, error, count))?
-            }
-            Err(error) => {
-                self.refused(spec.priority, &error, count);
-                return Err(error);
-            }
-        };
-        self.enqueue(spec, texts, permits)
+        self.submit_inputs(inputs.into_iter().map(Into::into).collect(), options).await
     }
 
     /// Most texts that [`Runtime::submit_batch`] takes at once in this class.
     #[must_use]
     pub fn chunk_texts_max(&self, priority: Priority) -> usize {
         self.admission.requests_max(priority).min(4 * JOB_TEXTS_MAX)
-    }
-
-    /// A text that is submitted alone is refused before anything is made for it.
-    fn check_one(&self, text: &str, options: &EmbedOptions) -> Result<(), EmbedError> {
-        let checked = self.check_length(text);
-        checked.inspect_err(|error| self.refused(options.priority, error, 1))
     }
 
     /// One look at everything.

@@ -16,6 +16,7 @@ use forebay_stage::{LaneClosed, LaneReceiver, LaneSender, StageClock, StageFailu
 
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, Stage, Unserved};
+use crate::options::EmbedInput;
 use crate::owed::Owed;
 use crate::request::{AcceptedText, Pending, RequestSpec, TokenizeJob};
 
@@ -101,51 +102,76 @@ impl Tokenize {
         accepted: AcceptedText,
         scratch: &mut Scratch,
     ) -> Option<Pending> {
-        let refuse = |accepted: AcceptedText, error| {
-            accepted.reply(Err(error));
-            None
+        let begun = Instant::now();
+        let AcceptedText { input, replier, permit } = accepted;
+        let owed = Owed::new(replier, permit);
+        let encoded = match self.unserved(spec, &owed, begun) {
+            Some(error) => Err(error),
+            None => self.ids(spec, input, scratch),
         };
-        if accepted.replier.is_cancelled() {
+        let (ids, tokens_before_cut) = match encoded {
+            Ok(encoded) => encoded,
+            Err(error) => {
+                owed.reply(Err(error));
+                return None;
+            }
+        };
+        let queued_at = Instant::now();
+        let tokenize = queued_at.saturating_duration_since(begun);
+        Some(Pending { spec, ids, tokens_before_cut, tokenize, queued_at, owed })
+    }
+
+    /// Why no work is to be spent on a text, if none is.
+    fn unserved(&self, spec: RequestSpec, owed: &Owed, now: Instant) -> Option<EmbedError> {
+        if owed.is_cancelled() {
             self.metrics.unserved(Unserved::Cancelled);
-            return refuse(accepted, EmbedError::Cancelled);
+            return Some(EmbedError::Cancelled);
         }
-        if spec.expired(Instant::now()) {
+        spec.expired(now).then(|| {
             self.metrics.unserved(Unserved::Expired);
-            let waiting = "waiting for the tokenizer";
-            return refuse(accepted, EmbedError::DeadlineExceeded { waiting });
-        }
+            EmbedError::DeadlineExceeded { waiting: "waiting for the tokenizer" }
+        })
+    }
+
+    /// The ids of a text, and how many there were before it was cut.
+    fn ids(
+        &self,
+        spec: RequestSpec,
+        input: EmbedInput,
+        scratch: &mut Scratch,
+    ) -> Result<(Vec<u32>, usize), EmbedError> {
+        let text = match input {
+            EmbedInput::Text(text) => text,
+            // Checked before they were accepted.
+            EmbedInput::Ids(ids) => {
+                let tokens = ids.len();
+                return Ok((ids, tokens));
+            }
+        };
         let mut ids = Vec::new();
         let outcome = catch_unwind(AssertUnwindSafe(|| {
-            self.tokenizer.encode(&accepted.text, self.tokens_max, scratch, &mut ids)
+            self.tokenizer.encode_cut(&text, self.tokens_max, spec.cut_from, scratch, &mut ids)
         }));
         let encoded = match outcome {
-            Ok(Ok(encoded)) => encoded,
-            Ok(Err(error)) => return refuse(accepted, tokenize_error(&error)),
+            Ok(encoded) => encoded.map_err(|error| tokenize_error(&error))?,
             Err(panic) => {
                 // What the panic left in the buffers is unknown.
                 *scratch = Scratch::default();
                 let message = StageFailure::from_panic(NAME, &*panic).message;
-                let message = format!("panic: {message}");
-                return refuse(accepted, EmbedError::Tokenize { message });
+                return Err(EmbedError::Tokenize { message: format!("panic: {message}") });
             }
         };
         if encoded.truncated() {
             if !spec.truncate {
                 let (tokens, tokens_max) = (encoded.tokens_before_cut, self.tokens_max);
-                return refuse(accepted, EmbedError::TooManyTokens { tokens, tokens_max });
+                return Err(EmbedError::TooManyTokens { tokens, tokens_max });
             }
             self.metrics.truncated(1);
         }
-        Some(Pending {
-            spec,
-            ids,
-            tokens_before_cut: encoded.tokens_before_cut,
-            queued_at: Instant::now(),
-            owed: Owed::new(accepted.replier, accepted.permit),
-        })
+        Ok((ids, encoded.tokens_before_cut))
     }
 }
 
-fn tokenize_error(error: &TokenizeError) -> EmbedError {
+pub(crate) fn tokenize_error(error: &TokenizeError) -> EmbedError {
     EmbedError::Tokenize { message: error.to_string() }
 }

@@ -2,7 +2,7 @@
 //! values in and out; it knows no socket and no memory shared with a worker.
 
 use crate::metrics::{AnswerDropped, Metrics, ReplyCheck};
-use crate::request::Pending;
+use crate::request::{InWorker, Pending};
 
 /// The rows of one batch, each with its text and what is wrong with it.
 pub(crate) struct CheckedRows<'v> {
@@ -58,8 +58,12 @@ impl<'v> CheckedRows<'v> {
     }
 
     /// Answers the texts whose rows are good: how many that were, and the texts that have no
-    /// answer yet.
-    pub(crate) fn hand_out(self, metrics: &Metrics) -> (u64, Option<WrongRows>) {
+    /// answer yet. `in_worker` is when the batch was there.
+    pub(crate) fn hand_out(
+        self,
+        metrics: &Metrics,
+        in_worker: InWorker,
+    ) -> (u64, Option<WrongRows>) {
         for _ in 0..self.late {
             metrics.answer_dropped(AnswerDropped::Late);
         }
@@ -68,7 +72,7 @@ impl<'v> CheckedRows<'v> {
         for CheckedRow { pending, values, wrong } in self.rows {
             match wrong {
                 None => {
-                    let embedding = pending.embedding(values);
+                    let embedding = pending.embedding(values, in_worker);
                     if pending.reply(Ok(embedding)) {
                         replies += 1;
                     } else {

@@ -11,6 +11,8 @@ use kameo::mailbox;
 
 use super::Runtime;
 use super::opening::Opened;
+use super::rates::Measured;
+use super::tokenizer::Tokenizer;
 use super::watch;
 use crate::admission::Admission;
 use crate::batch::BatchPolicy;
@@ -93,17 +95,23 @@ impl Runtime {
         };
         let listener = supervisor.downgrade();
         let beating = Arc::clone(board.heartbeat());
+        let measured = Arc::new(Measured::default());
+        let measuring = Arc::clone(&measured);
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
             let publish = |signs: &VitalSigns| {
                 blocked.publish();
+                measuring.set(signs);
                 beating.beat(Instant::now(), signs.capacity_tokens_per_s, signs.worst_age);
             };
             let tell = |news: &WorkerNews| told(&listener, news);
             thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)
         })
         .await;
-        let work =
-            Tokenize { tokenizer, tokens_max: model.tokens_max, metrics: Arc::clone(&metrics) };
+        let work = Tokenize {
+            tokenizer: tokenizer.clone(),
+            tokens_max: model.tokens_max,
+            metrics: Arc::clone(&metrics),
+        };
         let mut stages = vec![dispatcher];
         for _ in 0..tokenizer_threads(&config) {
             let (work, from, to) = (work.clone(), lanes.clone(), to_batcher.clone());
@@ -116,6 +124,8 @@ impl Runtime {
             texts: Some(texts),
             metrics,
             model,
+            tokenizer: Tokenizer(tokenizer),
+            measured,
             config,
             board,
             events,

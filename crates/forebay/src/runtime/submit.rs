@@ -3,14 +3,15 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use forebay_stage::{LaneSender, SendRefused};
 
 use super::{JOB_BYTES, JOB_TEXTS_MAX, Runtime};
 use crate::admission::Permit;
 use crate::error::EmbedError;
-use crate::metrics::RefusedBy;
-use crate::options::EmbedOptions;
+use crate::metrics::{RefusedBy, Stage as MetricStage};
+use crate::options::{EmbedInput, EmbedOptions};
 use crate::priority::Priority;
 use crate::reply::ReplyGroup;
 use crate::request::{AcceptedText, RequestSpec, TokenizeJob};
@@ -41,37 +42,91 @@ impl Runtime {
         Ok(spec)
     }
 
-    /// Refuses a text that is too long for any work to be spent on it.
-    pub(super) fn check_length(&self, text: &str) -> Result<(), EmbedError> {
-        let (bytes, bytes_max) = (text.len(), self.config.tokenize.text_bytes_max as usize);
-        if bytes > bytes_max {
-            return Err(EmbedError::TextTooLong { bytes, bytes_max });
+    /// Refuses a text that is too long for any work to be spent on it, and ids that the model does
+    /// not have or take.
+    pub(super) fn check_input(&self, input: &EmbedInput) -> Result<(), EmbedError> {
+        let ids = match input {
+            EmbedInput::Text(text) => {
+                let (bytes, bytes_max) = (text.len(), self.config.tokenize.text_bytes_max as usize);
+                return match bytes > bytes_max {
+                    true => Err(EmbedError::TextTooLong { bytes, bytes_max }),
+                    false => Ok(()),
+                };
+            }
+            EmbedInput::Ids(ids) => ids,
+        };
+        let (tokens, tokens_max) = (ids.len(), self.model.tokens_max);
+        if tokens > tokens_max {
+            return Err(EmbedError::TooManyTokens { tokens, tokens_max });
+        }
+        let largest = ids.iter().copied().max().ok_or(EmbedError::NoTokens)?;
+        let vocab = self.model.vocab;
+        if largest as usize >= vocab {
+            return Err(EmbedError::TokenId { id: largest, vocab });
         }
         Ok(())
+    }
+
+    /// What is submitted alone is refused before anything is made for it.
+    pub(super) fn check_one(
+        &self,
+        input: &EmbedInput,
+        options: &EmbedOptions,
+    ) -> Result<(), EmbedError> {
+        let checked = self.check_input(input);
+        checked.inspect_err(|error| self.refused(options.priority, error, 1))
+    }
+
+    /// [`Runtime::submit_batch`] with the inputs converted.
+    pub(super) async fn submit_inputs(
+        &self,
+        inputs: Vec<EmbedInput>,
+        options: &EmbedOptions,
+    ) -> Result<BatchTicket, EmbedError> {
+        let count = inputs.len();
+        let spec = self.check(count, options)?;
+        let sizes: Vec<usize> = inputs.iter().map(EmbedInput::bytes).collect();
+        let permits = match self.admission.try_acquire(spec.priority, &sizes) {
+            Ok(permits) => permits,
+            Err(EmbedError::Overloaded { .. }) => {
+                let start = Instant::now();
+                // The timer of the wait belongs to our own runtime, whoever polls it.
+                let acquire = self.admission.acquire(spec.priority, &sizes, spec.deadline);
+                let waited =
+                    InContext { handle: self.timers.clone(), future: Box::pin(acquire) }.await;
+                self.metrics.stage_blocked(MetricStage::Submit, start.elapsed());
+                waited.inspect_err(|error| self.refused(spec.priority, error, count))?
+            }
+            Err(error) => {
+                self.refused(spec.priority, &error, count);
+                return Err(error);
+            }
+        };
+        self.enqueue(spec, inputs, permits)
     }
 
     /// Sends accepted texts to the tokenizers, in jobs that keep one busy for a short time only.
     pub(super) fn enqueue(
         &self,
         spec: RequestSpec,
-        texts: Vec<String>,
+        inputs: Vec<EmbedInput>,
         permits: Vec<Permit>,
     ) -> Result<BatchTicket, EmbedError> {
         let Some(lanes) = &self.texts else { return Err(EmbedError::ShuttingDown) };
         let lane = &lanes[spec.priority.index()];
         let metrics = Arc::clone(&self.metrics);
         let (group, repliers) =
-            ReplyGroup::new(texts.len(), spec.priority, spec.accepted_at, metrics);
+            ReplyGroup::new(inputs.len(), spec.priority, spec.accepted_at, metrics);
         let mut job = Vec::new();
         let mut job_bytes = 0;
-        for ((text, replier), permit) in texts.into_iter().zip(repliers).zip(permits) {
+        for ((input, replier), permit) in inputs.into_iter().zip(repliers).zip(permits) {
             self.metrics.accepted(spec.priority);
-            let accepted = AcceptedText { text, replier, permit };
-            if let Err(error) = self.check_length(&accepted.text) {
+            let accepted = AcceptedText { input, replier, permit };
+            if let Err(error) = self.check_input(&accepted.input) {
                 accepted.reply(Err(error));
                 continue;
             }
-            job_bytes += accepted.text.len();
+            job_bytes += accepted.input.bytes();
             job.push(accepted);
             if job.len() == JOB_TEXTS_MAX || job_bytes >= JOB_BYTES {
                 send(lane, spec, std::mem::take(&mut job));
@@ -111,9 +166,9 @@ fn send(lane: &LaneSender<TokenizeJob>, spec: RequestSpec, texts: Vec<AcceptedTe
 }
 
 /// Polls a future within a tokio runtime's context, so that its timers work in any executor.
-pub(super) struct InContext<F> {
-    pub(super) handle: tokio::runtime::Handle,
-    pub(super) future: Pin<Box<F>>,
+struct InContext<F> {
+    handle: tokio::runtime::Handle,
+    future: Pin<Box<F>>,
 }
 
 impl<F: Future> Future for InContext<F> {

@@ -98,6 +98,7 @@ pub(super) fn submit(
         priority: wish.priority,
         deadline,
         truncate: true,
+        cut_from: forebay_model::CutFrom::Right,
         normalize: true,
         dimensions: 2,
         accepted_at: now,
@@ -110,6 +111,7 @@ pub(super) fn submit(
         spec,
         ids: vec![number; wish.tokens],
         tokens_before_cut: wish.tokens,
+        tokenize: Duration::ZERO,
         queued_at: now,
         owed: Owed::new(replier, permit),
     };

@@ -486,7 +486,9 @@ impl World {
         let checked = CheckedRows::new(rows, &values, 3, 1e-3);
         let (texts, good) = (checked.good(), checked.all_good());
         let done = BatchDone { worker, tier, tokens, texts, service, exclusive, good };
-        let (replies, _) = checked.hand_out(&self.metrics);
+        let in_worker =
+            crate::request::InWorker { sent_at: self.now - service, answered_at: self.now };
+        let (replies, _) = checked.hand_out(&self.metrics, in_worker);
         if (replies as usize) < waiting {
             self.sometimes("a twin had been answered before");
         }

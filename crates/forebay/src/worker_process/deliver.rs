@@ -15,7 +15,7 @@ use crate::dispatch::lane::{InFlight, Unusable, WorkerLane};
 use crate::dispatch::port::{BatchDone, CanaryDone, WorkerPort};
 use crate::dispatch::{DispatchEvent, DispatchSender};
 use crate::metrics::{AnswerDropped, Metrics, ReplyCheck, RungMetrics, Stage};
-use crate::request::Pending;
+use crate::request::{InWorker, Pending};
 
 /// What the reader of a worker needs to answer callers.
 pub(crate) struct Delivery {
@@ -59,7 +59,7 @@ impl Delivery {
         let padding = answer.padded_tokens.saturating_sub(answer.tokens);
         self.metrics.batch_computed(u64::from(answer.tokens), u64::from(padding));
         match answer.kind {
-            DescriptorKind::Done => self.rows(answer, lease, batch, service),
+            DescriptorKind::Done => self.rows(answer, lease, batch, service, now),
             _ => {
                 let class = answer.error.unwrap_or(ErrorClass::Internal);
                 let message = self.message(answer, lease);
@@ -129,9 +129,10 @@ impl Delivery {
         lease: SlotLease,
         batch: InFlight,
         service: Duration,
+        answered_at: Instant,
     ) -> Result<(), String> {
         let start = Instant::now();
-        let InFlight { rows, tokens, exclusive, span, .. } = batch;
+        let InFlight { rows, tokens, exclusive, span, sent_at, .. } = batch;
         // The batch is done with; what follows has a span of its own.
         drop(span);
         let _span = tracing::debug_span!("reply", rows = rows.len());
@@ -169,7 +170,7 @@ impl Delivery {
         let checked = CheckedRows::new(rows, &values, self.row_values(), self.norm_tolerance);
         let done = BatchDone { texts: checked.good(), good: checked.all_good(), ..done };
         self.dispatch.send(DispatchEvent::Completed(done));
-        let (replies, wrong) = checked.hand_out(&self.metrics);
+        let (replies, wrong) = checked.hand_out(&self.metrics, InWorker { sent_at, answered_at });
         self.judge.borrow_mut().handed_out(replies);
         if let Some(wrong) = wrong {
             let rows = wrong.texts.into_iter().map(Some).collect();

@@ -21,6 +21,8 @@ pub(crate) struct VitalSigns {
     /// What the workers that get ordinary batches compute together, by what was measured of their
     /// tier; 0 while there is none or nothing is measured.
     pub(crate) capacity_tokens_per_s: f64,
+    /// The same in texts of the mean length of those that came lately; 0 before the first.
+    pub(crate) capacity_texts_per_s: f64,
     /// How long ago the oldest unanswered text was tokenized.
     pub(crate) worst_age: Duration,
     /// Texts that wait for a batch or for a run of their own.
@@ -81,8 +83,11 @@ impl<W: WorkerPort> Core<W> {
         let in_flight = self.workers.all().filter_map(W::oldest_queued_at).min();
         let oldest = [depth.oldest_queued_at, self.suspects.oldest_queued_at(), in_flight];
         let oldest = oldest.into_iter().flatten().min();
+        let capacity = rate * workers as f64;
+        let mean = self.text_length.mean;
         VitalSigns {
-            capacity_tokens_per_s: rate * workers as f64,
+            capacity_tokens_per_s: capacity,
+            capacity_texts_per_s: if mean > 0.0 { capacity / mean } else { 0.0 },
             worst_age: oldest.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
             queued_texts: depth.rows_total() + self.suspects.len(),
         }

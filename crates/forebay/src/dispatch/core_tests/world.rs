@@ -175,6 +175,7 @@ impl World {
             priority,
             deadline,
             truncate: true,
+            cut_from: forebay_model::CutFrom::Right,
             normalize: true,
             dimensions: 1,
             accepted_at: self.now,
@@ -186,6 +187,7 @@ impl World {
             spec,
             ids: vec![id; tokens],
             tokens_before_cut: tokens,
+            tokenize: Duration::ZERO,
             queued_at: self.now,
             owed: Owed::new(repliers.remove(0), permits.remove(0)),
         };

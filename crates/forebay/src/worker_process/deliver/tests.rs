@@ -69,6 +69,7 @@ impl Both {
             priority: Priority::Bulk,
             deadline: None,
             truncate: true,
+            cut_from: forebay_model::CutFrom::Right,
             normalize: true,
             dimensions: 3,
             accepted_at: now,
@@ -77,6 +78,7 @@ impl Both {
             spec,
             ids: ids.to_vec(),
             tokens_before_cut: ids.len(),
+            tokenize: Duration::ZERO,
             queued_at: now,
             owed: Owed::new(repliers.remove(0), permits.remove(0)),
         };

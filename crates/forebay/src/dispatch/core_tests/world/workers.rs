@@ -15,7 +15,7 @@ use crate::dispatch::core::FailedRows;
 use crate::dispatch::port::{
     BatchDone, CanaryDone, EndedBatch, EndedWorker, Standing, WorkerId, WorkerNews,
 };
-use crate::options::Embedding;
+use crate::options::{Embedding, TextTimes};
 use crate::request::Pending;
 
 impl World {
@@ -161,6 +161,7 @@ impl World {
                     vector: vec![1.0],
                     tokens,
                     tokens_before_cut: tokens,
+                    times: TextTimes::default(),
                 }));
             }
         }
