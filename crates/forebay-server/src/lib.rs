@@ -3,6 +3,8 @@
 //! It starts no process and reads no command line: `forebay serve` does.
 
 pub mod api;
+mod metrics;
 mod service;
 
+pub use metrics::METRICS;
 pub use service::Service;
