@@ -3,8 +3,15 @@
 //! It starts no process and reads no command line: `forebay serve` does.
 
 pub mod api;
+mod error;
+mod guard;
+mod listen;
 mod metrics;
+mod policy;
 mod service;
 
-pub use metrics::METRICS;
+pub use error::ServeError;
+pub use guard::request_id::RequestId;
+pub use listen::{Address, BodyError, Drained, Prepared, RunningServer, Server, ServerArgs};
+pub use metrics::all_metrics;
 pub use service::Service;

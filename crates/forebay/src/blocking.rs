@@ -7,7 +7,7 @@ use forebay_protocol::Fault;
 use futures::executor::block_on;
 
 use crate::config::{Config, Device};
-use crate::error::{EmbedError, InjectError, StartError};
+use crate::error::{EmbedError, InjectError, PinError, StartError};
 use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
 use crate::runtime::{ModelInfo, Rates, Ready, ShutdownReport, Tokenizer};
@@ -28,6 +28,22 @@ impl Runtime {
     /// [`StartError`]; nothing is left running then.
     pub fn start(config: Config) -> Result<Self, StartError> {
         block_on(crate::Runtime::start(config)).map(|inner| Self { inner })
+    }
+
+    /// Starts a second runtime that takes this one's place: another model, or other settings.
+    ///
+    /// # Errors
+    /// See [`crate::Runtime::start_beside`].
+    pub fn start_beside(&self, config: Config) -> Result<Self, StartError> {
+        block_on(self.inner.start_beside(config)).map(|inner| Self { inner })
+    }
+
+    /// Caps the service level; `None` lifts the cap.
+    ///
+    /// # Errors
+    /// See [`crate::Runtime::pin_level`].
+    pub fn pin_level(&self, level: Option<Level>) -> Result<(), PinError> {
+        block_on(self.inner.pin_level(level))
     }
 
     /// What the model gives.

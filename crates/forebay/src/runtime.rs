@@ -29,13 +29,17 @@ use crate::supervisor::{
 use crate::ticket::{BatchTicket, Ticket};
 
 mod assemble;
+mod beside;
 mod inject;
 mod launch;
 mod opening;
+mod pin;
 mod rates;
 mod submit;
 mod tokenizer;
 mod watch;
+
+use opening::Shared;
 
 pub use launch::cuda_spec;
 pub use rates::{Rates, Ready, ReadyReason};
@@ -122,6 +126,11 @@ impl Runtime {
     /// # Errors
     /// [`StartError`]; nothing is left running then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_with(config, None).await
+    }
+
+    /// Starts, with what a runtime beside it shares if there is one.
+    async fn start_with(config: Config, shared: Option<Shared>) -> Result<Self, StartError> {
         config.validate()?;
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -131,7 +140,7 @@ impl Runtime {
             .map_err(|source| StartError::Os { what: "start the control thread", source })?;
         let handle = control.handle().clone();
         let lost = |error: tokio::task::JoinError| StartError::Worker { reason: error.to_string() };
-        let opening = opening::open(config.clone(), handle.clone());
+        let opening = opening::open(config.clone(), handle.clone(), shared);
         let opened = match opening.await {
             Ok(opened) => opened,
             Err(error) => {
@@ -273,6 +282,7 @@ impl Runtime {
         };
         Status {
             level: self.board.level(),
+            pinned: self.board.pinned(),
             workers: self.board.workers(),
             queues: Priority::ALL.into_iter().map(queue).collect(),
             stages: self.stages.iter().map(stage_status).collect(),

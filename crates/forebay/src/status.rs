@@ -35,6 +35,8 @@ pub struct StageStatus {
 pub struct Status {
     /// How well it can serve.
     pub level: Level,
+    /// The operator's cap on the level, if there is one.
+    pub pinned: Option<Level>,
     /// Each rung, best first.
     pub workers: Vec<WorkerStatus>,
     /// Each class.

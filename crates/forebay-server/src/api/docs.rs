@@ -22,9 +22,6 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// Routes that answer without a key, where keys are configured.
-pub(crate) const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/health", "/ping"];
-
 const BEARER: &str = "bearer";
 
 #[derive(OpenApi)]

@@ -1,7 +1,7 @@
 //! The routes: which there are, and what every answer has whatever made it.
 //!
 //! Each handler is bound to its path by its own description, from which the OpenAPI document is
-//! made. [`observed`] is the outermost layer: it knows the route and the dialect, writes problems,
+//! made. `observe` is the outermost layer: it knows the route and the dialect, writes problems,
 //! counts, and puts the request's id and the service level on every answer.
 
 mod answer;
@@ -24,8 +24,7 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use docs::PUBLIC;
-pub(crate) use error::{Dialect, Kind, Problem};
+pub(crate) use error::{Dialect, Kind};
 use state::Api;
 
 use crate::service::Service;
@@ -94,25 +93,15 @@ fn described() -> OpenApiRouter<Api> {
         .routes(routes!(docs::metrics))
 }
 
-/// Every route for clients. The guards are put around it where it is served; with guards of their
-/// own that answer, see [`guarded_router`].
+/// Every route for clients. The guards are put around it where it is served.
 pub fn router(service: Arc<Service>) -> Router {
-    guarded_router(service, |routes| routes)
-}
-
-/// Every route for clients with guards around them: what a guard refuses as a [`Problem`] is
-/// written, counted and marked as everything else is.
-pub(crate) fn guarded_router(
-    service: Arc<Service>,
-    guard: impl FnOnce(Router) -> Router,
-) -> Router {
     let (router, document) = described().split_for_parts();
     let api = Api::new(service, docs::finish(document));
-    let routes = router
+    router
         .fallback(observe::no_route)
         .method_not_allowed_fallback(observe::no_method)
-        .with_state(api.clone());
-    guard(routes).layer(from_fn_with_state(api, observe::observed))
+        .with_state(api.clone())
+        .layer(from_fn_with_state(api, observe::observed))
 }
 
 #[cfg(test)]
@@ -125,9 +114,6 @@ mod tests {
         let mut described: Vec<&str> = document.paths.paths.keys().map(String::as_str).collect();
         described.sort_unstable();
         assert_eq!(described, ROUTES);
-        for path in PUBLIC {
-            assert!(ROUTES.contains(&path), "{path}");
-        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(crate) struct EmbeddingsRequest {
     #[schema(minimum = 1)]
     dimensions: Option<usize>,
     /// Taken and not used.
+    #[allow(dead_code, reason = "a field that clients may send")]
     user: Option<String>,
 }
 
@@ -99,7 +100,7 @@ pub(crate) async fn embeddings(
 ) -> Result<Response, Problem> {
     let started = Instant::now();
     let runtime = api.runtime();
-    let EmbeddingsRequest { input, model, encoding_format, dimensions, user: _ } = request;
+    let EmbeddingsRequest { input, model, encoding_format, dimensions, .. } = request;
     api.check_model(&runtime, model.as_deref())?;
     let inputs = input.take(api.texts_max(), "input")?;
     let options = EmbedOptions { normalize: Some(true), dimensions, ..api.options() };

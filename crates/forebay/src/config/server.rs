@@ -84,7 +84,7 @@ group! {
         /// Line and headers of a request.
         header_bytes_max: u32 = 16_384, "bytes", Integer(8_192, 1_048_576);
         /// Headers of a request.
-        headers_max: u32 = 64, "headers", Integer(8, 1_024);
+        headers_max: u32 = 100, "headers", Integer(8, 1_024);
         /// Body of a request.
         body_bytes_max: u32 = 8_388_608, "bytes", Integer(1_024, 1_073_741_824);
         /// Texts of a request.

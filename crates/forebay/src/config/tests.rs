@@ -93,9 +93,10 @@ fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
         Allowed::Path(_) => {
             (vec!["\"\"".into(), "'/a b/ü'".into()], vec!["3".into(), "\"a\\u0000b\"".into()])
         }
-        Allowed::Name(_) => {
-            (vec!["\"\"".into(), "'users'".into()], vec!["3".into(), "'a b'".into(), "'a,b'".into()])
-        }
+        Allowed::Name(_) => (
+            vec!["\"\"".into(), "'users'".into()],
+            vec!["3".into(), "'a b'".into(), "'a,b'".into()],
+        ),
         Allowed::NameList(count) => (
             vec!["[]".into(), "['root', '1000']".into(), format!("{:?}", vec!["a"; count])],
             vec!["'a'".into(), "[3]".into(), "['']".into(), format!("{:?}", vec!["a"; count + 1])],

@@ -59,6 +59,11 @@ pub enum EventKind {
         /// Why, in words.
         reason: String,
     },
+    /// The operator capped the service level, or lifted the cap.
+    LevelPinned {
+        /// No level above this one is used; `None` if any may be.
+        level: Option<String>,
+    },
     /// A worker process ended.
     WorkerEnded {
         /// Its device.
@@ -157,6 +162,7 @@ impl EventKind {
             Self::RuntimeStarted { .. }
             | Self::RuntimeStopped { .. }
             | Self::LevelChanged { .. }
+            | Self::LevelPinned { .. }
             | Self::RerunBudgetExhausted { .. }
             | Self::Lost { .. }
             | Self::Unknown { .. } => None,
@@ -184,6 +190,7 @@ impl EventKind {
                 cut_all([device, from, to, reason])
             }
             Self::LevelChanged { from, to, reason } => cut_all([from, to, reason]),
+            Self::LevelPinned { level } => level.iter_mut().for_each(cut),
             Self::WorkerEnded { device, reason, log, .. } => {
                 cut_all([device, reason]);
                 cut_start(log);
@@ -273,6 +280,10 @@ impl fmt::Display for EventKind {
                 write!(f, "level {from} to {to}")?;
                 because(f, reason)
             }
+            Self::LevelPinned { level: Some(level) } => {
+                write!(f, "the operator capped the level at {level}")
+            }
+            Self::LevelPinned { level: None } => f.write_str("the operator lifted the cap"),
             Self::WorkerEnded { device, incarnation, pid, reason, .. } => {
                 write!(f, "worker {incarnation} of {device} ended")?;
                 if let Some(pid) = pid {
@@ -352,6 +363,7 @@ mod tests {
                 reason: text(),
             },
             EventKind::LevelChanged { from: text(), to: text(), reason: text() },
+            EventKind::LevelPinned { level: Some(text()) },
             EventKind::WorkerEnded {
                 device: text(),
                 incarnation: u64::MAX,

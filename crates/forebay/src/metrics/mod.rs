@@ -11,6 +11,7 @@ mod labels;
 pub mod names;
 pub mod prometheus;
 mod recorder;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::labels::{
     AnswerDropped, CanaryVerdict, Outcome, RefusedBy, ReplyCheck, RestartCause, Stage, Unserved,
 };
 use super::names;
+use super::turn::Turn;
 use crate::batch::SealReason;
 use crate::priority::Priority;
 
@@ -49,6 +50,7 @@ pub struct Metrics {
     events_waiting: Gauge,
     events_lost: Counter,
     event_log_failures: Counter,
+    turn: Turn,
 }
 
 /// A batch that was sealed, as far as it is measured.
@@ -109,7 +111,20 @@ impl Metrics {
             events_waiting: plain(&names::EVENTS_WAITING),
             events_lost: plain(&names::EVENTS_LOST),
             event_log_failures: plain(&names::EVENT_LOG_FAILURES),
+            turn: Turn::first(),
         }
+    }
+
+    /// The metrics of a runtime beside this one. They count into the same counters; what both would
+    /// set is set by this one until [`Metrics::take_over`].
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self { turn: self.turn.next(), ..Self::new() }
+    }
+
+    /// From now on this runtime sets what says how things are.
+    pub fn take_over(&self) {
+        self.turn.take();
     }
 
     /// A request was let in. [`Metrics::ended`] must follow exactly once.
@@ -154,8 +169,10 @@ impl Metrics {
 
     /// What waits for a batch now, in one class.
     pub fn queue_depth(&self, priority: Priority, rows: usize, tokens: usize) {
-        self.queue_rows.of(priority).set(rows as f64);
-        self.queue_tokens.of(priority).set(tokens as f64);
+        if self.turn.is_mine() {
+            self.queue_rows.of(priority).set(rows as f64);
+            self.queue_tokens.of(priority).set(tokens as f64);
+        }
     }
 
     /// Texts were cut to the model's limit.
@@ -180,7 +197,9 @@ impl Metrics {
 
     /// The service level: 0 down, 1 CPU, 1 + n for n GPUs.
     pub fn level(&self, level: u32) {
-        self.level.set(f64::from(level));
+        if self.turn.is_mine() {
+            self.level.set(f64::from(level));
+        }
     }
 
     /// A batch of `rows` texts was given up on its worker and is sent again.
@@ -201,7 +220,9 @@ impl Metrics {
 
     /// Requests of one class that may be under way now.
     pub fn admission_limit(&self, priority: Priority, requests: usize) {
-        self.admission_limit.of(priority).set(requests as f64);
+        if self.turn.is_mine() {
+            self.admission_limit.of(priority).set(requests as f64);
+        }
     }
 
     /// Texts were in a worker when it died.
@@ -249,6 +270,7 @@ impl Metrics {
             restarts: ByLabel::of_rung(&names::WORKER_RESTARTS, rung),
             canaries: ByLabel::of_rung(&names::CANARIES, rung),
             start_seconds: of_rung(&names::WORKER_START_SECONDS, rung),
+            turn: self.turn.clone(),
         }
     }
 }
@@ -261,6 +283,7 @@ pub struct RungMetrics {
     restarts: ByLabel<RestartCause, Counter>,
     canaries: ByLabel<CanaryVerdict, Counter>,
     start_seconds: Histogram,
+    turn: Turn,
 }
 
 impl RungMetrics {
@@ -271,8 +294,10 @@ impl RungMetrics {
 
     /// The worker's slots now: all of them, and those that hold no batch. Both 0 if none serves.
     pub fn slots(&self, all: usize, free: usize) {
-        self.slots.set(all as f64);
-        self.slots_free.set(free as f64);
+        if self.turn.is_mine() {
+            self.slots.set(all as f64);
+            self.slots_free.set(free as f64);
+        }
     }
 
     /// The worker was lost or given up and is to be replaced.
@@ -288,7 +313,9 @@ impl RungMetrics {
 
     /// Whether the rung is only probed.
     pub fn quarantined(&self, quarantined: bool) {
-        self.quarantined.set(f64::from(u8::from(quarantined)));
+        if self.turn.is_mine() {
+            self.quarantined.set(f64::from(u8::from(quarantined)));
+        }
     }
 }
 

@@ -33,7 +33,7 @@ impl Runtime {
         opened: Opened,
         control: tokio::runtime::Runtime,
     ) -> Self {
-        let Opened { plan, model, tokenizer, metrics, events, quarantines } = opened;
+        let Opened { plan, model, tokenizer, metrics, events, quarantines, pinned } = opened;
         let admission = Admission::new(&config.admission);
         let (dispatch, inbox) = thread::channel();
         let board = Arc::new(Board::new(&plan.devices));
@@ -63,6 +63,7 @@ impl Runtime {
             fault_hooks: watch::hooks(&watcher, &events, control.handle()),
             events: events.clone(),
             quarantines,
+            pinned,
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));

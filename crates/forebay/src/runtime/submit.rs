@@ -187,9 +187,9 @@ fn send(lane: &LaneSender<TokenizeJob>, spec: RequestSpec, texts: Vec<AcceptedTe
 }
 
 /// Polls a future within a tokio runtime's context, so that its timers work in any executor.
-struct InContext<F> {
-    handle: tokio::runtime::Handle,
-    future: Pin<Box<F>>,
+pub(super) struct InContext<F> {
+    pub(super) handle: tokio::runtime::Handle,
+    pub(super) future: Pin<Box<F>>,
 }
 
 impl<F: Future> Future for InContext<F> {

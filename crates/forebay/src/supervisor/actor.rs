@@ -22,6 +22,7 @@ use super::chronicle::{Chronicle, restored};
 use super::end_cause::EndCause;
 use super::inject::{FailStarts, FaultHooks};
 use super::ladder::{Event, Ladder, Limits};
+use super::level::Level;
 use crate::admission::Admission;
 use crate::config::{Device, ReplyConfig, SupervisorConfig};
 use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId, WorkerNews};
@@ -51,6 +52,8 @@ pub(crate) struct SupervisorArgs {
     pub(crate) events: EventLog,
     /// What an earlier run left in quarantine.
     pub(crate) quarantines: Vec<StandingQuarantine>,
+    /// The operator's cap on the level from the start.
+    pub(crate) pinned: Option<Level>,
 }
 
 /// A worker is ready.
@@ -148,6 +151,10 @@ impl Actor for Supervisor {
             stopping: false,
             shutdown: None,
         };
+        if let Some(cap) = supervisor.args.pinned {
+            supervisor.pin(Some(cap));
+            supervisor.ladder.handle(Event::Capped(Some(cap)), Instant::now());
+        }
         supervisor.ladder.start(left, Instant::now());
         supervisor.follow(&me).await;
         supervisor.set_timer(&me);

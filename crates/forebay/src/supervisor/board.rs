@@ -49,6 +49,7 @@ pub(crate) struct Board {
     heartbeat: Arc<Heartbeat>,
     started: watch::Sender<Option<Result<(), String>>>,
     settled: watch::Sender<bool>,
+    pinned: Mutex<Option<Level>>,
     up_since: Instant,
 }
 
@@ -83,6 +84,7 @@ impl Board {
             heartbeat: Arc::new(Heartbeat::new(now)),
             started: watch::Sender::new(None),
             settled: watch::Sender::new(false),
+            pinned: Mutex::new(None),
             up_since: now,
         }
     }
@@ -120,6 +122,16 @@ impl Board {
         self.show(Level::Down, HealthReason::HostFailed);
         self.settle();
         self.first_outcome(Err(reason.to_owned()));
+    }
+
+    /// Shows the operator's cap on the level.
+    pub(crate) fn pin(&self, cap: Option<Level>) {
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner) = cap;
+    }
+
+    /// The operator's cap on the level.
+    pub(crate) fn pinned(&self) -> Option<Level> {
+        *self.pinned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn level(&self) -> Level {

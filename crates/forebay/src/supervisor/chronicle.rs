@@ -21,6 +21,8 @@ pub(super) struct Chronicle {
     trouble: Vec<Option<EventId>>,
     /// The last step of any slot, for the level that results, and why it was taken.
     last_step: (Option<EventId>, String),
+    /// The operator's last word on the level.
+    pinned: Option<EventId>,
 }
 
 impl Chronicle {
@@ -30,6 +32,7 @@ impl Chronicle {
             devices: devices.iter().map(ToString::to_string).collect(),
             trouble: vec![None; devices.len()],
             last_step: (None, String::new()),
+            pinned: None,
         }
     }
 
@@ -49,6 +52,10 @@ impl Chronicle {
 
     pub(super) fn changed(&mut self, change: &Change) {
         let Change { id: WorkerId { slot, incarnation }, from, to, reason } = change;
+        let is_of_cap = [from, to].contains(&&WorkerState::Capped);
+        if let Some(trouble) = self.trouble.get_mut(*slot).filter(|_| is_of_cap) {
+            *trouble = trouble.or(self.pinned);
+        }
         let kind = EventKind::SlotChanged {
             device: self.device(*slot),
             incarnation: *incarnation,
@@ -125,6 +132,11 @@ impl Chronicle {
         } else {
             self.log.record(self.trouble.get(slot).copied().flatten(), kind);
         }
+    }
+
+    pub(super) fn pinned(&mut self, level: Option<Level>) {
+        let level = level.map(|level| level.to_string());
+        self.pinned = Some(self.log.record(None, EventKind::LevelPinned { level }));
     }
 
     pub(super) fn reruns_refused(&mut self, texts: usize) {

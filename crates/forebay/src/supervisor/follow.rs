@@ -66,7 +66,10 @@ impl Supervisor {
         }
         if self.ladder.is_hopeless() && !self.stopping {
             // What is left at a shutdown is told so when the dispatcher stops.
-            let reason = self.args.board.last_ends();
+            let mut reason = self.args.board.last_ends();
+            if let Some(cap) = self.ladder.cap() {
+                reason.push_str(&format!("; the operator has capped the level at {cap}"));
+            }
             self.args.board.first_outcome(Err(reason.clone()));
             self.args.dispatch.send(DispatchEvent::NoHope(reason));
         }
@@ -160,7 +163,7 @@ impl Supervisor {
         }
         let states: Vec<WorkerState> = self.ladder.states().collect();
         let any = |wanted: &[WorkerState]| states.iter().any(|state| wanted.contains(state));
-        use WorkerState::{Backoff, Exited, Quarantined, Serving, Stuck, Suspect};
+        use WorkerState::{Backoff, Capped, Exited, Quarantined, Serving, Stuck, Suspect};
         if states.iter().all(|state| *state == Serving) {
             HealthReason::Nominal
         } else if any(&[Suspect]) {
@@ -171,6 +174,8 @@ impl Supervisor {
             HealthReason::Starting
         } else if any(&[Quarantined, Stuck]) {
             HealthReason::Quarantined
+        } else if any(&[Capped]) {
+            HealthReason::Capped
         } else {
             HealthReason::Recovering
         }

@@ -31,11 +31,13 @@ pub enum HealthReason {
     Stopping = 5,
     /// A part of the host has failed; nothing is served any more.
     HostFailed = 6,
+    /// The operator has capped the level.
+    Capped = 7,
 }
 
 impl HealthReason {
     /// Every reason.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Nominal,
         Self::Starting,
         Self::Recovering,
@@ -43,6 +45,7 @@ impl HealthReason {
         Self::Quarantined,
         Self::Stopping,
         Self::HostFailed,
+        Self::Capped,
     ];
 }
 

@@ -3,7 +3,8 @@
 //! [`actor`] is linked to every worker and every stage of the host; it decides nothing itself.
 //! [`ladder`] says what each rung does next and what the serving rungs amount to, [`end_cause`] why
 //! a worker ended, [`devices`] what is known of the devices, [`chronicle`] what goes into the event
-//! log; [`inject`] takes requests for faults, and [`board`] is what everybody else may
+//! log; [`inject`] takes requests for faults, [`pin`] the
+//! operator's cap on the level, and [`board`] is what everybody else may
 //! read of it all without asking.
 
 mod actor;
@@ -16,6 +17,7 @@ mod heartbeat;
 mod inject;
 mod ladder;
 mod level;
+mod pin;
 
 pub(crate) use actor::{
     MAILBOX, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerLost, WorkerReady,
@@ -29,6 +31,7 @@ pub use heartbeat::{Health, HealthReason};
 pub(crate) use inject::{FaultHook, FaultHooks, Inject};
 pub use ladder::{QuarantineReason, WorkerState};
 pub use level::Level;
+pub(crate) use pin::Pin;
 
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use ladder::{

@@ -18,9 +18,9 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
         Allowed::Path(_) => "[a-z \"'\\\\é#=\\[]{0,12}"
             .prop_map(|path| toml::Value::String(path).to_string())
             .boxed(),
-        Allowed::Name(_) => "[a-zé\"'\\\\#=]{0,12}"
-            .prop_map(|name| toml::Value::String(name).to_string())
-            .boxed(),
+        Allowed::Name(_) => {
+            "[a-zé\"'\\\\#=]{0,12}".prop_map(|name| toml::Value::String(name).to_string()).boxed()
+        }
         Allowed::NameList(count) => proptest::collection::vec("[a-z\"'é]{1,12}", 0..=count)
             .prop_map(|names| toml::Value::from(names).to_string())
             .boxed(),

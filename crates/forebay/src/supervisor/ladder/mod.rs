@@ -9,6 +9,7 @@
 //! [`slot`] is one slot, [`state`] says which steps there are, [`restarts`] when a slot whose
 //! worker ended is started again. Nothing here starts, signals or waits for anything.
 
+mod cap;
 mod restarts;
 mod slot;
 mod state;
@@ -50,6 +51,8 @@ pub(crate) enum Event {
     Device(usize, DeviceNews),
     /// Somebody says that a slot may be used again, whatever put it into quarantine.
     Released(usize),
+    /// No level above this one is to be used; `None` lifts the cap.
+    Capped(Option<Level>),
     /// Everything is to end in order.
     Shutdown,
     /// Time has passed.
@@ -124,6 +127,8 @@ pub(crate) struct Ladder {
     slots: Vec<Slot>,
     random: StdRng,
     level: Level,
+    /// The operator's.
+    cap: Option<Level>,
     stopping: bool,
     actions: Vec<Action>,
 }
@@ -136,6 +141,7 @@ impl Ladder {
             slots: devices.iter().enumerate().map(slot).collect(),
             random,
             level: Level::Down,
+            cap: None,
             stopping: false,
             actions: Vec::new(),
         }
@@ -157,7 +163,10 @@ impl Ladder {
 
     /// Takes an event in. What it leads to is in [`Ladder::take_actions`].
     pub(crate) fn handle(&mut self, event: Event, now: Instant) {
-        let Self { slots, actions: out, random, stopping, .. } = self;
+        let Self { slots, actions: out, random, stopping, cap, .. } = self;
+        if let Event::Capped(level) = event {
+            *cap = level;
+        }
         if event == Event::Shutdown {
             *stopping = true;
             slots.iter_mut().for_each(|slot| slot.shut_down(out));
@@ -173,7 +182,7 @@ impl Ladder {
             | Event::Ended(id, _)
             | Event::Unkillable(id) => slots.get_mut(id.slot).filter(|slot| slot.id() == *id),
             Event::Device(index, _) | Event::Released(index) => slots.get_mut(*index),
-            Event::Shutdown | Event::Tick => None,
+            Event::Capped(_) | Event::Shutdown | Event::Tick => None,
         };
         if let Some(slot) = slot {
             match event {
@@ -187,7 +196,7 @@ impl Ladder {
                 Event::Unkillable(_) => slot.unkillable(now, out),
                 Event::Device(_, news) => slot.device_news(news, now, out),
                 Event::Released(_) => slot.release(now, out),
-                Event::Shutdown | Event::Tick => {}
+                Event::Capped(_) | Event::Shutdown | Event::Tick => {}
             }
         }
         self.settle(now);
@@ -206,6 +215,11 @@ impl Ladder {
     /// The service level.
     pub(crate) fn level(&self) -> Level {
         self.level
+    }
+
+    /// The operator's cap on it.
+    pub(crate) fn cap(&self) -> Option<Level> {
+        self.cap
     }
 
     /// The states of the slots.
@@ -232,22 +246,22 @@ impl Ladder {
 
     /// Does what is due now, and says what level that makes.
     fn settle(&mut self, now: Instant) {
-        let out = &mut self.actions;
         if !self.stopping {
             for slot in &mut self.slots {
-                slot.tick(now, out);
+                slot.tick(now, &mut self.actions);
             }
+            self.keep_to_cap();
             for index in 0..self.slots.len() {
                 let others = self.slots.iter().enumerate().filter(|(other, _)| *other != index);
                 let alone =
                     !others.into_iter().any(|(_, slot)| slot.state() == WorkerState::Serving);
-                self.slots[index].promote_if_due(alone, now, out);
+                self.slots[index].promote_if_due(alone, now, &mut self.actions);
             }
         }
         let serving = self.slots.iter().filter(|slot| slot.state() == WorkerState::Serving);
         let level = Level::of(serving.map(Slot::device));
         if level != self.level {
-            out.push(Action::Level(self.level, level));
+            self.actions.push(Action::Level(self.level, level));
             self.level = level;
         }
     }

@@ -95,7 +95,10 @@ impl Slot {
             | WorkerState::Draining
             | WorkerState::Exited => !self.probing && self.quarantine.is_none(),
             WorkerState::Backoff => true,
-            WorkerState::Absent | WorkerState::Quarantined | WorkerState::Stuck => false,
+            WorkerState::Absent
+            | WorkerState::Capped
+            | WorkerState::Quarantined
+            | WorkerState::Stuck => false,
         }
     }
 
@@ -106,7 +109,7 @@ impl Slot {
                 let dwell = self.dwell_until.filter(|_| self.hold.is_none());
                 [dwell.filter(|_| self.is_proven()), self.canary_due()].into_iter().flatten().min()
             }
-            WorkerState::Serving => self.canary_due(),
+            WorkerState::Serving | WorkerState::Capped => self.canary_due(),
             _ => None,
         }
     }
@@ -115,7 +118,7 @@ impl Slot {
         self.canary_at.filter(|_| !self.canary_out)
     }
 
-    fn go(&mut self, to: WorkerState, reason: impl Into<String>, out: &mut Out) {
+    pub(super) fn go(&mut self, to: WorkerState, reason: impl Into<String>, out: &mut Out) {
         let from = self.state;
         debug_assert!(from.may_become(to), "{from} to {to}");
         self.state = to;
@@ -157,7 +160,7 @@ impl Slot {
             WorkerState::Quarantined if self.launch_at.is_some_and(|at| at <= now) => {
                 self.launch("probe", out);
             }
-            WorkerState::Probation | WorkerState::Serving
+            WorkerState::Probation | WorkerState::Serving | WorkerState::Capped
                 if self.canary_due().is_some_and(|at| at <= now) =>
             {
                 self.ask_for_canary(out);
@@ -166,7 +169,13 @@ impl Slot {
         }
     }
 
-    fn ask_for_canary(&mut self, out: &mut Out) {
+    /// From now on it gets no text.
+    pub(super) fn hold_back(&mut self, out: &mut Out) {
+        self.serving_since = None;
+        out.push(Action::Standing(self.id(), Standing::Warming));
+    }
+
+    pub(super) fn ask_for_canary(&mut self, out: &mut Out) {
         if !std::mem::replace(&mut self.canary_out, true) {
             out.push(Action::Canary(self.id()));
         }
@@ -213,6 +222,7 @@ impl Slot {
             WorkerState::Warming
                 | WorkerState::Probation
                 | WorkerState::Serving
+                | WorkerState::Capped
                 | WorkerState::Suspect
         ) {
             return;
@@ -280,7 +290,9 @@ impl Slot {
 
     pub(super) fn late(&mut self, reason: String, now: Instant, out: &mut Out) {
         match self.state {
-            WorkerState::Probation | WorkerState::Serving => self.relapse(now),
+            WorkerState::Probation | WorkerState::Serving | WorkerState::Capped => {
+                self.relapse(now);
+            }
             WorkerState::Warming => {}
             _ => return,
         }

@@ -18,6 +18,8 @@ pub enum WorkerState {
     Probation,
     /// It takes batches.
     Serving,
+    /// It could serve, but the operator has capped the level below: it gets no work.
+    Capped,
     /// A batch is late: it gets no more work until it has answered, and the work that it holds is
     /// done elsewhere.
     Suspect,
@@ -35,12 +37,13 @@ pub enum WorkerState {
 
 impl WorkerState {
     /// Every state.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Absent,
         Self::Starting,
         Self::Warming,
         Self::Probation,
         Self::Serving,
+        Self::Capped,
         Self::Suspect,
         Self::Draining,
         Self::Exited,
@@ -58,6 +61,7 @@ impl WorkerState {
             Self::Warming => "warming",
             Self::Probation => "probation",
             Self::Serving => "serving",
+            Self::Capped => "capped",
             Self::Suspect => "suspect",
             Self::Draining => "draining",
             Self::Exited => "exited",
@@ -71,16 +75,17 @@ impl WorkerState {
     #[must_use]
     pub const fn may_become(self, next: Self) -> bool {
         use WorkerState::{
-            Absent, Backoff, Draining, Exited, Probation, Quarantined, Serving, Starting, Stuck,
-            Suspect, Warming,
+            Absent, Backoff, Capped, Draining, Exited, Probation, Quarantined, Serving, Starting,
+            Stuck, Suspect, Warming,
         };
         match self {
             Absent => matches!(next, Starting | Quarantined),
             Starting => matches!(next, Warming | Draining | Exited | Stuck),
             Warming => matches!(next, Probation | Suspect | Draining | Exited | Stuck),
-            Probation => matches!(next, Serving | Suspect | Draining | Exited | Stuck),
-            Serving => matches!(next, Suspect | Draining | Exited | Stuck),
-            // It shows anew that it gives the known answers.
+            Probation => matches!(next, Serving | Capped | Suspect | Draining | Exited | Stuck),
+            Serving => matches!(next, Capped | Suspect | Draining | Exited | Stuck),
+            // Both show anew that they give the known answers.
+            Capped => matches!(next, Warming | Suspect | Draining | Exited | Stuck),
             Suspect => matches!(next, Warming | Draining | Exited | Stuck),
             Draining => matches!(next, Exited | Stuck),
             Exited => matches!(next, Backoff | Quarantined | Absent | Stuck),

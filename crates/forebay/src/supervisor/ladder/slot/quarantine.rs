@@ -54,7 +54,8 @@ impl Slot {
             }
             DeviceNews::Hold(why) => self.hold = Some(why),
             DeviceNews::Shaken(_) => {
-                if matches!(self.state, WorkerState::Probation | WorkerState::Serving) {
+                use WorkerState::{Capped, Probation, Serving};
+                if matches!(self.state, Probation | Serving | Capped) {
                     self.ask_for_canary(out);
                 }
             }
