@@ -7,6 +7,7 @@ pub mod api;
 mod error;
 mod guard;
 mod listen;
+mod metrics;
 mod policy;
 mod reload;
 mod service;
@@ -14,9 +15,9 @@ mod service;
 pub use admin::ReloadAsked;
 pub use error::ServeError;
 pub use guard::request_id::RequestId;
-pub use listen::metrics::CONNECTION_METRICS;
 pub use listen::{
     Address, BodyError, Drained, Prepared, RunningServer, Server, ServerArgs, ServerHandle,
 };
+pub use metrics::all_metrics;
 pub use reload::{LoadConfig, OnConfig, ReloadError, Reloaded, Reloader};
 pub use service::{LastReload, Service, sole_owner};

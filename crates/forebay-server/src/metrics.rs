@@ -1,6 +1,6 @@
-//! What the daemon measures of its clients, beside the runtime's own metrics: declared in [`METRICS`]
-//! as those are, listed in `docs/http-metrics.md`, and recorded through cached handles. No label has
-//! anything of a client or of a text in it.
+//! What the daemon measures of its requests, beside the connections and the runtime's own metrics:
+//! declared in [`REQUEST_METRICS`] as those are, listed in `docs/http-metrics.md`, and recorded
+//! through cached handles. No label has anything of a client or of a text in it.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use forebay::metrics::names::{Kind as MetricKind, LabelSet, Metric, Unit};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
 
 use crate::api::{Dialect, Kind, ROUTES};
+use crate::listen::metrics::CONNECTION_METRICS;
 
 const ROUTE: LabelSet = LabelSet { name: "route", values: &[] };
 const DIALECT: LabelSet = LabelSet { name: "dialect", values: &["openai", "tei", "native"] };
@@ -64,10 +65,16 @@ const RESPONSE_BYTES: Metric = Metric {
     watch: "",
 };
 
+/// Every metric of this module.
+const REQUEST_METRICS: [Metric; 6] =
+    [REQUESTS, SECONDS, IN_FLIGHT, PROBLEMS, REQUEST_BYTES, RESPONSE_BYTES];
+
 /// Every metric of this crate; to be given to
 /// [`install_with`](forebay::metrics::prometheus::install_with).
-pub const METRICS: &[Metric] =
-    &[REQUESTS, SECONDS, IN_FLIGHT, PROBLEMS, REQUEST_BYTES, RESPONSE_BYTES];
+#[must_use]
+pub fn all_metrics() -> Vec<Metric> {
+    REQUEST_METRICS.iter().chain(CONNECTION_METRICS).copied().collect()
+}
 
 /// How a request ended, as the metrics tell it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,7 +229,7 @@ fn histogram(metric: &Metric, labels: Vec<Label>) -> Histogram {
 
 fn describe() {
     with_recorder(|recorder| {
-        for metric in METRICS {
+        for metric in &REQUEST_METRICS {
             let (name, help) = (metric.name.into(), metric.help.into());
             match metric.kind {
                 MetricKind::Counter => recorder.describe_counter(name, None, help),

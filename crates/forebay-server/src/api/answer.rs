@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use base64_simd::{AsOut, STANDARD};
+use base64_simd::STANDARD;
 use forebay::Embedding;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -117,10 +117,7 @@ impl Answer {
     fn base64(&mut self, row: &[f32]) {
         let row = little_endian(row);
         self.bytes.push(b'"');
-        let start = self.bytes.len();
-        self.bytes.resize(start + STANDARD.encoded_length(row.len()), 0);
-        // Exactly as long as what is written into it.
-        STANDARD.encode(&row, self.bytes[start..].as_out());
+        STANDARD.encode_append(&row, &mut self.bytes);
         self.bytes.push(b'"');
     }
 

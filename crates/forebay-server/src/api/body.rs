@@ -9,6 +9,9 @@ use serde::de::DeserializeOwned;
 use super::error::{Kind, Problem};
 use super::state::Api;
 
+/// What is said of a body that is not understood, at most: it may repeat a value, which can be long.
+const MESSAGE_CHARACTERS_MAX: usize = 300;
+
 /// A body that is JSON of the shape `T`.
 pub(crate) struct Json<T>(pub(crate) T);
 
@@ -49,12 +52,13 @@ async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
     }
 }
 
-/// Takes bytes as JSON. The messages name fields and places, never what was in them.
-pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+/// Takes bytes as JSON. What was wrong is for the sender only, who may find a part of a value in it.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {} column {}", error.line(), error.column());
         if error.is_data() {
-            Problem::new(Kind::Validation, format!("the request is not understood: {error}"))
+            let what: String = error.to_string().chars().take(MESSAGE_CHARACTERS_MAX).collect();
+            Problem::new(Kind::Validation, format!("the request is not understood: {what}"))
         } else {
             Problem::new(Kind::Syntax, format!("the body is not valid JSON at {place}; correct it"))
         }

@@ -28,6 +28,11 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     /// Whether they came as a list of inputs rather than as one.
     #[cfg(test)]
     pub(crate) fn is_list(&self) -> bool {
@@ -208,7 +213,7 @@ impl PartialSchema for Inputs {
                 "A text, several texts, token ids of the model's vocabulary (special tokens \
                  included), or several lists of them.",
             ));
-        one_of.build().into()
+        RefOr::T(Schema::OneOf(one_of.build()))
     }
 }
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::Runtime;
+use bytes::Bytes;
+use forebay::config::Config;
+use forebay::{EmbedOptions, Ready, ReadyReason, Runtime};
+use tokio::sync::Semaphore;
 
 use super::error::{Kind, Problem};
 use crate::metrics::HttpMetrics;
@@ -14,11 +17,25 @@ use crate::service::Service;
 pub(crate) struct Api {
     service: Arc<Service>,
     metrics: Arc<HttpMetrics>,
+    tokenizer_calls: Arc<Semaphore>,
+    document: Bytes,
 }
 
 impl Api {
-    pub(crate) fn new(service: Arc<Service>) -> Self {
-        Self { service, metrics: Arc::new(HttpMetrics::new()) }
+    pub(crate) fn new(service: Arc<Service>, document: Bytes) -> Self {
+        let calls = Self::tokenizer_threads(&service.config());
+        let tokenizer_calls = Arc::new(Semaphore::new(calls));
+        Self { service, metrics: Arc::new(HttpMetrics::new()), tokenizer_calls, document }
+    }
+
+    /// Tokenizer threads that a runtime of this configuration has.
+    pub(crate) fn tokenizer_threads(config: &Config) -> usize {
+        config.tokenize.thread_count()
+    }
+
+    /// What a call of the tokenizer beside the pipeline takes one of: so many of them run at once.
+    pub(crate) fn tokenizer_calls(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.tokenizer_calls)
     }
 
     pub(crate) fn service(&self) -> &Service {
@@ -27,6 +44,20 @@ impl Api {
 
     pub(crate) fn metrics(&self) -> &Arc<HttpMetrics> {
         &self.metrics
+    }
+
+    /// The OpenAPI document.
+    pub(crate) fn document(&self) -> Bytes {
+        self.document.clone()
+    }
+
+    /// Whether requests should be sent here: what the runtime says, and no while the daemon is
+    /// about to end.
+    pub(crate) fn readiness(&self, runtime: &Runtime) -> Ready {
+        if self.service.is_draining() {
+            return Ready { ready: false, reason: ReadyReason::Stopping };
+        }
+        runtime.is_ready()
     }
 
     /// The runtime that answers now.
@@ -51,6 +82,12 @@ impl Api {
         let (limit_ms, slack_ms) = (config.limits.request_ms, config.reply.deadline_slack_ms);
         let reserved_ms = slack_ms.saturating_mul(2).min(limit_ms / 2);
         Duration::from_millis(u64::from(limit_ms - reserved_ms))
+    }
+
+    /// The options of a request that asks for nothing special: interactive, with the longest time
+    /// that a request may take.
+    pub(crate) fn options(&self) -> EmbedOptions {
+        EmbedOptions::default().within(self.time_max())
     }
 
     /// Whether this is a name of the model that is served: its own, also behind the name of an

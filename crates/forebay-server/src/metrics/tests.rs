@@ -8,8 +8,9 @@ const DOCS_HEAD: &str = "\
 # Metrics of the daemon
 
 What `forebay serve` measures of its clients, beside the runtime's own [metrics](metrics.md), as
-declared in `crates/forebay-server/src/metrics.rs`; a test keeps this page and the code equal.
-`GET /metrics` shows both. No label holds anything of a client or of a text.
+declared in `crates/forebay-server/src/metrics.rs` and `listen/metrics.rs`; a test keeps this page
+and the code equal. `GET /metrics` shows all of them. No label holds anything of a client or of a
+text.
 
 ";
 
@@ -18,7 +19,7 @@ fn docs() -> String {
     text.push_str(
         "| name | kind | unit | labels | meaning | watch for |\n|---|---|---|---|---|---|\n",
     );
-    for Metric { name, kind, unit, labels, help, watch } in METRICS {
+    for Metric { name, kind, unit, labels, help, watch } in all_metrics() {
         let kind = format!("{kind:?}").to_lowercase();
         let unit = match unit {
             Unit::Count => "–".to_owned(),
@@ -31,13 +32,19 @@ fn docs() -> String {
     }
     let codes: Vec<&str> = Kind::ALL.iter().map(|kind| kind.code()).collect();
     text.push_str("\n## Label values\n\n| label | values |\n|---|---|\n");
-    for (label, values) in [
+    let connections = CONNECTION_METRICS.iter().flat_map(|metric| {
+        let label = |set: &LabelSet| (format!("{} of {}", set.name, metric.name), set.values.join(", "));
+        metric.labels.iter().map(label).collect::<Vec<_>>()
+    });
+    let requests = [
         (ROUTE.name, format!("{}, other", ROUTES.join(", "))),
         (DIALECT.name, DIALECT.values.join(", ")),
         (CLASS.name, CLASS.values.join(", ")),
         (PROBLEM.name, codes.join(", ")),
-    ] {
-        text.push_str(&format!("| `{label}` | {values} |\n"));
+    ];
+    let requests = requests.map(|(label, values)| (label.to_owned(), values));
+    for (label, values) in requests.into_iter().chain(connections) {
+        text.push_str(&format!("| {label} | {values} |\n"));
     }
     text
 }
@@ -58,12 +65,12 @@ fn the_page_is_the_list() {
 
 #[test]
 fn names_follow_the_conventions() {
-    for Metric { name, kind, unit, help, watch, .. } in METRICS {
-        assert!(name.starts_with("forebay_http_"), "{name}");
-        assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name}");
+    for Metric { name, kind, unit, help, watch, .. } in all_metrics() {
+        assert!(name.starts_with("forebay_"), "{name}");
+        assert_eq!(name.ends_with("_total"), kind == MetricKind::Counter, "{name}");
         let base = name.trim_end_matches("_total");
-        assert_eq!(base.ends_with("_seconds"), *unit == Unit::Seconds, "{name}");
-        assert_eq!(base.ends_with("_bytes"), *unit == Unit::Bytes, "{name}");
+        assert_eq!(base.ends_with("_seconds"), unit == Unit::Seconds, "{name}");
+        assert_eq!(base.ends_with("_bytes"), unit == Unit::Bytes, "{name}");
         assert!(!help.is_empty() && !help.contains(['|', '\n']) && !watch.contains('|'), "{name}");
     }
 }

@@ -2,12 +2,13 @@
 //! supervisor, and made to misbehave if that is asked for.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use forebay_protocol::{Fault, MonitorFault};
 use kameo::actor::ActorRef;
 use tokio::runtime::Handle;
 
+use super::Runtime;
 use super::launch::Plan;
 use crate::config::{Config, Device};
 use crate::events::EventLog;
@@ -15,16 +16,35 @@ use crate::health::{self, DeviceWatch, HealthReport, OnReport, WatcherArgs};
 use crate::metrics::Metrics;
 use crate::supervisor::{DeviceReport, FaultHook, FaultHooks, Supervisor};
 
-/// Where the watcher is to be found once it has been started.
+/// Where the watcher is to be found once it has been started, and what it said last.
 #[derive(Clone, Default)]
-pub(super) struct Watcher(Arc<OnceLock<DeviceWatch>>);
+pub(super) struct Watcher(Arc<Watched>);
+
+#[derive(Default)]
+struct Watched {
+    watch: OnceLock<DeviceWatch>,
+    last: Mutex<Option<HealthReport>>,
+}
 
 impl Watcher {
     /// Ends the watcher and its process, if there is one.
     pub(super) async fn stop(&self) {
-        if let Some(watch) = self.0.get() {
+        if let Some(watch) = self.0.watch.get() {
             watch.clone().stop().await;
         }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<HealthReport>> {
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Runtime {
+    /// What was last heard of the devices; `None` if they are not watched, or before the first
+    /// report. How old it is, it says itself.
+    #[must_use]
+    pub fn device_report(&self) -> Option<HealthReport> {
+        self.watcher.last().clone()
     }
 }
 
@@ -55,7 +75,9 @@ impl WatchArgs {
     pub(super) fn start(self, watcher: &Watcher, supervisor: &ActorRef<Supervisor>) {
         let Self(Some(Start { program, devices, config, metrics })) = self else { return };
         let listener = supervisor.downgrade();
+        let kept = watcher.clone();
         let on_report = OnReport::new(move |report: HealthReport| {
+            *kept.last() = Some(report.clone());
             if let Some(supervisor) = listener.upgrade() {
                 // One that has no room is told more by the next report.
                 supervisor.tell(DeviceReport(report)).try_send().ok();
@@ -70,7 +92,7 @@ impl WatchArgs {
             on_report,
             metrics,
         };
-        watcher.0.set(health::watch(args)).ok();
+        watcher.0.watch.set(health::watch(args)).ok();
     }
 }
 
@@ -90,7 +112,7 @@ pub(super) fn hooks(watcher: &Watcher, events: &EventLog, handle: &Handle) -> Fa
         };
         let watcher = watcher.clone();
         handle.spawn(async move {
-            let Some(watch) = watcher.0.get() else {
+            let Some(watch) = watcher.0.watch.get() else {
                 tracing::warn!("there is no monitor of devices that could misbehave");
                 return;
             };

@@ -121,7 +121,7 @@ fn cannot(what: &str, error: &std::io::Error) -> Failure {
 
 /// The recorder of the process, and its file if one is configured.
 fn metrics(config: &Config) -> Result<Option<FileWriter>, Failure> {
-    let handle = prometheus::install_with(forebay_server::METRICS)
+    let handle = prometheus::install_with(&forebay_server::all_metrics())
         .map_err(|error| Failure::new(Exit::Unavailable, error.to_string()))?;
     let Some(path) = &config.metrics.prometheus_file else { return Ok(None) };
     let interval = Duration::from_millis(config.metrics.prometheus_interval_ms.into());
