@@ -94,9 +94,9 @@ impl Runtime {
         let listener = supervisor.downgrade();
         let beating = Arc::clone(board.heartbeat());
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
-            let publish = |signs: &VitalSigns| {
+            let publish = |signs: &VitalSigns, now: Instant| {
                 blocked.publish();
-                beating.beat(Instant::now(), signs.capacity_tokens_per_s, signs.worst_age);
+                beating.beat(now, signs.capacity_tokens_per_s, signs.worst_age);
             };
             let tell = |news: &WorkerNews| told(&listener, news);
             thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)

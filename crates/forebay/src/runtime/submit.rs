@@ -62,10 +62,10 @@ impl Runtime {
         let metrics = Arc::clone(&self.metrics);
         let (group, repliers) =
             ReplyGroup::new(texts.len(), spec.priority, spec.accepted_at, metrics);
+        self.metrics.accepted(spec.priority, texts.len());
         let mut job = Vec::new();
         let mut job_bytes = 0;
         for ((text, replier), permit) in texts.into_iter().zip(repliers).zip(permits) {
-            self.metrics.accepted(spec.priority);
             let accepted = AcceptedText { text, replier, permit };
             if let Err(error) = self.check_length(&accepted.text) {
                 accepted.reply(Err(error));

@@ -5,7 +5,7 @@ use std::time::Instant;
 use forebay_protocol::ErrorClass;
 
 use super::Core;
-use crate::dispatch::port::{CanaryDone, Standing, WorkerId, WorkerNews, WorkerPort};
+use crate::dispatch::port::{CanaryDone, Load, Standing, WorkerId, WorkerNews, WorkerPort};
 use crate::dispatch::roster::Member;
 
 impl<W: WorkerPort> Core<W> {
@@ -56,8 +56,8 @@ impl<W: WorkerPort> Core<W> {
     /// Sends the canary batches that are due to workers with a free slot and no suspect in them.
     pub(super) fn send_canaries(&mut self, now: Instant) {
         let due = |member: &Member<W>| {
-            let load = member.worker.load();
-            member.canary_due && load.free > 0 && !load.exclusive
+            let can = |load: Load| load.free > 0 && !load.exclusive;
+            member.canary_due && can(member.worker.load())
         };
         while let Some(index) = self.workers.members().iter().position(due) {
             let tokens = self.workers.members()[index].worker.canary_tokens();
