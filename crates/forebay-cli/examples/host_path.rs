@@ -53,9 +53,6 @@ struct Args {
     /// Lanes spin for this long before they sleep; 0 for lanes that sleep at once
     #[arg(long, default_value_t = 0)]
     spin_us: u32,
-    /// Workers, each of which is a rung
-    #[arg(long, default_value_t = 1)]
-    workers: usize,
     /// Keep metrics, as a program with a metrics file does
     #[arg(long)]
     metrics: bool,
@@ -103,7 +100,7 @@ fn config(args: &Args, model: &tiny::TinyModel) -> Config {
     let mut config = Config::default();
     config.model.path = model.path().to_owned();
     config.worker.program = Some(args.worker.clone());
-    config.devices.rungs = Rungs::Listed(vec![Device::Cpu; args.workers]);
+    config.devices.rungs = Rungs::Listed(vec![Device::Cpu]);
     config.devices.fallback = Fallback::None;
     // The fake worker loads no library; any file will do.
     config.cpu.onnxruntime = Some(args.worker.clone());

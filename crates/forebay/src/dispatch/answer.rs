@@ -78,7 +78,8 @@ impl<'v> CheckedRows<'v> {
         let mut room = Room::default();
         let mut answers = Vec::with_capacity(good);
         let mut wrong_rows: Option<WrongRows> = None;
-        for (at, (text, values)) in texts.into_iter().zip(values.chunks_exact(row_values)).enumerate()
+        for (at, (text, values)) in
+            texts.into_iter().zip(values.chunks_exact(row_values)).enumerate()
         {
             let Some(pending) = text else {
                 metrics.answer_dropped(AnswerDropped::Late);
@@ -178,7 +179,8 @@ mod tests {
             let mut row: Vec<f32> = (0..width).map(|_| random.random_range(-1.0..1.0)).collect();
             let tolerance = 10_f64.powf(random.random_range(-6.0..-1.0));
             // Around the bound, where the two may differ.
-            let off = tolerance * random.random_range(-1.1..1.1) + ROUGH_ERROR * f64::from(round % 3);
+            let off =
+                tolerance * random.random_range(-1.1..1.1) + ROUGH_ERROR * f64::from(round % 3);
             let scale = (1.0 + off) / sum_of_squares(&row).sqrt();
             row.iter_mut().for_each(|value| *value = (f64::from(*value) * scale) as f32);
             let exact = (sum_of_squares(&row).sqrt() - 1.0).abs();

@@ -87,12 +87,7 @@ impl Delivery {
 
     /// Copies the output rows and says what their checksum is; the slot goes back before anybody is
     /// told: the next batch can be written meanwhile.
-    fn output(
-        &self,
-        lease: SlotLease,
-        rows: usize,
-        values: &mut Vec<f32>,
-    ) -> Result<u32, String> {
+    fn output(&self, lease: SlotLease, rows: usize, values: &mut Vec<f32>) -> Result<u32, String> {
         let mut checksum = OutputChecksum::default();
         let (count, seen) = (rows * self.row_values(), |piece: &[f32]| checksum.update(piece));
         let read = self.lane.arena().read_output_into(&lease, count, values, seen);
