@@ -98,11 +98,7 @@ impl Api {
 
     /// Refuses requests for a model that is not served. A request that names none is for the one
     /// there is.
-    pub(crate) fn check_model(
-        &self,
-        runtime: &Runtime,
-        name: Option<&str>,
-    ) -> Result<(), Problem> {
+    pub(crate) fn check_model(&self, runtime: &Runtime, name: Option<&str>) -> Result<(), Problem> {
         match name {
             Some(name) if !name.is_empty() && !self.is_served(runtime, name) => {
                 let served = &runtime.model().name;

@@ -146,9 +146,9 @@ async fn apart<T: Send + 'static>(
 ) -> Result<T, Problem> {
     let ended = |_| Problem::new(Kind::Internal, "the tokenizer has failed");
     let wait = tokio::time::timeout(api.time_max(), api.tokenizer_calls().acquire_owned());
-    let permit = wait.await.map_err(|_| EmbedError::DeadlineExceeded {
-        waiting: "waiting for the tokenizer",
-    })?;
+    let permit = wait
+        .await
+        .map_err(|_| EmbedError::DeadlineExceeded { waiting: "waiting for the tokenizer" })?;
     let permit = permit.map_err(|_| EmbedError::ShuttingDown)?;
     let runtime = api.runtime();
     let worked = tokio::task::spawn_blocking(move || {
