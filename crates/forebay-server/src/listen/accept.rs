@@ -83,7 +83,7 @@ impl AcceptLoop {
     fn welcome(&self, accepted: Accepted) {
         let policy = self.shared.policy.load_full();
         if let Err(reason) = self.admit(accepted, policy) {
-            tracing::debug!(reason = reason.as_str(), "connection refused");
+            tracing::debug!(?reason, "connection refused");
             ConnectionMetrics::get().turned(reason);
         }
     }

@@ -47,7 +47,7 @@ impl Visit {
         metrics.opened(self.listener);
         let listener = self.listener;
         if let Some(cut) = self.converse(stream).await {
-            tracing::debug!(reason = cut.as_str(), "connection cut off");
+            tracing::debug!(reason = ?cut, "connection cut off");
             metrics.cut(cut);
         }
         metrics.closed(listener);

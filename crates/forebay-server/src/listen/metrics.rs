@@ -18,17 +18,6 @@ macro_rules! label {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub(crate) enum $Name { $( $(#[doc = $value_doc])+ $Value, )+ }
 
-        impl $Name {
-            /// Every value, in the order of the label's words.
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$Value),+];
-
-            /// The word in the metrics.
-            #[must_use]
-            pub(crate) const fn as_str(self) -> &'static str {
-                match self { $( Self::$Value => $word, )+ }
-            }
-        }
-
         impl LabelValue for $Name {
             const SET: LabelSet = LabelSet { name: $label, values: &[$($word),+] };
 

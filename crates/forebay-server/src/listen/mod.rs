@@ -25,7 +25,7 @@ use crate::policy::Policy;
 use crate::service::Service;
 
 pub use body::BodyError;
-pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs};
+pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, ServerHandle};
 
 /// What all connections share.
 pub(crate) struct Shared {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use forebay::Config;
 use forebay::config::ServerConfig;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,6 +17,7 @@ use super::accept::{AcceptLoop, Ping};
 use super::metrics::{ConnectionMetrics, Cut, Listener};
 use super::registry::Registry;
 use super::socket::Socket;
+use crate::admin::{self, ReloadAsked};
 use crate::error::ServeError;
 use crate::guard::credentials;
 use crate::policy::Policy;
@@ -34,8 +34,8 @@ const CUT_DEADLINE: Duration = Duration::from_secs(5);
 pub struct ServerArgs {
     /// What answers; its settings say where to listen and whom to let in.
     pub service: Arc<Service>,
-    /// The routes of the operator's socket, if it is configured.
-    pub admin: Router,
+    /// Who reloads the settings when the operator's socket is told to.
+    pub reloads: mpsc::Sender<ReloadAsked>,
 }
 
 /// Starts servers.
@@ -73,17 +73,23 @@ pub struct Drained {
 
 /// A server that listens. Dropping it closes its sockets; [`RunningServer::drain`] ends in order.
 pub struct RunningServer {
-    shared: Arc<Shared>,
-    registry: Arc<Registry>,
+    handle: ServerHandle,
     admin_registry: Arc<Registry>,
-    addresses: Vec<Address>,
-    pings: Vec<mpsc::Sender<Ping>>,
     stop: watch::Sender<bool>,
     loops: JoinSet<()>,
     alive: mpsc::Receiver<()>,
 }
 
-/// New settings that have been found good; see [`RunningServer::prepare`].
+/// A server as others than its owner see it. Clones are the same.
+#[derive(Clone)]
+pub struct ServerHandle {
+    shared: Arc<Shared>,
+    registry: Arc<Registry>,
+    addresses: Vec<Address>,
+    pings: Vec<mpsc::Sender<Ping>>,
+}
+
+/// New settings that have been found good; see [`ServerHandle::prepare`].
 pub struct Prepared(Policy);
 
 impl Server {
@@ -92,46 +98,57 @@ impl Server {
     /// # Errors
     /// [`ServeError`]; nothing listens then.
     pub fn start(args: ServerArgs) -> Result<RunningServer, ServeError> {
-        let ServerArgs { service, admin } = args;
+        let ServerArgs { service, reloads } = args;
         let config = service.config();
         let policy = Policy::load(&config)?;
         let sockets = sockets(&config)?;
         ConnectionMetrics::get();
-        let clients = crate::api::router(Arc::clone(&service));
-        let shared = Arc::new(Shared { service, policy: ArcSwap::from_pointee(policy) });
-        let (alive, last) = mpsc::channel(1);
-        let (stop, stopped) = watch::channel(false);
-        let mut server = RunningServer {
+        let mut handle = ServerHandle {
+            shared: Arc::new(Shared { service, policy: ArcSwap::from_pointee(policy) }),
             registry: Arc::default(),
-            admin_registry: Arc::default(),
             addresses: Vec::new(),
             pings: Vec::new(),
-            stop,
-            loops: JoinSet::new(),
-            alive: last,
-            shared,
         };
-        for (socket, listener, mut address) in sockets {
-            if let (Address::Tcp(place, _), Some(bound)) = (&mut address, socket.tcp_address()) {
-                *place = bound;
-            }
+        let mut pinged = Vec::new();
+        for (_, _, address) in &sockets {
+            handle.addresses.push(address.clone());
+            let (ask, asked) = mpsc::channel(1);
+            handle.pings.push(ask);
+            pinged.push(asked);
+        }
+        let clients = crate::api::router(Arc::clone(&handle.shared.service));
+        let operator = admin::router(handle.clone(), reloads);
+        let admin_registry: Arc<Registry> = Arc::default();
+        let (alive, last) = mpsc::channel(1);
+        let (stop, stopped) = watch::channel(false);
+        let mut loops = JoinSet::new();
+        for ((socket, listener, address), pings) in sockets.into_iter().zip(pinged) {
             let is_admin = listener == Listener::Admin;
-            let registry = if is_admin { &server.admin_registry } else { &server.registry };
-            let (ping, pinged) = mpsc::channel(1);
+            let registry = if is_admin { &admin_registry } else { &handle.registry };
             let accepting = AcceptLoop {
-                shared: Arc::clone(&server.shared),
+                shared: Arc::clone(&handle.shared),
                 socket,
                 listener,
-                router: if is_admin { admin.clone() } else { clients.clone() },
+                router: if is_admin { operator.clone() } else { clients.clone() },
                 registry: Arc::clone(registry),
                 alive: alive.clone(),
             };
-            server.loops.spawn(accepting.run(pinged, stopped.clone()));
-            server.pings.push(ping);
+            loops.spawn(accepting.run(pings, stopped.clone()));
             tracing::info!(%address, "listening");
-            server.addresses.push(address);
         }
-        Ok(server)
+        Ok(RunningServer { handle, admin_registry, stop, loops, alive: last })
+    }
+
+    /// Whether these settings could be listened with: what they name can be read, and nobody is let
+    /// in who should not be. Nothing is bound.
+    ///
+    /// # Errors
+    /// What is wrong with them.
+    pub fn check(config: &Config) -> Result<(), ServeError> {
+        if config.server.socket.as_os_str().is_empty() && config.server.listen.is_none() {
+            return Err(ServeError::Nowhere);
+        }
+        Policy::load(config).map(|_| ())
     }
 }
 
@@ -145,8 +162,10 @@ fn sockets(config: &Config) -> Result<Vec<(Socket, Listener, Address)>, ServeErr
         found.push((bound, Listener::Unix, Address::Unix(socket.clone())));
     }
     if let Some(address) = *listen {
-        let place = Address::Tcp(address, config.tls.is_on());
-        found.push((Socket::tcp(address)?, Listener::Tcp, place));
+        let bound = Socket::tcp(address)?;
+        // A port that was left to the system is the one it gave.
+        let place = bound.tcp_address().unwrap_or(address);
+        found.push((bound, Listener::Tcp, Address::Tcp(place, config.tls.is_on())));
     }
     if found.is_empty() {
         return Err(ServeError::Nowhere);
@@ -158,7 +177,7 @@ fn sockets(config: &Config) -> Result<Vec<(Socket, Listener, Address)>, ServeErr
     Ok(found)
 }
 
-impl RunningServer {
+impl ServerHandle {
     /// Where it listens; a port that was left to the system is the one it got.
     #[must_use]
     pub fn addresses(&self) -> &[Address] {
@@ -208,6 +227,20 @@ impl RunningServer {
         self.shared.policy.store(Arc::new(prepared.0));
     }
 
+    /// What answers.
+    #[must_use]
+    pub fn service(&self) -> &Arc<Service> {
+        &self.shared.service
+    }
+}
+
+impl RunningServer {
+    /// For whoever looks at it or changes its settings.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.handle.clone()
+    }
+
     /// Waits until an accept loop ends, which none does before a drain unless it has failed.
     pub async fn ended(&mut self) {
         if self.loops.join_next().await.is_none() {
@@ -219,22 +252,22 @@ impl RunningServer {
     /// any more, who has connected is answered, and what is still under way after
     /// `server.drain_deadline_ms` is cut off.
     pub async fn drain(mut self) -> Drained {
-        let config = self.shared.service.config();
+        let config = self.handle.service().config();
         let (notice, deadline) = (config.server.drain_notice(), config.server.drain_deadline());
-        self.shared.service.begin_drain();
+        self.handle.service().begin_drain();
         tokio::time::sleep(notice).await;
         self.stop.send_replace(true);
         // Each has taken in who was waiting, and closed its socket.
         while self.loops.join_next().await.is_some() {}
         let silent_until = std::time::Instant::now() + notice;
-        for registry in [&self.registry, &self.admin_registry] {
+        for registry in [&self.handle.registry, &self.admin_registry] {
             registry.close_all(silent_until);
         }
         if tokio::time::timeout(deadline, self.alive.recv()).await.is_ok() {
             return Drained { cut: 0 };
         }
-        let cut = self.registry.len();
-        for registry in [&self.registry, &self.admin_registry] {
+        let cut = self.handle.registry.len();
+        for registry in [&self.handle.registry, &self.admin_registry] {
             registry.cut_all(Cut::Drain);
         }
         if tokio::time::timeout(CUT_DEADLINE, self.alive.recv()).await.is_err() {

@@ -22,7 +22,7 @@ const BACKLOG: u32 = 1_024;
 /// A socket that listens.
 pub(crate) enum Socket {
     /// With the file that it is reached by.
-    Unix(UnixListener, SocketFile),
+    Unix(UnixListener, #[expect(dead_code, reason = "removes the file when it goes")] SocketFile),
     /// With the address it got.
     Tcp(TcpListener),
 }

@@ -1,7 +1,8 @@
 //! What is known of one connection, and by when it has to get on: written by its own task and by the
 //! handlers of its requests, read by whoever needs room for another.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -74,8 +75,8 @@ pub(crate) struct Standing {
     quiet_us: AtomicU64,
     /// When a byte first came since then; 0 for not yet.
     head_us: AtomicU64,
-    /// 0, or the place of a [`Cut`] among all, plus one.
-    cut: AtomicU8,
+    /// Why it is to be closed at once.
+    cut: OnceLock<Cut>,
     /// While the daemon drains, until when one that has said nothing is kept, as `quiet_us`; 0 before.
     closing_us: AtomicU64,
     waker: AtomicWaker,
@@ -92,7 +93,7 @@ impl Standing {
             given_up: AtomicU64::new(0),
             quiet_us: AtomicU64::new(0),
             head_us: AtomicU64::new(0),
-            cut: AtomicU8::new(0),
+            cut: OnceLock::new(),
             closing_us: AtomicU64::new(0),
             waker: AtomicWaker::new(),
         }
@@ -198,16 +199,14 @@ impl Standing {
 
     /// Has its task close it; the first reason counts.
     pub(crate) fn cut(&self, reason: Cut) {
-        let code = reason as u8 + 1;
-        self.cut.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).ok();
+        self.cut.set(reason).ok();
         self.waker.wake();
     }
 
     /// Why it is to be closed, if it is; otherwise `waker` is woken when that changes.
     pub(crate) fn poll_cut(&self, waker: &Waker) -> Option<Cut> {
         self.waker.register(waker);
-        let code = self.cut.load(Ordering::Acquire);
-        Cut::ALL.iter().copied().find(|cut| *cut as u8 + 1 == code)
+        self.cut.get().copied()
     }
 }
 
