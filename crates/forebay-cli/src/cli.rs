@@ -12,6 +12,7 @@ use crate::commands::eval::EvalCommand;
 use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::selftest::SelftestArgs;
+use crate::commands::serve::ServeArgs;
 use crate::settings::Settings;
 
 /// Text in, embeddings out, by worker processes that are watched and replaced
@@ -28,6 +29,7 @@ use crate::settings::Settings;
 Examples:
   forebay doctor
   forebay embed --input lines.txt --output lines.npy
+  forebay serve --listen 127.0.0.1:8080
   forebay bench pipeline --input lines.txt
   forebay selftest --device cuda:0
 
@@ -57,6 +59,7 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     Embed(EmbedArgs),
+    Serve(ServeArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
     #[command(subcommand)]

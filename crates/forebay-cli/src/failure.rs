@@ -9,6 +9,7 @@ use forebay::config::ConfigError;
 use forebay::{EmbedError, ProbeError, StartError};
 use forebay_cuda::{CudaError, EngineError, ErrorKind};
 use forebay_model::ModelError;
+use forebay_server::ServeError;
 
 /// The exit codes of the program, as in sysexits.h; `forebay --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,6 +159,18 @@ impl From<StartError> for Failure {
             }
             _ => Self::with_remedy(Exit::Unavailable, &error.to_string()),
         }
+    }
+}
+
+impl From<ServeError> for Failure {
+    fn from(error: ServeError) -> Self {
+        let exit = match error {
+            ServeError::Bind { .. } | ServeError::InUse { .. } | ServeError::NotASocket { .. } => {
+                Exit::Unavailable
+            }
+            _ => Exit::Config,
+        };
+        Self::with_remedy(exit, &error.to_string())
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use forebay::config::{LogConfig, LogFormat, LogLevel};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::out::LogWriter;
 
@@ -28,17 +28,51 @@ pub(crate) fn start_with(config: &LogConfig, listener: Option<Listener>) {
     }
 }
 
-/// The log itself. Libraries below Forebay are heard from `warn` upwards only.
+/// Changes what is logged while the program runs.
+pub(crate) struct LevelSwitch(reload::Handle<EnvFilter, Registry>);
+
+impl LevelSwitch {
+    /// Logs from this level upwards from now on.
+    pub(crate) fn set(&self, level: LogLevel) {
+        if let Err(error) = self.0.reload(filter(level)) {
+            crate::out::note!("warning: the log keeps its level: {error}");
+        }
+    }
+}
+
+/// [`start`], with a level that can be changed later.
+pub(crate) fn start_adjustable(config: &LogConfig) -> LevelSwitch {
+    let (filter, handle) = reload::Layer::new(filter(config.level));
+    let listener = layer(config.format).with_filter(filter).boxed();
+    if let Err(error) = tracing_subscriber::registry().with(listener).try_init() {
+        crate::out::note!("warning: no log: {error}");
+    }
+    LevelSwitch(handle)
+}
+
+/// What is heard at this level. Libraries below Forebay are heard from `warn` upwards only.
+fn filter(level: LogLevel) -> EnvFilter {
+    let others = match level {
+        LogLevel::Off | LogLevel::Error => level.as_str(),
+        _ => "warn",
+    };
+    EnvFilter::new(format!("{others},forebay={level}"))
+}
+
+/// The log itself.
 fn log(config: &LogConfig) -> Option<Listener> {
     if config.level == LogLevel::Off {
         return None;
     }
-    let others = if config.level == LogLevel::Error { "error" } else { "warn" };
-    let filter = EnvFilter::new(format!("{others},forebay={}", config.level));
+    Some(layer(config.format).with_filter(filter(config.level)).boxed())
+}
+
+/// Lines on standard error.
+fn layer(format: LogFormat) -> Listener {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let log = fmt::layer().with_writer(LogWriter::default).with_ansi(colours);
-    Some(match config.format {
-        LogFormat::Text => log.compact().with_filter(filter).boxed(),
-        LogFormat::Json => log.json().with_filter(filter).boxed(),
-    })
+    match format {
+        LogFormat::Text => log.compact().boxed(),
+        LogFormat::Json => log.json().boxed(),
+    }
 }

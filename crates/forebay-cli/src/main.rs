@@ -80,6 +80,9 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
     if let Command::Embed(args) = command {
         return commands::embed::run(args, &settings, &mut interrupt).await;
     }
+    if let Command::Serve(args) = command {
+        return commands::serve::run(args, settings, &mut interrupt).await;
+    }
     let work = async {
         match command {
             Command::Bench(command) => commands::bench::run(command, &settings).await,
@@ -88,6 +91,7 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Doctor(args) => commands::doctor::run(args, &settings).await,
             Command::Drill(args) => commands::drill::run(args, &settings).await,
             Command::Embed(_)
+            | Command::Serve(_)
             | Command::Config(_)
             | Command::Selftest(_)
             | Command::Events(_)

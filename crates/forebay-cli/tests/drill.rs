@@ -11,6 +11,7 @@ mod support;
 
 /// Where the judge of histories says what it finds.
 mod console {
+    #[expect(clippy::print_stdout, reason = "shown with a test that fails")]
     pub(crate) fn say(line: &str) {
         println!("{line}");
     }

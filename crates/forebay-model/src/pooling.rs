@@ -22,6 +22,20 @@ pub enum PoolingMode {
     LastToken,
 }
 
+impl PoolingMode {
+    /// The word that text-embeddings-inference has for it, or one in its manner.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::Cls => "cls",
+            Self::Max => "max",
+            Self::MeanSqrtLen => "mean-sqrt-len",
+            Self::LastToken => "last-token",
+        }
+    }
+}
+
 /// Pooling of a model, from `modules.json` and `1_Pooling/config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolingSpec {

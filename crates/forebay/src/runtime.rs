@@ -65,6 +65,8 @@ pub struct ModelInfo {
     pub tokens_max: usize,
     /// Token ids are below this.
     pub vocab: usize,
+    /// How the tokens' vectors become one: `mean`, `cls`, `max`, `mean-sqrt-len` or `last-token`.
+    pub pooling: &'static str,
     /// Whether the model folder asks for embeddings of length 1.
     pub normalize: bool,
     /// Identity of the model's files.
@@ -78,6 +80,7 @@ impl ModelInfo {
             width: folder.width(),
             tokens_max: folder.tokens_max(),
             vocab: folder.encoder().vocab,
+            pooling: folder.pooling().mode.as_str(),
             normalize: folder.pooling().normalize,
             fingerprint: folder.fingerprint().to_owned(),
         }

@@ -15,4 +15,5 @@ mod event_times;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod selftest;
+pub(crate) mod serve;
 mod timing;

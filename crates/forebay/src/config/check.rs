@@ -1,6 +1,8 @@
 //! One value against what its key accepts. The results say what was found, for the sentence
 //! "`key` is ...; allowed: ...".
 
+use std::net::SocketAddr;
+
 use toml::de::DeValue;
 use toml::{Spanned, Value};
 
@@ -57,12 +59,18 @@ pub(super) fn plain(value: &Spanned<DeValue<'_>>) -> Result<Value, String> {
 /// The value that an environment variable gives to a key.
 pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, String> {
     match allowed {
-        Allowed::Choice(_) | Allowed::Path(_) | Allowed::Rungs => {
-            Ok(Value::String(text.to_owned()))
-        }
+        Allowed::Choice(_)
+        | Allowed::Path(_)
+        | Allowed::Name(_)
+        | Allowed::Address(_)
+        | Allowed::Rungs => Ok(Value::String(text.to_owned())),
         // As in PATH; empty parts name nothing.
         Allowed::PathList(_) => {
             let parts = text.split(':').filter(|part| !part.is_empty());
+            Ok(Value::Array(parts.map(|part| Value::String(part.to_owned())).collect()))
+        }
+        Allowed::NameList(_) | Allowed::HashList(_) => {
+            let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             Ok(Value::Array(parts.map(|part| Value::String(part.to_owned())).collect()))
         }
         Allowed::Integer(..) | Allowed::Number(..) | Allowed::Switch | Allowed::IntegerList(..) => {
@@ -88,6 +96,16 @@ pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
             return Err("a path with a NUL character".to_owned());
         }
         (Allowed::Path(_), Value::String(_)) => true,
+        (Allowed::Name(_), Value::String(text)) => text.is_empty() || is_name(text),
+        (Allowed::Address(_), Value::String(text)) => {
+            text.is_empty() || text.parse::<SocketAddr>().is_ok()
+        }
+        (Allowed::NameList(count), Value::Array(items)) => {
+            return check_texts(items, count, is_name);
+        }
+        (Allowed::HashList(count), Value::Array(items)) => {
+            return check_texts(items, count, is_hash);
+        }
         (Allowed::Rungs, Value::String(text)) => match text.parse()? {
             Rungs::Auto => true,
             Rungs::Listed(devices) => return check_devices(&devices),
@@ -129,6 +147,29 @@ pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
         _ => false,
     };
     if ok { Ok(()) } else { Err(shown(&value.to_string())) }
+}
+
+/// Whether a text can name a user, a group, a host or a currency.
+fn is_name(text: &str) -> bool {
+    const BYTES_MAX: usize = 255;
+    let ordinary = |c: char| !c.is_whitespace() && !c.is_control() && c != ',';
+    (1..=BYTES_MAX).contains(&text.len()) && text.chars().all(ordinary)
+}
+
+/// Whether a text is a SHA-256 sum.
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn check_texts(items: &[Value], count_max: usize, is_good: fn(&str) -> bool) -> Result<(), String> {
+    if items.len() > count_max {
+        return Err(format!("a list of {}", items.len()));
+    }
+    match items.iter().find(|item| !item.as_str().is_some_and(is_good)) {
+        // Not shown: what stands where the sum of a key belongs may be the key.
+        Some(_) => Err("a list with something else in it".to_owned()),
+        None => Ok(()),
+    }
 }
 
 fn devices(items: &[Value]) -> Result<Vec<Device>, String> {

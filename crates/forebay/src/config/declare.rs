@@ -38,6 +38,14 @@ pub(super) enum Allowed {
     Choice(&'static [&'static str]),
     /// A path; the text says what an empty one means.
     Path(&'static str),
+    /// A name without spaces; the text says what an empty one means.
+    Name(&'static str),
+    /// At most this many such names.
+    NameList(usize),
+    /// At most this many SHA-256 sums in hexadecimal.
+    HashList(usize),
+    /// An IP address with a port; the text says what an empty one means.
+    Address(&'static str),
     /// `"auto"` or a list of devices.
     Rungs,
     /// At most this many paths.
@@ -62,6 +70,14 @@ impl fmt::Display for Allowed {
                 Ok(())
             }
             Self::Path(empty) => write!(f, "a path in quotes, \"\" for {empty}"),
+            Self::Name(empty) => write!(f, "a name in quotes, \"\" for {empty}"),
+            Self::NameList(count) => write!(f, "a list of at most {count} names"),
+            Self::HashList(count) => {
+                write!(f, "a list of at most {count} SHA-256 sums of 64 hexadecimal digits")
+            }
+            Self::Address(empty) => {
+                write!(f, "an address with a port such as \"127.0.0.1:8080\", \"\" for {empty}")
+            }
             Self::Rungs => f.write_str("\"auto\" or a list such as [\"cuda:0\", \"cpu\"]"),
             Self::PathList(count) => write!(f, "a list of at most {count} paths"),
             Self::IntegerList(count, low, high) => {

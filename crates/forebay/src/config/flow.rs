@@ -124,6 +124,17 @@ group! {
     }
 }
 
+impl TokenizeConfig {
+    /// Tokenizer threads that there are: [`TokenizeConfig::threads`], or what 0 takes.
+    #[must_use]
+    pub fn thread_count(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+            threads => threads as usize,
+        }
+    }
+}
+
 /// Bounds of one priority class at admission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassLimits {

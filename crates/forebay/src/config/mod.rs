@@ -27,6 +27,7 @@ mod loading;
 mod near;
 mod process;
 mod render;
+mod server;
 mod value;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use process::{
     CpuConfig, CudaConfig, DevicesConfig, ModelConfig, ShutdownConfig, SupervisorConfig,
     WorkerConfig,
 };
+pub use server::{AuthConfig, CostConfig, LimitsConfig, ServerConfig, TlsConfig};
 pub use value::{
     CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, DeviceMonitor, EventSync,
     Fallback, LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
@@ -108,10 +110,20 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// `[log]`: what is logged.
     pub log: LogConfig,
+    /// `[server]`: where the daemon listens.
+    pub server: ServerConfig,
+    /// `[tls]`: TLS of the daemon.
+    pub tls: TlsConfig,
+    /// `[auth]`: who may ask the daemon.
+    pub auth: AuthConfig,
+    /// `[limits]`: how much a client of the daemon may take.
+    pub limits: LimitsConfig,
+    /// `[cost]`: what the machine costs.
+    pub cost: CostConfig,
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 19] = [
+static GROUPS: [&Group; 24] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -131,4 +143,9 @@ static GROUPS: [&Group; 19] = [
     &EventsConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
+    &ServerConfig::GROUP,
+    &TlsConfig::GROUP,
+    &AuthConfig::GROUP,
+    &LimitsConfig::GROUP,
+    &CostConfig::GROUP,
 ];

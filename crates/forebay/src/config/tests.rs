@@ -93,6 +93,22 @@ fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
         Allowed::Path(_) => {
             (vec!["\"\"".into(), "'/a b/ü'".into()], vec!["3".into(), "\"a\\u0000b\"".into()])
         }
+        Allowed::Name(_) => (
+            vec!["\"\"".into(), "'users'".into()],
+            vec!["3".into(), "'a b'".into(), "'a,b'".into()],
+        ),
+        Allowed::NameList(count) => (
+            vec!["[]".into(), "['root', '1000']".into(), format!("{:?}", vec!["a"; count])],
+            vec!["'a'".into(), "[3]".into(), "['']".into(), format!("{:?}", vec!["a"; count + 1])],
+        ),
+        Allowed::HashList(count) => (
+            vec!["[]".into(), format!("{:?}", vec!["0aF9".repeat(16); count])],
+            vec!["['ab']".into(), "[3]".into(), format!("['{}']", "g".repeat(64))],
+        ),
+        Allowed::Address(_) => (
+            vec!["\"\"".into(), "'127.0.0.1:80'".into(), "'[::1]:0'".into()],
+            vec!["'127.0.0.1'".into(), "80".into(), "'localhost:80'".into()],
+        ),
         Allowed::Rungs => (
             vec!["\"auto\"".into(), "\"cpu\"".into(), "['cuda:63', 'cuda:0', 'cpu']".into()],
             vec!["[]".into(), "['cuda:64']".into(), "['cuda:+1']".into(), "[1]".into()],

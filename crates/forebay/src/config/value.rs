@@ -369,6 +369,32 @@ pub(super) mod optional_path_text {
     }
 }
 
+/// A value that is written as text, with `""` for none.
+pub(super) mod optional_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(in crate::config) fn serialize<T: Display, S: Serializer>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.collect_str(value),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(in crate::config) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let value = (!text.is_empty()).then(|| text.parse());
+        value.transpose().map_err(serde::de::Error::custom)
+    }
+}
+
 /// As [`path_text`], for several paths.
 pub(super) mod path_list_text {
     use std::path::PathBuf;

@@ -6,13 +6,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 
-use super::names::{ALL, Kind, Unit};
+use super::names::{ALL, Kind, Metric, Unit};
 
 /// How often recorded histogram values are folded into their buckets. Until then each value takes
 /// memory, so this bounds it to what some seconds record.
@@ -52,6 +53,9 @@ const TOKENS: &[f64] = &[
 /// Upper ends of the buckets of shares.
 const RATIO: &[f64] = &[0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0];
 
+/// What [`install`] made: a recorder belongs to the process, and so does this.
+static INSTALLED: OnceLock<PrometheusHandle> = OnceLock::new();
+
 /// Why the exporter is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -77,9 +81,19 @@ pub enum InstallError {
 /// # Errors
 /// [`InstallError::Installed`] if the process has a recorder already.
 pub fn install() -> Result<PrometheusHandle, InstallError> {
-    let recorder = builder()?.build_recorder();
+    install_with(&[])
+}
+
+/// [`install`] for a program that has metrics of its own: their histograms get buckets too.
+///
+/// # Errors
+/// [`InstallError::Installed`] if the process has a recorder already.
+pub fn install_with(others: &[Metric]) -> Result<PrometheusHandle, InstallError> {
+    let recorder = builder_with(others)?.build_recorder();
     let handle = PrometheusHandle { inner: recorder.handle() };
     metrics::set_global_recorder(recorder).map_err(|_| InstallError::Installed)?;
+    // Only the one whose recorder is the process's gets here.
+    INSTALLED.set(handle.clone()).ok();
     let upkeep = handle.clone();
     std::thread::Builder::new().name("forebay-metrics".to_owned()).spawn(move || {
         loop {
@@ -90,9 +104,20 @@ pub fn install() -> Result<PrometheusHandle, InstallError> {
     Ok(handle)
 }
 
+/// The recorder of this process, if it was installed here.
+#[must_use]
+pub fn installed() -> Option<&'static PrometheusHandle> {
+    INSTALLED.get()
+}
+
 /// The exporter with the buckets of every histogram.
+#[cfg(test)]
 pub(super) fn builder() -> Result<PrometheusBuilder, InstallError> {
-    ALL.iter().filter(|metric| metric.kind == Kind::Histogram).try_fold(
+    builder_with(&[])
+}
+
+fn builder_with(others: &[Metric]) -> Result<PrometheusBuilder, InstallError> {
+    ALL.iter().chain(others).filter(|metric| metric.kind == Kind::Histogram).try_fold(
         PrometheusBuilder::new(),
         |builder, metric| {
             let buckets = match metric.unit {

@@ -117,7 +117,7 @@ impl Runtime {
             metrics: Arc::clone(&metrics),
         };
         let mut stages = vec![dispatcher];
-        for _ in 0..tokenizer_threads(&config) {
+        for _ in 0..config.tokenize.thread_count() {
             let (work, from, to) = (work.clone(), lanes.clone(), to_batcher.clone());
             let body = move |clock: &StageClock| work.run(&from, &to, clock);
             stages.push(Stage::spawn_link(&supervisor, tokenize::NAME, body).await);
@@ -187,12 +187,5 @@ fn batch_policy(
         duration_target: batch.duration_target(),
         bulk_duration_target: batch.bulk_duration_target(),
         tokens_min: batch.tokens_min as usize,
-    }
-}
-
-fn tokenizer_threads(config: &Config) -> usize {
-    match config.tokenize.threads {
-        0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
-        threads => threads as usize,
     }
 }

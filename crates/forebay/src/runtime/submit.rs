@@ -77,6 +77,27 @@ impl Runtime {
         checked.inspect_err(|error| self.refused(options.priority, error, 1))
     }
 
+    /// Submits texts together if there is room for all of them now, and refuses them at once
+    /// otherwise. No more than [`Runtime::chunk_texts_max`] at a time.
+    ///
+    /// # Errors
+    /// [`EmbedError::Overloaded`] with a hint when to try again, or another [`EmbedError`] if they
+    /// are not accepted; none of them is then. A text that is too long is accepted and answered with
+    /// its own error.
+    pub fn try_submit_batch(
+        &self,
+        inputs: Vec<impl Into<EmbedInput>>,
+        options: &EmbedOptions,
+    ) -> Result<BatchTicket, EmbedError> {
+        let inputs: Vec<EmbedInput> = inputs.into_iter().map(Into::into).collect();
+        let spec = self.check(inputs.len(), options)?;
+        let sizes: Vec<usize> = inputs.iter().map(EmbedInput::bytes).collect();
+        let acquired = self.admission.try_acquire(spec.priority, &sizes);
+        let permits =
+            acquired.inspect_err(|error| self.refused(spec.priority, error, sizes.len()))?;
+        self.enqueue(spec, inputs, permits)
+    }
+
     /// [`Runtime::submit_batch`] with the inputs converted.
     pub(super) async fn submit_inputs(
         &self,

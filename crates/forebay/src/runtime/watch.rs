@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use forebay_protocol::{CudaDevice, DeviceHealth, Fault, MonitorFault};
 use kameo::actor::ActorRef;
 
+use super::Runtime;
 use super::launch::Plan;
 use crate::config::{Config, Device};
 use crate::events::EventLog;
@@ -25,6 +26,7 @@ pub(super) struct Watcher(Option<Arc<Watched>>);
 
 struct Watched {
     now: Mutex<Option<DeviceWatch>>,
+    last: Mutex<Option<HealthReport>>,
     stopping: AtomicBool,
     restarts: tokio::sync::Notify,
 }
@@ -45,6 +47,7 @@ impl Watcher {
     pub(super) fn new(config: &Config, devices: &[Device]) -> Self {
         let watched = || Watched {
             now: Mutex::new(None),
+            last: Mutex::new(None),
             stopping: AtomicBool::new(false),
             restarts: tokio::sync::Notify::new(),
         };
@@ -66,8 +69,9 @@ impl Watcher {
         supervisor: &ActorRef<Supervisor>,
     ) {
         let (Some(watched), Some(program)) = (self.0.clone(), plan.program.clone()) else { return };
-        let listener = supervisor.downgrade();
+        let (listener, kept) = (supervisor.downgrade(), Arc::clone(&watched));
         let on_report = move |report: HealthReport| {
+            *lock(&kept.last) = Some(report.clone());
             if let Some(supervisor) = listener.upgrade() {
                 // One that has no room is told more by the next report.
                 supervisor.tell(DeviceReport(report)).try_send().ok();
@@ -112,9 +116,18 @@ impl Watcher {
     }
 }
 
-fn lock(now: &Mutex<Option<DeviceWatch>>) -> MutexGuard<'_, Option<DeviceWatch>> {
+fn lock<T>(value: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
     // It is only ever replaced as a whole.
-    now.lock().unwrap_or_else(PoisonError::into_inner)
+    value.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Runtime {
+    /// What was last heard of the devices; `None` if they are not watched, or before the first
+    /// report. How old it is, it says itself.
+    #[must_use]
+    pub fn device_report(&self) -> Option<HealthReport> {
+        lock(&self.watcher.0.as_ref()?.last).clone()
+    }
 }
 
 /// What is watched, and by which program.

@@ -197,6 +197,9 @@ impl World {
                 self.sometimes("a quarantine was left by an earlier run");
                 let all = QuarantineReason::ALL;
                 let reason = all[self.random.random_range(0..all.len())];
+                if reason == QuarantineReason::Operator {
+                    self.sometimes("a rung waited for somebody to release it");
+                }
                 let probe_after = Duration::from_millis(self.random.random_range(0..2_000));
                 let detail = "an earlier run".to_owned();
                 left.push(Restored { slot, reason, detail, probe_after });

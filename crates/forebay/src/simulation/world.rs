@@ -191,7 +191,7 @@ impl World {
             told_lost: 0,
             down: Downtime::new(start),
             busy_until: start,
-            is_deaf: seed.is_multiple_of(8),
+            is_deaf: seed.is_multiple_of(2),
             stood_still_until: start,
             stood_still_for: None,
             stopping: false,

@@ -49,6 +49,21 @@ impl std::fmt::Display for Level {
     }
 }
 
+impl std::str::FromStr for Level {
+    type Err = String;
+
+    /// What [`Level`] is displayed as: `down`, `cpu`, `gpu(N)`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let gpus = text.strip_prefix("gpu(").and_then(|rest| rest.strip_suffix(')'));
+        match (text, gpus.map(str::parse)) {
+            ("down", _) => Ok(Self::Down),
+            ("cpu", _) => Ok(Self::Cpu),
+            (_, Some(Ok(gpus))) if gpus > 0 => Ok(Self::Gpu(gpus)),
+            _ => Err(format!("`{text}` is not a level; write down, cpu or gpu(N) with N from 1")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,5 +78,15 @@ mod tests {
         }
         assert!(Level::Down < Level::Cpu && Level::Cpu < Level::Gpu(1));
         assert!(Level::Gpu(1) < Level::Gpu(2));
+    }
+
+    #[test]
+    fn what_is_shown_reads_back() {
+        for level in [Level::Down, Level::Cpu, Level::Gpu(1), Level::Gpu(16)] {
+            assert_eq!(level.to_string().parse(), Ok(level));
+        }
+        for other in ["", "gpu", "gpu(0)", "gpu(1", "GPU(1)", "gpu(-1)"] {
+            assert!(other.parse::<Level>().is_err(), "{other}");
+        }
     }
 }

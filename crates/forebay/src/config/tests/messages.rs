@@ -82,8 +82,8 @@ fn unknown_names_offer_the_nearest() {
     assert_eq!(problems("[bacth]\n"), "f.toml:1:2: unknown group [bacth]; did you mean [batch]?");
     let names: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
     assert_eq!(
-        problems("[server]\n"),
-        format!("f.toml:1:2: unknown group [server]; there are {}", names.join(", "))
+        problems("[proxies]\n"),
+        format!("f.toml:1:2: unknown group [proxies]; there are {}", names.join(", "))
     );
     assert_eq!(
         problems("tokens_max = 4096\n"),

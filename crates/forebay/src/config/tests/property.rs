@@ -18,6 +18,18 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
         Allowed::Path(_) => "[a-z \"'\\\\é#=\\[]{0,12}"
             .prop_map(|path| toml::Value::String(path).to_string())
             .boxed(),
+        Allowed::Name(_) => {
+            "[a-zé\"'\\\\#=]{0,12}".prop_map(|name| toml::Value::String(name).to_string()).boxed()
+        }
+        Allowed::NameList(count) => proptest::collection::vec("[a-z\"'é]{1,12}", 0..=count)
+            .prop_map(|names| toml::Value::from(names).to_string())
+            .boxed(),
+        Allowed::HashList(count) => proptest::collection::vec("[0-9a-fA-F]{64}", 0..=count)
+            .prop_map(|sums| toml::Value::from(sums).to_string())
+            .boxed(),
+        Allowed::Address(_) => any::<Option<std::net::SocketAddrV4>>()
+            .prop_map(|to| format!("'{}'", to.map(|to| to.to_string()).unwrap_or_default()))
+            .boxed(),
         Allowed::Rungs => (0u32..64).prop_map(|n| format!("[\"cuda:{n}\", \"cpu\"]")).boxed(),
         Allowed::PathList(count) => proptest::collection::vec("[a-z \"'é]{1,12}", 0..=count)
             .prop_map(|paths| toml::Value::from(paths).to_string())

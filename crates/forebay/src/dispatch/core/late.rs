@@ -35,25 +35,21 @@ impl Punctuality {
         self.planned = Some((now, wakeup.map_or(idle, |wakeup| wakeup.min(idle))));
     }
 
-    /// Whether workers may be judged now, and how much of the time does not count. After a delay of
-    /// more than `tolerance` they have as long again to be heard. As nobody knows when the delay
-    /// began, all the time since the last call is taken for it, but not twice in a row: also one that
-    /// is always held up must come to a judgement.
-    fn judges(&mut self, now: Instant, tolerance: Duration) -> (bool, Duration) {
+    /// Whether workers may be judged now, or else how much of the time does not count. After a delay
+    /// of more than `tolerance` they have as long again to be heard; then they are judged, also by one
+    /// that is always held up. As nobody knows when the delay began, all the time since the last call
+    /// is taken for it.
+    fn judges(&mut self, now: Instant, tolerance: Duration) -> Result<(), Duration> {
         let held_up = self.planned.filter(|(_, wakeup)| now > *wakeup + tolerance);
-        let held_up = held_up.filter(|_| !mutated!(JudgesAfterStalls));
         match (self.judges_from, held_up) {
-            (None, Some((last, _))) => {
+            (Some(from), _) if now < from => Err(Duration::ZERO),
+            (None, Some((last, _))) if !mutated!(JudgesAfterStalls) => {
                 self.judges_from = Some(now + tolerance);
-                (false, now.saturating_duration_since(last))
+                Err(now.saturating_duration_since(last))
             }
-            (from, held_up) => {
-                let judges = from.is_none_or(|from| now >= from);
-                if judges {
-                    self.judges_from = None;
-                }
-                let late = |(_, wakeup)| now.saturating_duration_since(wakeup);
-                (judges, held_up.map_or(Duration::ZERO, late))
+            _ => {
+                self.judges_from = None;
+                Ok(())
             }
         }
     }
@@ -81,11 +77,11 @@ impl<W: WorkerPort> Core<W> {
     /// Whether workers may be judged. Comes before anything that depends on the time.
     pub(super) fn look_at_clock(&mut self, now: Instant) -> bool {
         let tolerance = self.lateness.floor() / HELD_UP_PART;
-        let (judges, lost) = self.punctuality.judges(now, tolerance);
-        if !lost.is_zero() {
+        let judges = self.punctuality.judges(now, tolerance);
+        if let Err(lost) = judges {
             self.discount(lost);
         }
-        judges
+        judges.is_ok()
     }
 
     fn end_hung(&mut self, now: Instant) {

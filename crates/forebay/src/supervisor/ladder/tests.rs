@@ -427,7 +427,7 @@ fn what_an_earlier_run_left_in_quarantine_stays_there() {
     };
     assert_eq!(launched(&mut ladder), [2]);
     let probe = ladder.next_wakeup().expect("a probe of the second");
-    assert_eq!(probe, now + ms(700));
+    assert_eq!(probe, now + ms(1_000));
     ladder.handle(Event::Tick, probe);
     assert_eq!(launched(&mut ladder), [1]);
     assert_eq!(ladder.next_wakeup(), None, "the first waits for somebody");

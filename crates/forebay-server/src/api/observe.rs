@@ -1,0 +1,63 @@
+//! What every answer has: an id of its request, the service level, a place in the metrics, and, if
+//! it is a problem, the words of its dialect. Neither logs nor metrics ever hold what was sent.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use http_body::Body;
+
+use super::error::{Dialect, Kind, Problem};
+use super::state::Api;
+use crate::guard::request_id::{RequestId, X_REQUEST_ID};
+use crate::metrics::HttpMetrics;
+
+const LEVEL: HeaderName = HeaderName::from_static("x-embed-level");
+
+/// The outermost layer of the router.
+pub(super) async fn observed(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let dialect = Dialect::of(request.uri().path());
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let route = HttpMetrics::route(path);
+    let id = request.extensions().get::<RequestId>().cloned();
+    let id = id.unwrap_or_else(|| RequestId::of(request.headers()));
+    let under_way = api.metrics().began(route, dialect);
+    let mut response = next.run(request).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        response = written(&api, &problem, dialect, &response);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_REQUEST_ID, id.header());
+    if let Ok(level) = HeaderValue::try_from(api.runtime().level().to_string()) {
+        headers.insert(LEVEL, level);
+    }
+    let (elapsed, bytes) = (started.elapsed(), response.body().size_hint().exact());
+    under_way.answered(response.status(), elapsed, bytes);
+    response
+}
+
+/// A problem in the words of its dialect, with the headers that came with it.
+fn written(api: &Api, problem: &Problem, dialect: Dialect, left: &Response) -> Response {
+    api.metrics().problem(problem.kind, dialect);
+    let mut response = problem.respond(dialect);
+    if let Some(allow) = left.headers().get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::warn!(code = problem.code, "a request has failed: {}", problem.message);
+    }
+    response
+}
+
+/// There is no such path.
+pub(super) async fn no_route() -> Problem {
+    Problem::new(Kind::NotFound, "there is no such route; /docs lists those that there are")
+}
+
+/// The path has no such method.
+pub(super) async fn no_method() -> Problem {
+    Problem::new(Kind::Method, "this route has other methods; the header allow lists them")
+}

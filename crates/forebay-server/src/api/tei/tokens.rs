@@ -1,0 +1,160 @@
+//! Texts to tokens and back, as the model's tokenizer has it. It goes beside the pipeline, on
+//! threads where it may take its time, no more calls at once than there are tokenizer threads.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use forebay::{EmbedError, Runtime};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::api::body::Json;
+use crate::api::error::{Kind, Problem, TeiError};
+use crate::api::input::{check_count, empty};
+use crate::api::openai::axum_json;
+use crate::api::state::Api;
+
+/// One text or several.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a text or a list of texts")]
+pub(crate) enum Texts {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+/// Texts to be made into tokens.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct TokenizeRequest {
+    inputs: Texts,
+    /// Whether the tokens that the model wants around every text are wanted.
+    #[serde(default = "yes")]
+    add_special_tokens: bool,
+    /// Refused: the model has no prompts.
+    prompt_name: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A token of a text.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SimpleToken {
+    id: u32,
+    /// The part of the text that it stands for.
+    text: String,
+    /// Whether it was put around the text.
+    special: bool,
+    /// Where it begins, in characters; null if it has no place.
+    start: Option<usize>,
+    /// The character before which it ends; null if it has no place.
+    stop: Option<usize>,
+}
+
+/// Token ids of one text or of several.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged, expecting = "a list of token ids or a list of such lists")]
+pub(crate) enum InputIds {
+    /// Of one.
+    One(Vec<u32>),
+    /// Of several.
+    Many(Vec<Vec<u32>>),
+}
+
+/// Token ids to be made into texts.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct DecodeRequest {
+    ids: InputIds,
+    /// Whether the tokens that are put around texts are left out.
+    #[serde(default = "yes")]
+    skip_special_tokens: bool,
+}
+
+/// The tokens of each text, whole: nothing is cut.
+#[utoipa::path(
+    post, path = "/tokenize", tag = "Text Embeddings Inference", request_body = TokenizeRequest,
+    responses((status = 200, description = "The tokens of each", body = Vec<Vec<SimpleToken>>),
+        (status = "default", description = "As /embed", body = TeiError)),
+)]
+pub(crate) async fn tokenize(
+    State(api): State<Api>,
+    Json(request): Json<TokenizeRequest>,
+) -> Result<Response, Problem> {
+    super::no_prompts(request.prompt_name.as_deref())?;
+    let texts = match request.inputs {
+        Texts::One(text) => vec![text],
+        Texts::Many(texts) => texts,
+    };
+    check_count(texts.len(), api.texts_max(), "inputs")?;
+    if texts.iter().any(String::is_empty) {
+        return Err(empty("inputs"));
+    }
+    let special = request.add_special_tokens;
+    let bytes_max = api.service().config().tokenize.text_bytes_max as usize;
+    let tokens = apart(&api, move |runtime| {
+        let of = |text: &String| {
+            let bytes = text.len();
+            if bytes > bytes_max {
+                return Err(EmbedError::TextTooLong { bytes, bytes_max });
+            }
+            let tokens = runtime.tokenizer().tokenize(text, special)?;
+            Ok(tokens.into_iter().map(simple).collect())
+        };
+        texts.iter().map(of).collect::<Result<Vec<Vec<SimpleToken>>, EmbedError>>()
+    });
+    Ok(axum_json(&tokens.await?))
+}
+
+fn simple(token: forebay::Token) -> SimpleToken {
+    let forebay::Token { id, text, special, start, stop } = token;
+    SimpleToken { id, text, special, start, stop }
+}
+
+/// The texts that token ids stand for, as far as the tokenizer keeps them.
+#[utoipa::path(
+    post, path = "/decode", tag = "Text Embeddings Inference", request_body = DecodeRequest,
+    responses((status = 200, description = "A text for each list of ids", body = Vec<String>),
+        (status = "default", description = "As /embed", body = TeiError)),
+)]
+pub(crate) async fn decode(
+    State(api): State<Api>,
+    Json(request): Json<DecodeRequest>,
+) -> Result<Response, Problem> {
+    let lists = match request.ids {
+        InputIds::One(ids) => vec![ids],
+        InputIds::Many(lists) => lists,
+    };
+    check_count(lists.len(), api.texts_max(), "ids")?;
+    if lists.iter().any(Vec::is_empty) {
+        return Err(empty("ids"));
+    }
+    let skip = request.skip_special_tokens;
+    let texts = apart(&api, move |runtime| {
+        let decoded = lists.iter().map(|ids| runtime.tokenizer().decode(ids, skip));
+        decoded.collect::<Result<Vec<String>, EmbedError>>()
+    });
+    Ok(axum_json(&texts.await?))
+}
+
+/// Runs work on a thread of its own, when there is one left for it.
+async fn apart<T: Send + 'static>(
+    api: &Api,
+    work: impl FnOnce(Arc<Runtime>) -> Result<T, EmbedError> + Send + 'static,
+) -> Result<T, Problem> {
+    let ended = |_| Problem::new(Kind::Internal, "the tokenizer has failed");
+    let wait = tokio::time::timeout(api.time_max(), api.tokenizer_calls().acquire_owned());
+    let permit = wait.await.map_err(|_| EmbedError::DeadlineExceeded {
+        waiting: "waiting for the tokenizer",
+    })?;
+    let permit = permit.map_err(|_| EmbedError::ShuttingDown)?;
+    let runtime = api.runtime();
+    let worked = tokio::task::spawn_blocking(move || {
+        let result = work(runtime);
+        drop(permit);
+        result
+    });
+    Ok(worked.await.map_err(ended)??)
+}

@@ -1,0 +1,33 @@
+//! Who may ask: keys, users of the unix socket, names on TCP. Nothing here reads a body or knows a
+//! runtime.
+
+pub(crate) mod credentials;
+pub(crate) mod host;
+pub(crate) mod keys;
+pub(crate) mod refusal;
+pub(crate) mod request_id;
+
+use http::Method;
+use http::request::Parts;
+
+use crate::listen::metrics::{Listener, Refused};
+use crate::policy::Policy;
+
+/// What anybody may ask, also without a key: it says nothing but yes or no.
+const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/health", "/ping"];
+
+/// Whether a request that came in by `listener` may be answered.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn check(policy: &Policy, listener: Listener, parts: &Parts) -> Result<(), Refused> {
+    if listener == Listener::Tcp {
+        policy.hosts.check(&parts.uri, &parts.headers)?;
+    }
+    let is_public =
+        PUBLIC.contains(&parts.uri.path()) && matches!(parts.method, Method::GET | Method::HEAD);
+    if is_public || listener == Listener::Admin || policy.keys.admit(&parts.headers) {
+        return Ok(());
+    }
+    Err(Refused::Key)
+}

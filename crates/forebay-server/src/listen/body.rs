@@ -1,0 +1,185 @@
+//! Bodies with bounds: what a client sends may be neither too long nor too slow, and what it is sent
+//! tells when the request is over.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep_until};
+
+use super::pace::Pace;
+
+/// Why the body of a request could not be read to its end. Handlers find it as the source of what
+/// axum reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is longer than `limits.body_bytes_max`.
+    #[error("request body is longer than {bytes_max} bytes; send less at once")]
+    TooLarge {
+        /// The limit.
+        bytes_max: u64,
+    },
+    /// It stood still for longer than `limits.transfer_stall_ms`, or was too slow.
+    #[error("request body did not arrive in time; send it faster")]
+    TooSlow,
+    /// The client broke off.
+    #[error("request body ended early")]
+    Broken,
+}
+
+/// How the reading of a body came out, for whoever answers.
+#[derive(Clone, Default)]
+pub(crate) struct Fate(Arc<AtomicU8>);
+
+impl Fate {
+    const LARGE: u8 = 1;
+    const SLOW: u8 = 2;
+
+    /// It was longer than is allowed.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::LARGE
+    }
+
+    /// It did not arrive in time.
+    pub(crate) fn is_too_slow(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::SLOW
+    }
+}
+
+/// The body of a request, held to its limits.
+pub(crate) struct LimitedBody {
+    inner: Incoming,
+    bytes_max: u64,
+    left: u64,
+    pace: Pace,
+    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    fate: Fate,
+}
+
+impl LimitedBody {
+    pub(crate) fn new(inner: Incoming, bytes_max: u64, pace: Pace, fate: Fate) -> Self {
+        Self { inner, bytes_max, left: bytes_max, pace, waiting: None, fate }
+    }
+
+    fn too_large(&self) -> BodyError {
+        self.fate.0.store(Fate::LARGE, Ordering::Release);
+        BodyError::TooLarge { bytes_max: self.bytes_max }
+    }
+}
+
+impl Body for LimitedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        // Announced length first: nothing of a body is read that cannot be taken.
+        if this.inner.size_hint().lower() > this.left {
+            return Poll::Ready(Some(Err(this.too_large())));
+        }
+        match Pin::new(&mut this.inner).poll_frame(context) {
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                match this.left.checked_sub(bytes as u64) {
+                    Some(left) => this.left = left,
+                    None => return Poll::Ready(Some(Err(this.too_large()))),
+                }
+                if let Some((until, _)) = &mut this.waiting {
+                    *until = this.pace.after(*until, bytes, Instant::now());
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BodyError::Broken))),
+            Poll::Ready(None) => Poll::Ready(None),
+            Poll::Pending => {
+                let pace = this.pace;
+                let (until, timer) = this.waiting.get_or_insert_with(|| {
+                    let until = pace.begin(Instant::now());
+                    (until, Box::pin(sleep_until(until.into())))
+                });
+                if timer.deadline() != (*until).into() {
+                    timer.as_mut().reset((*until).into());
+                }
+                match timer.as_mut().poll(context) {
+                    Poll::Ready(()) => {
+                        this.fate.0.store(Fate::SLOW, Ordering::Release);
+                        Poll::Ready(Some(Err(BodyError::TooSlow)))
+                    }
+                    Poll::Pending => Poll::Pending,
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// The body of an answer, which keeps `G` until it has been handed over or given up.
+pub(crate) struct GuardedBody<B, G> {
+    inner: B,
+    guard: G,
+}
+
+/// Hears that a body was handed over whole.
+pub(crate) trait Complete {
+    /// The last byte has been taken.
+    fn complete(&mut self);
+}
+
+impl<B: Body, G: Complete> GuardedBody<B, G> {
+    pub(crate) fn new(inner: B, mut guard: G) -> Self {
+        // Nobody polls a body that has nothing.
+        if inner.is_end_stream() {
+            guard.complete();
+        }
+        Self { inner, guard }
+    }
+}
+
+impl<B, G> Body for GuardedBody<B, G>
+where
+    B: Body + Unpin,
+    G: Complete + Unpin,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        let over = match &polled {
+            Poll::Ready(None) => true,
+            // With a known length the end is not asked for.
+            Poll::Ready(Some(Ok(_))) => self.inner.is_end_stream(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if over {
+            self.guard.complete();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

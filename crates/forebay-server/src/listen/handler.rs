@@ -1,0 +1,136 @@
+//! One request on its way through the guards to its handler, held to the time it may take. The
+//! answer carries the request's id, and tells the client when the daemon is about to end.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::service::Service as HyperService;
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use super::Shared;
+use super::body::{Complete, Fate, GuardedBody, LimitedBody};
+use super::metrics::{ConnectionMetrics, Listener, Refused};
+use super::pace::Pace;
+use super::standing::Standing;
+use crate::guard::refusal::too_slow;
+use crate::guard::request_id::{RequestId, X_REQUEST_ID};
+use crate::policy::Policy;
+
+/// Answers the requests of one connection.
+pub(crate) struct Handler {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) standing: Arc<Standing>,
+    pub(crate) listener: Listener,
+    pub(crate) router: Router,
+}
+
+type Answer = Response<GuardedBody<Body, UnderWay>>;
+
+impl HyperService<Request<Incoming>> for Handler {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let policy = self.shared.policy.load_full();
+        let under_way = UnderWay::begin(&self.standing, policy.limits.resets_max);
+        let id = RequestId::of(request.headers());
+        let span = tracing::error_span!("request", id = id.as_str());
+        let (shared, listener) = (Arc::clone(&self.shared), self.listener);
+        let router = self.router.clone();
+        let answering = async move {
+            let version = request.version();
+            let (method, start) = (request.method().clone(), Instant::now());
+            let path = request.uri().path().to_owned();
+            let mut response = respond(&policy, listener, router, request, &id).await;
+            let headers = response.headers_mut();
+            headers.insert(X_REQUEST_ID, id.header());
+            if shared.service.is_draining() && version <= Version::HTTP_11 {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            let (status, took) = (response.status().as_u16(), start.elapsed());
+            tracing::debug!(%method, path, status, ?took, "answered");
+            Ok(response.map(|body| GuardedBody::new(body, under_way)))
+        };
+        Box::pin(answering.instrument(span))
+    }
+}
+
+/// The answer to one request.
+async fn respond(
+    policy: &Policy,
+    listener: Listener,
+    router: Router,
+    request: Request<Incoming>,
+    id: &RequestId,
+) -> Response {
+    let metrics = ConnectionMetrics::get();
+    let (mut parts, body) = request.into_parts();
+    let path = parts.uri.path().to_owned();
+    let refuse = |refused: Refused| {
+        metrics.refused(refused);
+        refused.response(&path)
+    };
+    if let Err(refused) = crate::guard::check(policy, listener, &parts) {
+        return refuse(refused);
+    }
+    parts.extensions.insert(id.clone());
+    let (limits, fate) = (&policy.limits, Fate::default());
+    let bytes_max = u64::from(limits.body_bytes_max);
+    let body = LimitedBody::new(body, bytes_max, Pace::of(limits), fate.clone());
+    let request = Request::from_parts(parts, Body::new(body));
+    let time = Duration::from_millis(limits.request_ms.into());
+    let mut response = match tokio::time::timeout(time, router.oneshot(request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(never)) => match never {},
+        Err(_) => return refuse(Refused::Time),
+    };
+    // What handlers make of an error of the body is theirs to say, but its status is not.
+    if fate.is_too_large() {
+        if response.status() != StatusCode::PAYLOAD_TOO_LARGE {
+            response = Refused::BodySize.response(&path);
+        }
+        metrics.refused(Refused::BodySize);
+    } else if fate.is_too_slow() {
+        if response.status() != StatusCode::REQUEST_TIMEOUT {
+            response = too_slow(&path);
+        }
+        metrics.cut(super::metrics::Cut::Body);
+    }
+    response
+}
+
+/// A request of a connection, from its head to the end of its answer.
+pub(crate) struct UnderWay {
+    standing: Arc<Standing>,
+    resets_max: u32,
+    answered: bool,
+}
+
+impl UnderWay {
+    fn begin(standing: &Arc<Standing>, resets_max: u32) -> Self {
+        standing.begin();
+        Self { standing: Arc::clone(standing), resets_max, answered: false }
+    }
+}
+
+impl Complete for UnderWay {
+    fn complete(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.standing.end(self.answered, Instant::now(), self.resets_max);
+    }
+}

@@ -1,0 +1,34 @@
+//! Sockets, connections, and everything that bounds them. `axum::serve` is not used: it has no timers
+//! and no limits, so a client that sends one byte a minute would keep its connection for ever.
+//!
+//! A connection is one task; `standing` is what is known of it, `registry` makes room, `stream` and
+//! `body` hold transfers to a pace, `handler` takes a request through the guards.
+
+mod accept;
+mod body;
+mod connection;
+mod handler;
+pub(crate) mod metrics;
+mod pace;
+mod registry;
+mod server;
+mod socket;
+mod standing;
+mod stream;
+pub(crate) mod tls;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::policy::Policy;
+use crate::service::Service;
+
+pub use body::BodyError;
+pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, ServerHandle};
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub(crate) service: Arc<Service>,
+    pub(crate) policy: ArcSwap<Policy>,
+}

@@ -1,0 +1,159 @@
+//! Settings of the daemon: where it listens, who may ask, and how much one client may take. The
+//! library itself reads none of them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::declare::Allowed::{Address, HashList, Integer, Name, NameList, Number, Path};
+use super::declare::group;
+
+group! {
+    /// Where the daemon listens and how it ends. The library listens nowhere.
+    ServerConfig as "server" {
+        /// Unix socket for clients, mode 0660. A stale one is replaced; one that somebody serves, or
+        /// any other kind of file, is not.
+        #[serde(with = "super::value::path_text")]
+        socket: PathBuf = PathBuf::from("/run/forebay/forebay.sock"), "", Path("none");
+        /// Group of that socket: its members may connect.
+        socket_group: String = String::new(), "", Name("the group of the process");
+        /// TCP address and port, such as 127.0.0.1:8080. Any other than a loopback address needs
+        /// keys or client certificates.
+        #[serde(with = "super::value::optional_text")]
+        listen: Option<SocketAddr> = None, "", Address("none");
+        /// Unix socket for the operator, mode 0600: reload, pin a level, release, faults, status.
+        #[serde(with = "super::value::path_text")]
+        admin_socket: PathBuf = PathBuf::from("/run/forebay/admin.sock"), "", Path("none");
+        /// Names that the Host header may have on TCP, besides loopback ones; with names or addresses
+        /// under which clients reach `listen`. Others are refused, which stops web pages that point a
+        /// name of theirs at this machine.
+        hosts_allowed: Vec<String> = Vec::new(), "", NameList(64);
+        /// From the moment that readiness says no until the listeners close: balancers look away
+        /// meanwhile. A connection that has said nothing by then gets as long again.
+        drain_notice_ms: u32 = 1_000, "ms", Integer(0, 600_000);
+        /// From then until requests that are still under way are given up.
+        drain_deadline_ms: u32 = 30_000, "ms", Integer(0, 3_600_000);
+        /// Greatest age of the dispatcher's heartbeat, and longest answer of the accept loop to its
+        /// own ping, with which the service manager's watchdog is still told that all is well.
+        watchdog_age_ms_max: u32 = 5_000, "ms", Integer(100, 600_000);
+    }
+}
+
+group! {
+    /// TLS on the TCP listener; the unix socket has none. Files are PEM and read again by a reload.
+    TlsConfig as "tls" {
+        /// Certificate chain of the server, its own certificate first.
+        #[serde(with = "super::value::path_text")]
+        certificate: PathBuf = PathBuf::new(), "", Path("no TLS");
+        /// Private key of that certificate.
+        #[serde(with = "super::value::path_text")]
+        key: PathBuf = PathBuf::new(), "", Path("no TLS");
+        /// Authorities of client certificates; with it, who has none from them is not let in.
+        #[serde(with = "super::value::path_text")]
+        client_ca: PathBuf = PathBuf::new(), "", Path("asking no client for a certificate");
+        /// From the connection to the end of the handshake.
+        handshake_ms: u32 = 5_000, "ms", Integer(10, 600_000);
+    }
+}
+
+group! {
+    /// Who may ask. Without keys everybody may who reaches a listener.
+    AuthConfig as "auth" {
+        /// SHA-256 of each bearer key, in hexadecimal; several, so that keys can be replaced one by
+        /// one. `printf %s KEY | sha256sum` makes one; a key should be random and long.
+        key_hashes: Vec<String> = Vec::new(), "", HashList(64);
+        /// File with more of them, one per line; # begins a comment. Read again by a reload.
+        #[serde(with = "super::value::path_text")]
+        key_hashes_file: PathBuf = PathBuf::new(), "", Path("none");
+        /// Users (names or numbers) who may use the unix socket; empty for all that its mode and
+        /// group let in. Whoever is in either of the two lists may.
+        users_allowed: Vec<String> = Vec::new(), "", NameList(64);
+        /// The same for the primary groups of clients.
+        groups_allowed: Vec<String> = Vec::new(), "", NameList(64);
+    }
+}
+
+group! {
+    /// How much a client may take. Who goes beyond is answered with an error or cut off, and counted.
+    LimitsConfig as "limits" {
+        /// Connections at once. Beyond it the one is closed that has had no request for longest; a
+        /// new one is refused only if requests are under way on all of them.
+        connections_max: u32 = 1_024, "connections", Integer(1, 1_000_000);
+        /// The same for one peer: an address on TCP, a user on the unix socket.
+        connections_per_peer_max: u32 = 512, "connections", Integer(1, 1_000_000);
+        /// Line and headers of a request.
+        header_bytes_max: u32 = 16_384, "bytes", Integer(8_192, 1_048_576);
+        /// Headers of a request.
+        headers_max: u32 = 100, "headers", Integer(8, 1_024);
+        /// Body of a request.
+        body_bytes_max: u32 = 8_388_608, "bytes", Integer(1_024, 1_073_741_824);
+        /// Texts of a request.
+        texts_per_request_max: u32 = 2_048, "texts", Integer(1, 1_000_000);
+        /// From the connection, or the end of its TLS handshake, to the first byte.
+        first_byte_ms: u32 = 5_000, "ms", Integer(10, 600_000);
+        /// From the first byte of a request to the end of its headers.
+        header_ms: u32 = 5_000, "ms", Integer(10, 600_000);
+        /// For the body of a request, and for a client that reads nothing of an answer: each may
+        /// stand still for this long; what arrives earns more time at transfer_bytes_per_s_min.
+        transfer_stall_ms: u32 = 10_000, "ms", Integer(10, 600_000);
+        /// Slowest transfer that is put up with.
+        transfer_bytes_per_s_min: u32 = 16_384, "bytes per second", Integer(1, 1_000_000_000);
+        /// Between requests on one connection.
+        idle_ms: u32 = 60_000, "ms", Integer(10, 86_400_000);
+        /// From the end of a request's headers to the beginning of its answer.
+        request_ms: u32 = 120_000, "ms", Integer(10, 86_400_000);
+        /// Requests that one HTTP/2 connection has under way.
+        h2_streams_max: u32 = 64, "streams", Integer(1, 10_000);
+        /// Requests that one connection may give up before their answers, over what it has had
+        /// answered.
+        resets_max: u32 = 128, "requests", Integer(1, 1_000_000);
+        /// HTTP/2: how often a quiet client is asked whether it is still there.
+        h2_ping_ms: u32 = 20_000, "ms", Integer(100, 3_600_000);
+    }
+}
+
+group! {
+    /// What the machine costs, for the cost of a request.
+    CostConfig as "cost" {
+        /// Price of the machine.
+        price_per_hour: f64 = 0.0, "per hour", Number(0.0, 1_000_000.0);
+        /// Price of energy, for devices that report their power.
+        price_per_kwh: f64 = 0.0, "per kWh", Number(0.0, 1_000_000.0);
+        /// Currency of both.
+        currency: String = "EUR".to_owned(), "", Name("no currency");
+    }
+}
+
+impl ServerConfig {
+    /// [`ServerConfig::drain_notice_ms`] as a duration.
+    #[must_use]
+    pub const fn drain_notice(&self) -> Duration {
+        Duration::from_millis(self.drain_notice_ms as u64)
+    }
+
+    /// [`ServerConfig::drain_deadline_ms`] as a duration.
+    #[must_use]
+    pub const fn drain_deadline(&self) -> Duration {
+        Duration::from_millis(self.drain_deadline_ms as u64)
+    }
+
+    /// [`ServerConfig::watchdog_age_ms_max`] as a duration.
+    #[must_use]
+    pub const fn watchdog_age_max(&self) -> Duration {
+        Duration::from_millis(self.watchdog_age_ms_max as u64)
+    }
+}
+
+impl TlsConfig {
+    /// Whether the TCP listener speaks TLS.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        !self.certificate.as_os_str().is_empty()
+    }
+
+    /// Whether clients must show a certificate.
+    #[must_use]
+    pub fn asks_clients(&self) -> bool {
+        self.is_on() && !self.client_ca.as_os_str().is_empty()
+    }
+}
