@@ -147,7 +147,10 @@ impl HttpMetrics {
         };
         Self {
             routes: paths.map(route).collect(),
-            in_flight: dialects.iter().map(|label| gauge(&IN_FLIGHT, vec![label.clone()])).collect(),
+            in_flight: dialects
+                .iter()
+                .map(|label| gauge(&IN_FLIGHT, vec![label.clone()]))
+                .collect(),
             problems: Kind::ALL.iter().map(problem).collect(),
             request_bytes: counter(&REQUEST_BYTES, Vec::new()),
             response_bytes: counter(&RESPONSE_BYTES, Vec::new()),

@@ -109,12 +109,17 @@ impl Owed {
     /// Answers and gives the room back, unless a twin has. Says whether it did. The room first: a
     /// caller that has its answer may count on room for its next request.
     pub(crate) fn reply(self, result: EmbedResult) -> bool {
-        let Self { alone, shared, .. } = self;
-        let owed = alone.or_else(|| shared.and_then(|shared| shared.lock().take()));
-        let Some((replier, permit)) = owed else { return false };
+        let Some((replier, permit)) = self.settle() else { return false };
         drop(permit);
         replier.reply(result);
         true
+    }
+
+    /// Takes the obligation and the room away from all holders, to answer and give the room back
+    /// at once; `None` if a twin has answered.
+    pub(crate) fn settle(self) -> Option<(Replier, Permit)> {
+        let Self { alone, shared, .. } = self;
+        alone.or_else(|| shared.and_then(|shared| shared.lock().take()))
     }
 
     /// Gives up a run that has failed. `None` if that decides nothing: the text has been answered,

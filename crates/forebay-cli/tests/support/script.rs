@@ -78,6 +78,8 @@ pub(crate) struct Script {
     pub(crate) fail_on: Vec<u32>,
     pub(crate) refuse_on: Vec<u32>,
     pub(crate) nan_on: Vec<u32>,
+    /// Every row is the same, whatever its text: for measuring what is around the engine.
+    pub(crate) alike: bool,
 }
 
 impl Script {

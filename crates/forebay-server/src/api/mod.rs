@@ -137,9 +137,14 @@ mod tests {
         use serde_json::Value;
         match value {
             Value::Object(map) => {
-                let own = map.get("$ref").and_then(Value::as_str).map(|path| path.trim_start_matches('#'));
+                let own = map
+                    .get("$ref")
+                    .and_then(Value::as_str)
+                    .map(|path| path.trim_start_matches('#'));
                 let own = own.filter(|path| root.pointer(path).is_none()).map(str::to_owned);
-                own.into_iter().chain(map.values().flat_map(|v| missing_references(v, root))).collect()
+                own.into_iter()
+                    .chain(map.values().flat_map(|v| missing_references(v, root)))
+                    .collect()
             }
             Value::Array(list) => list.iter().flat_map(|v| missing_references(v, root)).collect(),
             _ => Vec::new(),

@@ -33,7 +33,8 @@ fn docs() -> String {
     let codes: Vec<&str> = Kind::ALL.iter().map(|kind| kind.code()).collect();
     text.push_str("\n## Label values\n\n| label | values |\n|---|---|\n");
     let connections = CONNECTION_METRICS.iter().flat_map(|metric| {
-        let label = |set: &LabelSet| (format!("{} of {}", set.name, metric.name), set.values.join(", "));
+        let label =
+            |set: &LabelSet| (format!("{} of {}", set.name, metric.name), set.values.join(", "));
         metric.labels.iter().map(label).collect::<Vec<_>>()
     });
     let requests = [
@@ -84,14 +85,9 @@ fn words_are_where_their_values_are() {
         assert_eq!(*kind as usize, place);
     }
     let class = |status: u16| Class::of(StatusCode::from_u16(status).expect("a status"));
-    for (status, word) in [
-        (200, "2xx"),
-        (404, "4xx"),
-        (429, "429"),
-        (500, "5xx"),
-        (503, "503"),
-        (504, "504"),
-    ] {
+    for (status, word) in
+        [(200, "2xx"), (404, "4xx"), (429, "429"), (500, "5xx"), (503, "503"), (504, "504")]
+    {
         assert_eq!(Class::WORDS[class(status) as usize], word);
     }
     assert_eq!(Class::WORDS[Class::Gone as usize], "gone");

@@ -33,6 +33,8 @@ pub(crate) struct Lateness {
 struct Times {
     buckets: [u16; BUCKETS],
     samples: u32,
+    /// No bucket above this one holds anything.
+    top: usize,
 }
 
 impl Lateness {
@@ -89,7 +91,7 @@ impl Lateness {
 
 impl Default for Times {
     fn default() -> Self {
-        Self { buckets: [0; BUCKETS], samples: 0 }
+        Self { buckets: [0; BUCKETS], samples: 0, top: 0 }
     }
 }
 
@@ -98,15 +100,18 @@ impl Times {
         if self.samples >= SAMPLES_MAX {
             self.buckets.iter_mut().for_each(|count| *count /= 2);
             self.samples = self.buckets.iter().map(|count| u32::from(*count)).sum();
+            self.top = self.buckets.iter().rposition(|count| *count > 0).unwrap_or_default();
         }
-        self.buckets[bucket(time)] += 1;
+        let bucket = bucket(time);
+        self.top = self.top.max(bucket);
+        self.buckets[bucket] += 1;
         self.samples += 1;
     }
 
     /// The 99.9th percentile, rounded up to the end of its bucket.
     fn high(&self) -> Duration {
         let mut above = self.samples / 1_000;
-        for (index, count) in self.buckets.iter().enumerate().rev() {
+        for (index, count) in self.buckets.iter().enumerate().take(self.top + 1).rev() {
             match u32::from(*count) {
                 count if count > above => return end_of(index),
                 count => above -= count,

@@ -130,6 +130,17 @@ pub(crate) struct Load {
     pub(crate) exclusive: bool,
 }
 
+/// A worker at one moment: how busy it is, and when something must be done about what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) load: Load,
+    /// See the methods of [`WorkerPort`] with these names.
+    pub(crate) next_expiry: Option<Instant>,
+    pub(crate) next_hung: Option<Instant>,
+    pub(crate) next_late: Option<LateBatch>,
+    pub(crate) oldest_queued_at: Option<Instant>,
+}
+
 /// One worker that has greeted.
 pub(crate) trait WorkerPort {
     /// Which worker it is.
@@ -165,6 +176,16 @@ pub(crate) trait WorkerPort {
     fn oldest_queued_at(&self) -> Option<Instant>;
     /// Takes out everything in flight; the worker is gone, and nothing that it says counts.
     fn abandon(&self) -> Vec<EndedBatch>;
+    /// All of that in one look, which costs hardly more than one of them.
+    fn view(&self) -> View {
+        View {
+            load: self.load(),
+            next_expiry: self.next_expiry(),
+            next_hung: self.next_hung(),
+            next_late: self.next_late(),
+            oldest_queued_at: self.oldest_queued_at(),
+        }
+    }
     /// Shows how many slots are free.
     fn publish(&self);
     /// Ends the worker. What it holds comes back as the worker's end.

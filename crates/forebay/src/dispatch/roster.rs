@@ -97,6 +97,11 @@ impl<W: WorkerPort> Roster<W> {
         self.members.iter().map(|member| &member.worker).chain(&self.leaving)
     }
 
+    /// The workers on their way out.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = &W> {
+        self.leaving.iter()
+    }
+
     /// What a worker must be to get whatever comes: serving, or on probation while nothing serves.
     /// `None` if there is neither.
     pub(super) fn trusted(&self) -> Option<Standing> {
@@ -135,12 +140,5 @@ impl<W: WorkerPort> Roster<W> {
     pub(super) fn has_other(&self, id: WorkerId) -> bool {
         let could = |member: &Member<W>| member.standing >= Standing::Probation && !member.late;
         self.members.iter().any(|member| member.worker.id() != id && could(member))
-    }
-
-    /// How many workers ordinary batches go to, and the tokens in flight in all of them.
-    pub(super) fn busy(&self) -> (usize, usize) {
-        self.takers().fold((0, 0), |(workers, tokens), (_, member)| {
-            (workers + 1, tokens + member.worker.load().tokens)
-        })
     }
 }

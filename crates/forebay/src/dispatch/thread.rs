@@ -150,7 +150,7 @@ pub(crate) fn run(
     texts: &LaneReceiver<Vec<Pending>>,
     admission: &Admission,
     stop: &AtomicBool,
-    publish: &dyn Fn(&VitalSigns),
+    publish: &dyn Fn(&VitalSigns, Instant),
     news: &dyn Fn(&WorkerNews) -> bool,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
@@ -162,9 +162,10 @@ pub(crate) fn run(
     loop {
         let now = Instant::now();
         core.pump(now);
-        admission.set_backlog(core.backlog());
+        let signs = core.vital_signs(now);
+        admission.set_backlog(signs.backlog);
         admission.set_limits(core.texts_allowed(admission.all_under_way()));
-        publish(&core.vital_signs(now));
+        publish(&signs, now);
         for news in core.take_news() {
             // Good news is worth little: with less of it a probation only lasts longer.
             if untold.len() < NEWS_MAX || !matches!(news, WorkerNews::Good { .. }) {

@@ -106,8 +106,8 @@ fn sample(text: &str, series: &str) -> Option<f64> {
 fn every_event(metrics: &Metrics) {
     for priority in Priority::ALL {
         for outcome in Outcome::ALL {
-            metrics.accepted(priority);
-            metrics.ended(priority, *outcome, Duration::from_millis(3));
+            metrics.accepted(priority, 1);
+            metrics.ended(priority, *outcome, Duration::from_millis(3), 1);
         }
         for by in RefusedBy::ALL {
             metrics.refused(priority, *by);
@@ -235,11 +235,11 @@ fn values_arrive_in_their_units() {
 #[test]
 fn accepted_requests_are_ended_or_in_flight() {
     let text = shown(|metrics| {
-        for _ in 0..5 {
-            metrics.accepted(Priority::Control);
+        for _ in 0..2 {
+            metrics.accepted(Priority::Control, 3);
         }
-        metrics.ended(Priority::Control, Outcome::Ok, Duration::ZERO);
-        metrics.ended(Priority::Control, Outcome::Deadline, Duration::ZERO);
+        metrics.ended(Priority::Control, Outcome::Ok, Duration::ZERO, 2);
+        metrics.ended(Priority::Control, Outcome::Deadline, Duration::ZERO, 1);
         metrics.refused(Priority::Control, RefusedBy::Full);
     });
     let of = |series: &str| sample(&text, series).expect("recorded");

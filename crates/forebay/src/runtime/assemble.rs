@@ -102,10 +102,10 @@ impl Runtime {
         let measured = Arc::new(Measured::default());
         let measuring = Arc::clone(&measured);
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
-            let publish = |signs: &VitalSigns| {
+            let publish = |signs: &VitalSigns, now: Instant| {
                 blocked.publish();
                 measuring.set(signs);
-                beating.beat(Instant::now(), signs.capacity_tokens_per_s, signs.worst_age);
+                beating.beat(now, signs.capacity_tokens_per_s, signs.worst_age);
             };
             let tell = |news: &WorkerNews| told(&listener, news);
             thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)

@@ -295,7 +295,7 @@ impl World {
     /// The dispatcher goes round its loop.
     pub(super) fn turn(&mut self) -> Checked {
         self.core.pump(self.now);
-        self.admission.set_backlog(self.core.backlog());
+        self.admission.set_backlog(self.core.vital_signs(self.now).backlog);
         self.admission.set_limits(self.core.texts_allowed(self.admission.all_under_way()));
         if self.core.next_wakeup(self.now).is_some_and(|at| at <= self.now) {
             return Err(self.violated("I8", "the dispatcher wakes at once after its work"));

@@ -69,6 +69,7 @@ pub(crate) fn answers(
 ) -> Result<(), EndCause> {
     // One byte more than a descriptor, so that a longer packet is seen as such.
     let mut packet = [0_u8; forebay_protocol::DESCRIPTOR_BYTES + 1];
+    let mut rows = Vec::new();
     loop {
         let length = match look(socket, &mut packet, spin)? {
             Some(length) => length,
@@ -82,7 +83,7 @@ pub(crate) fn answers(
             .map_err(|error| EndCause::Protocol(error.to_string()))?;
         match answer.kind {
             DescriptorKind::Done | DescriptorKind::Failed => {
-                delivery.answer(&answer, now).map_err(EndCause::Protocol)?;
+                delivery.answer(&answer, now, &mut rows).map_err(EndCause::Protocol)?;
             }
             // The end of the socket follows.
             DescriptorKind::Drained => {}

@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub(crate) use cost::{__path_cost_per_request, cost_per_request};
-pub(crate) use status::{
-    __path_events, __path_models, __path_status, events, models, status,
-};
+pub(crate) use status::{__path_events, __path_models, __path_status, events, models, status};
 
 use super::answer::{Answer, Encoding};
 use super::body::Json;

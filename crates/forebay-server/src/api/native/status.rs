@@ -8,7 +8,7 @@ use serde::Serialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::api::error::{Kind, NativeError, Problem};
-use crate::api::openai::axum_json;
+use crate::api::openai::json;
 use crate::api::state::Api;
 
 /// Events of one answer, if the caller does not say.
@@ -56,7 +56,7 @@ fn model(api: &Api) -> Model {
 #[utoipa::path(get, path = "/api/v1/models", tag = "Forebay",
     responses((status = 200, description = "The models", body = Models)))]
 pub(crate) async fn models(State(api): State<Api>) -> Response {
-    axum_json(&Models { models: vec![model(&api)] })
+    json(&Models { models: vec![model(&api)] })
 }
 
 /// The state of everything.
@@ -104,7 +104,7 @@ pub(crate) async fn status(State(api): State<Api>) -> Response {
     let runtime = api.runtime();
     let (status, health) = (runtime.status(), runtime.health());
     let readiness = api.readiness(&runtime);
-    axum_json(&StatusAnswer {
+    json(&StatusAnswer {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: api.service().uptime().as_secs_f64(),
         model: model(&api),
@@ -159,7 +159,7 @@ pub(crate) async fn events(
     let log = runtime.events();
     let mut events = log.recent(limit);
     events.retain(|event| event.id.0 > after);
-    Ok(axum_json(&EventsAnswer { boot: log.boot().to_owned(), events }))
+    Ok(json(&EventsAnswer { boot: log.boot().to_owned(), events }))
 }
 
 impl EventsQuery {

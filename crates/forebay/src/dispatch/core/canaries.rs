@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Core;
 use super::ends::FAILURES_MAX;
-use crate::dispatch::port::{CanaryDone, Standing, WorkerId, WorkerNews, WorkerPort};
+use crate::dispatch::port::{CanaryDone, Load, Standing, WorkerId, WorkerNews, WorkerPort};
 use crate::dispatch::roster::Member;
 use crate::supervisor::EndCause;
 
@@ -53,8 +53,8 @@ impl<W: WorkerPort> Core<W> {
     /// Sends the canary batches that are due to workers with a free slot and no suspect in them.
     pub(super) fn send_canaries(&mut self, now: Instant) {
         let due = |member: &Member<W>| {
-            let load = member.worker.load();
-            member.canary_due && load.free > 0 && !load.exclusive
+            let can = |load: Load| load.free > 0 && !load.exclusive;
+            member.canary_due && can(member.worker.load())
         };
         while let Some(index) = self.workers.members().iter().position(due) {
             let tokens = self.workers.members()[index].worker.canary_tokens();

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::Core;
 use super::ends::EXECUTIONS_MAX;
-use crate::dispatch::port::{LateBatch, Standing, WorkerId, WorkerNews, WorkerPort};
+use crate::dispatch::port::{LateBatch, Standing, View, WorkerId, WorkerNews, WorkerPort};
+use crate::dispatch::roster::Member;
 use crate::supervisor::EndCause;
 
 /// Part of `hedge.floor_ms` by which the dispatcher may be held up and still judge.
@@ -60,6 +61,16 @@ impl Punctuality {
     }
 }
 
+/// Whether a worker hangs, is late, or has caught up.
+fn is_to_judge<W: WorkerPort>(member: &Member<W>, now: Instant) -> bool {
+    let view = member.worker.view();
+    view.next_hung.is_some_and(|at| at <= now)
+        || match member.late {
+            true => view.load.batches == 0,
+            false => view.next_late.is_some_and(|batch| batch.at <= now),
+        }
+}
+
 impl<W: WorkerPort> Core<W> {
     /// Time in which the dispatcher was held up does not count for anybody: not for workers, and not
     /// as time without any, as the news of one may only wait to be read.
@@ -70,8 +81,11 @@ impl<W: WorkerPort> Core<W> {
 
     /// Judges the workers: ends those that hang, takes those that are late out of use.
     pub(super) fn judge(&mut self, now: Instant) {
-        self.end_hung(now);
-        self.look_for_late(now);
+        // Nearly always there is nobody to judge: one look at each worker says so.
+        if self.workers.members().iter().any(|member| is_to_judge(member, now)) {
+            self.end_hung(now);
+            self.look_for_late(now);
+        }
     }
 
     /// Whether workers may be judged. Comes before anything that depends on the time.
@@ -110,11 +124,17 @@ impl<W: WorkerPort> Core<W> {
         }
     }
 
-    /// When the next worker may become late.
-    pub(super) fn next_late(&self, now: Instant) -> Option<Instant> {
-        let well = self.workers.members().iter().filter(|member| !member.late);
-        let next = well.filter_map(|member| member.worker.next_late());
-        next.map(|batch| self.punctuality.judged_at(batch.at)).filter(|at| *at > now).min()
+    /// When the worker that is seen so may become late or counts as hung.
+    pub(super) fn next_judgement(
+        &self,
+        member: &Member<W>,
+        view: &View,
+        now: Instant,
+    ) -> Option<Instant> {
+        let hung = view.next_hung.map(|at| self.punctuality.judged_at(at));
+        let late = view.next_late.filter(|_| !member.late);
+        let late = late.map(|batch| self.punctuality.judged_at(batch.at)).filter(|at| *at > now);
+        hung.into_iter().chain(late).min()
     }
 
     fn newly_late(&self, now: Instant) -> Option<(WorkerId, LateBatch)> {

@@ -206,9 +206,9 @@ fn a_canary_comes_before_a_text_and_its_time_is_a_first_measurement() {
     let id = *world.workers.keys().next().expect("a worker");
     assert_eq!(world.books.borrow().canaries, [id]);
     assert!(world.books.borrow().handed.is_empty(), "it has shown nothing yet");
-    assert_eq!(world.core.backlog(), Duration::ZERO, "nothing is known yet");
+    assert_eq!(world.core.vital_signs(world.now).backlog, Duration::ZERO, "nothing is known yet");
     until(&mut world, |world| world.workers[&id].state.borrow().standing > Standing::Warming);
-    assert!(world.core.backlog() > Duration::ZERO);
+    assert!(world.core.vital_signs(world.now).backlog > Duration::ZERO);
     world.run_to_the_end();
     assert!(ids.iter().all(|id| world.texts[id].result.as_ref().expect("answered").is_ok()));
 }
