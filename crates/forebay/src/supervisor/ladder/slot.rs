@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use super::restarts::{Next, RestartPolicy};
-use super::{Action, Change, Limits, QuarantineReason, ReleasedBy, WorkerState};
+use super::{Action, Change, Level, Limits, QuarantineReason, ReleasedBy, WorkerState};
 use crate::config::Device;
 use crate::dispatch::{Standing, WorkerId};
 use crate::supervisor::EndCause;
@@ -44,6 +44,8 @@ pub(super) struct Slot {
     ever_well: bool,
     /// An earlier run left it in quarantine, and nothing has been heard of its device since.
     awaits_verdict: bool,
+    /// The operator's cap, while it leaves no room for this slot.
+    pub(super) capped: Option<Level>,
     /// It was started to see whether it can be.
     probing: bool,
     settled: bool,
@@ -73,6 +75,7 @@ impl Slot {
             well: false,
             ever_well: false,
             awaits_verdict: false,
+            capped: None,
             probing: false,
             settled: false,
         }
@@ -207,15 +210,19 @@ impl Slot {
             self.wrong(message, now, out);
             return;
         }
-        match self.state {
-            WorkerState::Warming => {
+        match (self.state, self.capped) {
+            (WorkerState::Warming, Some(level)) => {
+                self.canary_at = Some(now + self.limits.canary_interval);
+                self.cap(level, out);
+            }
+            (WorkerState::Warming, None) => {
                 self.good = 0;
                 self.dwell_until = Some(now + self.dwell());
                 self.canary_at = Some(now + self.probation_gap());
                 self.go(WorkerState::Probation, "known answers are right", out);
                 out.push(Action::Standing(self.id(), Standing::Probation));
             }
-            WorkerState::Probation => {
+            (WorkerState::Probation, _) => {
                 self.good();
                 self.canary_at = Some(now + self.probation_gap());
             }
