@@ -140,7 +140,7 @@ const REFUSED: Metric = Metric {
 };
 
 /// Every metric of this module.
-pub const CONNECTION_METRICS: &[Metric] = &[OPEN, ACCEPTED, TURNED, CUT, REFUSED];
+pub(crate) const CONNECTION_METRICS: &[Metric] = &[OPEN, ACCEPTED, TURNED, CUT, REFUSED];
 
 /// The handles, one for each value of each label.
 pub(crate) struct ConnectionMetrics {
