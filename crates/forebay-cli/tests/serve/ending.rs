@@ -1,0 +1,87 @@
+//! How the daemon ends: in order, with every request answered, or at once, with no worker left.
+
+use rustix::process::Signal;
+
+use super::daemon::Daemon;
+use super::load::Load;
+use crate::support::eventually;
+
+#[test]
+fn a_request_to_end_under_load_loses_nothing() {
+    let mut daemon = Daemon::start("");
+    let load = Load::start(&daemon);
+    daemon.signal(Signal::TERM);
+    load.ended();
+    daemon.ended();
+    daemon.hears("STOPPING=1");
+}
+
+#[test]
+fn what_is_computed_is_awaited_and_readiness_says_no_before_the_listener_closes() {
+    let mut daemon = Daemon::start_with("", "drain_deadline_ms = 600000", &[]);
+    let hold = daemon.model.hold();
+    let mut waiting = daemon.connect();
+    let asking = std::thread::spawn(move || waiting.embed("w1 w2").expect("answers"));
+    eventually("the request", || {
+        (daemon.status()["runtime"]["queues"][1]["under_way"] == 1).then_some(())
+    });
+    let mut probe = daemon.connect();
+    assert_eq!(probe.get("/readyz").expect("answers").status, 200);
+    daemon.signal(Signal::INT);
+    daemon.hears("STOPPING=1");
+    // On a connection that stays open: the listener may have closed already.
+    let last = eventually("not ready", || match probe.get("/readyz") {
+        Ok(answer) if answer.status == 200 => None,
+        ended => Some(ended),
+    });
+    if let Ok(answer) = last {
+        assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+        assert!(answer.text().contains("draining"), "{}", answer.text());
+    }
+    assert!(daemon.child.try_wait().expect("a child").is_none(), "it waits for the request");
+    drop(hold);
+    let answer = asking.join().expect("no panic");
+    assert_eq!(answer.status, 200);
+    daemon.ended();
+}
+
+#[test]
+fn requests_that_never_end_are_given_up() {
+    let mut daemon = Daemon::start_with("[shutdown]\ndrain_ms = 10", "drain_deadline_ms = 1", &[]);
+    let hold = daemon.model.hold();
+    let mut waiting = daemon.connect();
+    let asking = std::thread::spawn(move || waiting.embed("w1 w2"));
+    eventually("the request", || {
+        (daemon.status()["runtime"]["queues"][1]["under_way"] == 1).then_some(())
+    });
+    daemon.signal(Signal::TERM);
+    asking.join().expect("no panic").expect_err("it is cut off");
+    daemon.ended();
+    drop(hold);
+}
+
+#[test]
+fn no_worker_outlives_a_daemon_that_is_killed() {
+    let mut daemon = Daemon::start("");
+    let load = Load::start(&daemon);
+    daemon.signal(Signal::KILL);
+    daemon.child.wait().expect("it ends");
+    daemon.workers_gone();
+    // The callers find a connection that broke off; that is what a kill means.
+    drop(load);
+}
+
+#[test]
+fn one_starts_where_another_was_killed() {
+    let mut daemon = Daemon::start("");
+    daemon.signal(Signal::KILL);
+    daemon.child.wait().expect("it ends");
+    assert!(daemon.socket().exists(), "a kill leaves the socket");
+    let config = daemon.folder.path().join("forebay.toml").display().to_string();
+    let mut command = crate::support::forebay_with_fake(&["serve", "--config", &config]);
+    command.env("NOTIFY_SOCKET", daemon.folder.path().join("notify"));
+    daemon.child = command.spawn().expect("starts");
+    daemon.hears("READY=1");
+    assert_eq!(daemon.connect().embed("w1").expect("answers").status, 200);
+    daemon.stop();
+}

@@ -1,0 +1,232 @@
+//! Clients that mean harm, or are broken: each is cut off and counted, while somebody who behaves is
+//! answered beside them, and nothing of them stays.
+
+use std::io::{Read, Write};
+
+use super::client::{Connection, unix};
+use super::daemon::Daemon;
+use super::load::Load;
+use crate::support::eventually;
+
+/// Short times, so that a test that waits for them does not take long, and few places.
+const LIMITS: &str = "
+[limits]
+connections_max = 40
+connections_per_peer_max = 30
+first_byte_ms = 300
+header_ms = 300
+transfer_stall_ms = 300
+body_bytes_max = 65536
+resets_max = 20
+";
+
+/// A daemon under attack, with a load of good clients beside it, and what it had before.
+struct Attacked {
+    daemon: Daemon,
+    load: Load,
+    descriptors: usize,
+}
+
+impl Attacked {
+    fn start(settings: &str) -> Self {
+        let daemon = Daemon::start(settings);
+        let quiet = Load::start(&daemon);
+        quiet.stop();
+        eventually("no connection", || (daemon.status()["connections"] == 0).then_some(()));
+        let descriptors = daemon.descriptors();
+        let load = Load::start(&daemon);
+        Self { daemon, load, descriptors }
+    }
+
+    fn cut(&self, reason: &str) -> f64 {
+        self.daemon.metric("forebay_connections_cut_total", &format!("\"{reason}\""))
+    }
+
+    /// The good ones are answered still, and nothing is left of the others.
+    fn survived(self) {
+        self.load.more();
+        self.load.stop();
+        let daemon = self.daemon;
+        eventually("no connection", || (daemon.status()["connections"] == 0).then_some(()));
+        eventually("descriptors as before", || {
+            (daemon.descriptors() <= self.descriptors).then_some(())
+        });
+        // The one that asks.
+        let open = || daemon.metric("forebay_connections_open", "unix");
+        eventually("nothing counted as open", || (open() == 1.0).then_some(()));
+        daemon.stop();
+    }
+}
+
+#[test]
+fn who_says_nothing_or_stops_in_the_middle_is_cut_off() {
+    let attacked = Attacked::start(LIMITS);
+    for (bytes, reason) in [
+        ("", "first_byte"),
+        ("GET /livez HTTP/1.1\r\nx-slow: ", "header"),
+        ("PRI * HT", "header"),
+        ("GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET /li", "header"),
+    ] {
+        let before = attacked.cut(reason);
+        let mut connection = attacked.daemon.connect();
+        connection.write(bytes.as_bytes()).expect("writes");
+        connection.until_closed();
+        // Both are cut for what HTTP/1 and HTTP/2 call by different names.
+        let counted = || attacked.cut(reason) + attacked.cut("idle");
+        eventually(reason, || (counted() > before || attacked.cut(reason) > before).then_some(()));
+    }
+    attacked.survived();
+}
+
+#[test]
+fn a_body_that_stands_still_is_answered_and_cut_off() {
+    let attacked = Attacked::start(LIMITS);
+    let mut connection = attacked.daemon.connect();
+    let head = "POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    connection.write(format!("{head}content-length: 50000\r\n\r\n{{").as_bytes()).expect("writes");
+    assert_eq!(connection.read().expect("answers").status, 408);
+    connection.until_closed();
+    assert!(attacked.cut("body") >= 1.0);
+    attacked.survived();
+}
+
+#[test]
+fn what_is_too_large_is_refused_before_it_is_read() {
+    let attacked = Attacked::start(LIMITS);
+    let mut connection = attacked.daemon.connect();
+    let head = "POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    connection.write(format!("{head}content-length: 65537\r\n\r\n").as_bytes()).expect("writes");
+    assert_eq!(connection.read().expect("answers").status, 413);
+    // Without a length it is found out on the way.
+    let mut connection = attacked.daemon.connect();
+    let chunk = format!("8000\r\n{}\r\n", " ".repeat(0x8000)).repeat(3);
+    let chunked = format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}0\r\n\r\n");
+    // The rest may find the connection closed.
+    connection.write(chunked.as_bytes()).ok();
+    assert_eq!(connection.read().expect("answers").status, 413);
+    let mut connection = attacked.daemon.connect();
+    let header = format!("GET /livez HTTP/1.1\r\nx-large: {}\r\n\r\n", "a".repeat(100_000));
+    connection.write(header.as_bytes()).ok();
+    let answer = connection.until_closed();
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{answer:?}");
+    let mut connection = attacked.daemon.connect();
+    let many = format!("GET /livez HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(500));
+    connection.write(many.as_bytes()).ok();
+    let answer = connection.until_closed();
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{answer:?}");
+    eventually("counted", || (attacked.cut("protocol") >= 2.0).then_some(()));
+    attacked.survived();
+}
+
+#[test]
+fn garbage_behind_a_request_ends_the_connection_after_its_answer() {
+    let attacked = Attacked::start(LIMITS);
+    let mut connection = attacked.daemon.connect();
+    let good = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+    connection.write(format!("{good}\u{1}\u{2} garbage\r\n\r\n{good}").as_bytes()).expect("writes");
+    assert_eq!(connection.read().expect("answers").status, 200);
+    let rest = connection.until_closed();
+    assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 400"), "{rest:?}");
+    eventually("counted", || (attacked.cut("protocol") >= 1.0).then_some(()));
+    attacked.survived();
+}
+
+#[test]
+fn who_never_reads_is_cut_off() {
+    let attacked = Attacked::start(LIMITS);
+    let mut stream = unix(&attacked.daemon.socket()).expect("connects");
+    let request = "GET /api-doc/openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(50);
+    // Until the daemon has had enough of it and closes.
+    while stream.write_all(request.as_bytes()).is_ok() {}
+    eventually("counted", || (attacked.cut("write") >= 1.0).then_some(()));
+    drop(stream);
+    attacked.survived();
+}
+
+#[test]
+fn whoever_is_idle_makes_room_and_whoever_asks_is_answered() {
+    let attacked = Attacked::start("[limits]\nconnections_max = 40\nconnections_per_peer_max = 30");
+    let mut idle = Vec::new();
+    for _ in 0..1_000 {
+        let stream = unix(&attacked.daemon.socket());
+        idle.push(stream.expect("who connects is never refused while others do nothing"));
+    }
+    attacked.load.more();
+    let connections = attacked.daemon.status()["connections"].as_u64().expect("a number");
+    assert!(connections <= 30, "{connections}");
+    assert!(attacked.cut("evicted") >= 900.0);
+    let mut newcomer = attacked.daemon.connect();
+    assert_eq!(newcomer.embed("w1").expect("answers").status, 200);
+    // The first of them was given up for the others.
+    assert_eq!(idle[0].read(&mut [0]).expect("closed"), 0);
+    drop((idle, newcomer));
+    attacked.survived();
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+#[test]
+fn streams_that_are_opened_and_reset_end_the_connection() {
+    let attacked = Attacked::start(LIMITS);
+    let mut stream = unix(&attacked.daemon.socket()).expect("connects");
+    let mut opening = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    opening.extend(frame(4, 0, 0, &[]));
+    stream.write_all(&opening).expect("writes");
+    // POST (3), http (6), /embed (literal value of name 4), authority (1): the static table.
+    let mut head = vec![0x83, 0x86, 0x04, 6];
+    head.extend(b"/embed");
+    head.extend([0x01, 1, b'a']);
+    for number in 0..u32::MAX / 2 {
+        let id = 2 * number + 1;
+        let mut pair = frame(1, 4, id, &head);
+        pair.extend(frame(3, 0, id, &8_u32.to_be_bytes()));
+        // Until the daemon has had enough of it.
+        if stream.write_all(&pair).is_err() {
+            break;
+        }
+    }
+    eventually("counted", || {
+        (attacked.cut("protocol") + attacked.cut("resets") >= 1.0).then_some(())
+    });
+    drop(stream);
+    attacked.survived();
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_answered() {
+    let daemon = Daemon::start("[limits]\nrequest_ms = 200");
+    let hold = daemon.model.hold();
+    let mut connection = daemon.connect();
+    assert_eq!(connection.embed("w1").expect("answers").status, 504);
+    drop(hold);
+    assert_eq!(connection.embed("w1").expect("answers").status, 200);
+    daemon.stop();
+}
+
+#[test]
+fn a_client_that_left_costs_nothing_more() {
+    let daemon = Daemon::start("");
+    let hold = daemon.model.hold();
+    let mut connection = daemon.connect();
+    connection
+        .write(b"POST /embed HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 15\r\n\r\n{\"inputs\":\"w1\"}")
+        .expect("writes");
+    let under_way = || daemon.status()["runtime"]["queues"][1]["under_way"].as_u64();
+    eventually("the request", || (under_way() == Some(1)).then_some(()));
+    drop(connection);
+    eventually("no connection", || (daemon.status()["connections"] == 0).then_some(()));
+    drop(hold);
+    eventually("nothing under way", || (under_way() == Some(0)).then_some(()));
+    let mut other = Connection::unix(&daemon.socket()).expect("connects");
+    assert_eq!(other.embed("w2").expect("answers").status, 200);
+    drop(other);
+    daemon.stop();
+}

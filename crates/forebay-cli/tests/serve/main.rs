@@ -1,0 +1,19 @@
+//! The daemon as a process, over real sockets, with fake workers: what clients see while it starts,
+//! reloads, is attacked and ends.
+
+#![expect(clippy::expect_used, reason = "a test reports by panicking")]
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod support;
+
+mod client;
+mod daemon;
+mod ending;
+mod guards;
+mod hostile;
+mod load;
+mod notify;
+mod reloading;
+mod tls;
+mod unit;
