@@ -390,7 +390,7 @@ fn what_an_earlier_run_left_in_quarantine_stays_there() {
     let now = Instant::now();
     let left =
         |slot, reason| Restored { slot, reason, detail: "then".to_owned(), probe_after: ms(1_000) };
-    let restored = vec![left(0, QuarantineReason::Operator), left(1, QuarantineReason::Intensity)];
+    let restored = vec![left(0, QuarantineReason::Operator), left(1, QuarantineReason::Canary)];
     ladder.start(restored, false, now);
     let launched = |ladder: &mut Ladder| -> Vec<usize> {
         let actions = ladder.take_actions().into_iter();
