@@ -195,4 +195,3 @@ pub(crate) fn cut(vector: &[f32], dimensions: usize) -> Vec<f32> {
     let length = kept.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() as f32;
     kept.iter().map(|value| value / length).collect()
 }
-

@@ -78,7 +78,10 @@ fn status_models_and_events_say_what_there_is() {
     let none = daemon.get(&format!("/api/v1/events?after={last}&limit=5")).json();
     assert_eq!(none["events"], json!([]));
     let wrong = daemon.get("/api/v1/events?since=1");
-    assert_eq!((wrong.status.as_u16(), &wrong.json()["error"]["code"]), (422, &json!("invalid_request")));
+    assert_eq!(
+        (wrong.status.as_u16(), &wrong.json()["error"]["code"]),
+        (422, &json!("invalid_request"))
+    );
 }
 
 #[test]
@@ -130,7 +133,8 @@ fn metrics_count_requests_by_route_and_class() {
         format!(r#"{requests}{{route="/embed",dialect="tei",class="2xx"}}"#),
         format!(r#"{requests}{{route="/v1/embeddings",dialect="openai",class="4xx"}}"#),
         r#"forebay_http_problems_total{problem="empty_input",dialect="openai"}"#.to_owned(),
-        r#"forebay_http_request_seconds_bucket{route="/embed",dialect="tei",le="0.001"}"#.to_owned(),
+        r#"forebay_http_request_seconds_bucket{route="/embed",dialect="tei",le="0.001"}"#
+            .to_owned(),
         "forebay_requests_total".to_owned(),
     ] {
         assert!(text.contains(&series), "no {series} in\n{text}");

@@ -91,11 +91,13 @@ fn bodies_that_are_none_are_refused() {
     let json = Some("application/json");
     for (path, body, _) in dialects() {
         let body = body.to_string();
+        // Half of a character is no text.
+        let half = body.replace("w2", "\\ud800");
         let large = format!("{}{body}", " ".repeat(1_024));
         for (kind, body, status) in [
             (json, "{", 400),
             (json, "", 400),
-            (json, "{\"input\": \"\\ud800\"}", 400),
+            (json, &half, 400),
             (json, &large, 413),
             (None, &body, 415),
             (Some("text/plain"), &body, 415),

@@ -57,9 +57,10 @@ fn options_of_embed_do_what_they_say() {
     let daemon = Daemon::start();
     let one = |more: Value| {
         let mut request = json!({"inputs": "w1 w2"});
-        request.as_object_mut().expect("an object").extend(
-            more.as_object().expect("an object").clone(),
-        );
+        request
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
         vector(&daemon.posted("/embed", &request)[0])
     };
     assert_near(&one(json!({"dimensions": 5})), &cut(&expected("w1 w2"), 5));
@@ -124,15 +125,21 @@ fn tokens_have_their_places_and_lead_back() {
     let tokens = answer[0].as_array().expect("a list");
     let found: Vec<u64> = tokens.iter().map(|token| token["id"].as_u64().expect("an id")).collect();
     assert_eq!(found, ids("w7 w12").into_iter().map(u64::from).collect::<Vec<_>>());
-    let second = json!({"id": ids("w12")[1], "text": "w12", "special": false, "start": 3, "stop": 6});
+    let second =
+        json!({"id": ids("w12")[1], "text": "w12", "special": false, "start": 3, "stop": 6});
     assert_eq!(tokens[2], second);
     assert_eq!((&tokens[0]["special"], &tokens[0]["start"]), (&json!(true), &Value::Null));
     let plain = json!({"inputs": ["w7", "w12 w1"], "add_special_tokens": false});
     let plain = daemon.posted("/tokenize", &plain);
-    let lengths: Vec<usize> =
-        plain.as_array().expect("a list").iter().map(|l| l.as_array().map_or(0, Vec::len)).collect();
+    let lengths: Vec<usize> = plain
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|l| l.as_array().map_or(0, Vec::len))
+        .collect();
     assert_eq!(lengths, [1, 2]);
-    assert_eq!(daemon.posted("/decode", &json!({"ids": ids("w7 w12")})), json!(["w7 w12"]));
+    let own = json!({"ids": &ids("w7 w12")[1..3]});
+    assert_eq!(daemon.posted("/decode", &own), json!(["w7 w12"]));
     let several = json!({"ids": [ids("w7"), ids("w1")], "skip_special_tokens": false});
     let texts = daemon.posted("/decode", &several);
     assert_eq!(texts, json!(["[CLS] w7 [SEP]", "[CLS] w1 [SEP]"]));

@@ -104,7 +104,7 @@ impl World {
         if verdict.is_ok() {
             process.replies = 0;
         }
-        self.wrong_replies.insert(worker, process.wrong_replies);
+        self.wrong_replies.entry(worker).or_default().push_back(process.wrong_replies);
         drop(process);
         let done = CanaryDone { worker, verdict, replies, tokens: job.tokens, service };
         self.tell_core(ToCore::CanaryDone(done));

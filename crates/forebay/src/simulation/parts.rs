@@ -92,7 +92,8 @@ impl World {
         for news in self.core.take_news() {
             let event = match news {
                 WorkerNews::Canary { id, verdict, replies } => {
-                    let wrong = self.wrong_replies.get(&id).copied().unwrap_or(0);
+                    let wrong = self.wrong_replies.get_mut(&id).and_then(VecDeque::pop_front);
+                    let wrong = wrong.unwrap_or(u64::MAX);
                     if verdict.is_err() && replies < wrong {
                         let found = format!("{wrong} wrong embeddings, {replies} reported");
                         return Err(self.violated("I3", found));

@@ -1,7 +1,7 @@
 //! The world of one history: a clock, what is due when, and the parts that pass messages.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -117,8 +117,9 @@ pub(super) struct World {
     pub(super) wrong_answers: u64,
     /// Texts that were in a worker which was ended for something else.
     pub(super) not_to_blame: BTreeSet<u32>,
-    /// By worker, the wrong ones among the embeddings that it gave out before its last canary.
-    pub(super) wrong_replies: BTreeMap<WorkerId, u64>,
+    /// By worker, for each canary that the ladder has yet to hear of, the wrong ones among the
+    /// embeddings that it gave out before.
+    pub(super) wrong_replies: BTreeMap<WorkerId, VecDeque<u64>>,
     pub(super) answered_texts: usize,
     pub(super) hedge: HedgeConfig,
     /// Second runs that were not granted, and texts that were told so.

@@ -5,7 +5,7 @@ use axum::response::Response;
 use forebay::events::Event;
 use forebay::{HealthReason, QueueStatus, Rates, ReadyReason, StageStatus, WorkerStatus};
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::api::error::{Kind, NativeError, Problem};
 use crate::api::openai::json;
@@ -123,14 +123,11 @@ pub(crate) async fn status(State(api): State<Api>) -> Response {
 }
 
 /// Which events are wanted.
-#[derive(Debug, PartialEq, Eq, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct EventsQuery {
-    /// Newest events at most; 100 if it is left out.
-    #[param(value_type = Option<usize>, minimum = 1)]
+#[derive(Debug, PartialEq, Eq)]
+struct EventsQuery {
+    /// Newest events at most.
     limit: usize,
-    /// Only events with a greater number: the last one that the caller has seen.
-    #[param(value_type = Option<u64>)]
+    /// Only events with a greater number.
     after: u64,
 }
 
@@ -145,7 +142,13 @@ pub(crate) struct EventsAnswer {
 }
 
 /// The newest events of this run, as far as they are kept in memory.
-#[utoipa::path(get, path = "/api/v1/events", tag = "Forebay", params(EventsQuery),
+#[utoipa::path(get, path = "/api/v1/events", tag = "Forebay",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1,
+            description = "Newest events at most; 100 if it is left out"),
+        ("after" = Option<u64>, Query,
+            description = "Only events with a greater number: the last one seen"),
+    ),
     responses(
         (status = 200, description = "The events", body = EventsAnswer),
         (status = 422, description = "No such parameter or value", body = NativeError),

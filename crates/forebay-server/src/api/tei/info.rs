@@ -79,7 +79,8 @@ fn of(runtime: &Runtime, config: &Config, texts_max: usize) -> Info {
 
 fn dtype(runtime: &Runtime) -> String {
     let workers = runtime.status().workers;
-    let serving = workers.iter().find(|worker| worker.state == WorkerState::Serving);
+    let serves = |state| matches!(state, WorkerState::Serving | WorkerState::Probation);
+    let serving = workers.iter().find(|worker| serves(worker.state));
     let precision = serving.map_or("", |worker| worker.precision.as_str());
     match precision {
         "f32" => "float32".to_owned(),
