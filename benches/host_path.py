@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """What the host's way costs a text, for one build or several in turn.
 
-Runs the example `host_path` of each build in turn, several rounds, and prints for each the median of
-texts per second and of the processor time that each thread spends on a text, and their ratios to the
-first build. The worker is the real worker process over an engine that computes nothing. Processor
-time is what to go by: other work on the machine changes texts per second at once. Needs only the
-standard library.
+Runs the example `host_path` of each build in turn, several rounds, and prints for each the median
+of texts per second and of the processor time that each thread spends on a text, and their ratios to
+the first build. The worker is the real worker process over an engine that computes nothing.
+Processor time is what to go by: other work on the machine changes texts per second at once. Needs
+only the standard library.
 
   cargo build --release -p forebay-cli --bin forebay-fake-worker --example host_path
   python3 benches/host_path.py now=target/release before=FOLDER --rounds 5

@@ -79,8 +79,8 @@ impl HostArena {
         Ok(out)
     }
 
-    /// The same into `out`, whose memory is used again; what it held is gone. The copy is made piece
-    /// by piece, and `seen` is shown each while it is still in the processor's nearest cache.
+    /// The same into `out`, whose memory is used again; what it held is gone. The copy is made
+    /// piece by piece, and `seen` is shown each while it is still in the processor's nearest cache.
     ///
     /// # Errors
     /// [`ArenaError::DoesNotFit`] if the slot holds fewer; `out` is as it was then.

@@ -364,6 +364,13 @@ mod tests {
             flipped[200] = f32::from_bits(flipped[200].to_bits() ^ (1 << bit));
             assert_ne!(output_checksum(&flipped), checksum, "bit {bit}");
         }
+        for at in 0..=rows.len() {
+            let (one, other) = rows.split_at(at);
+            let mut pieces = OutputChecksum::default();
+            pieces.update(one);
+            pieces.update(other);
+            assert_eq!(pieces.finish(), checksum, "split at {at}");
+        }
     }
 
     #[test]

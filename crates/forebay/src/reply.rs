@@ -263,6 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn answers_of_several_groups_together_find_their_places() {
+        let (groups, repliers): (Vec<_>, Vec<_>) = [3, 1, 2].map(group).into_iter().unzip();
+        let mut repliers: Vec<_> = repliers.into_iter().flatten().zip(1..).collect();
+        // Runs of one group, broken by others.
+        repliers.swap(1, 4);
+        let last = repliers.pop().expect("six");
+        let answer = |(replier, tokens)| (replier, embedding(tokens).expect("embedded"));
+        Replier::reply_all(repliers.into_iter().map(answer).collect());
+        assert!(groups[0].is_complete() && groups[1].is_complete() && !groups[2].is_complete());
+        Replier::reply_all(vec![answer(last)]);
+        Replier::reply_all(Vec::new());
+        let tokens = groups.iter().flat_map(|group| group.wait(None).expect("complete"));
+        let tokens: Vec<usize> = tokens.map(|result| result.expect("embedded").tokens).collect();
+        assert_eq!(tokens, [1, 2, 3, 4, 5, 6]);
+    }
+
+    #[test]
     fn a_thread_waits_until_the_answer_or_its_own_limit() {
         let (group, mut repliers) = group(1);
         assert!(group.wait(Some(Instant::now())).is_none());

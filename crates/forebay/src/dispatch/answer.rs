@@ -10,8 +10,8 @@ use crate::request::{InWorker, Pending};
 const ROUGH_LANES: usize = 16;
 /// Squares that each of them takes in single precision.
 const ROUGH_STEPS: usize = 16;
-/// How far the rough length of a unit row may be off, with a margin: each square, and each of at most
-/// [`ROUGH_LANES`] or [`ROUGH_STEPS`] additions, is off by at most 2^-24 of a sum that is about 1.
+/// How far the rough length of a unit row may be off, with a margin: each square, and each of at
+/// most [`ROUGH_LANES`] or [`ROUGH_STEPS`] additions, is off by at most 2^-24 of a sum of about 1.
 const ROUGH_ERROR: f64 = 2e-6;
 
 /// The rows of one batch with their texts, and what is wrong with some of them.
@@ -136,9 +136,9 @@ pub(crate) fn check(row: &[f32], tolerance: f64) -> Result<(), (ReplyCheck, Stri
     }
 }
 
-/// Whether the length of a row is 1 within `tolerance` beyond doubt, found in single precision, which
-/// is much faster. What it does not accept is for the exact check to judge: a value that is not finite
-/// or too large, and a row whose length is near the bound, never pass here.
+/// Whether the length of a row is 1 within `tolerance` beyond doubt, found in single precision,
+/// which is much faster. What it does not accept is for the exact check to judge: a value that is
+/// not finite or too large, and a row whose length is near the bound, never pass here.
 fn is_plainly_unit(unit: &[f32], tolerance: f64) -> bool {
     let mut squares = 0.0_f64;
     for part in unit.chunks(ROUGH_LANES * ROUGH_STEPS) {

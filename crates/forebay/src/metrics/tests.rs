@@ -243,11 +243,11 @@ fn accepted_requests_are_ended_or_in_flight() {
         metrics.refused(Priority::Control, RefusedBy::Full);
     });
     let of = |series: &str| sample(&text, series).expect("recorded");
-    assert_eq!(of("forebay_requests_accepted_total{priority=\"control\"}"), 5.0);
+    assert_eq!(of("forebay_requests_accepted_total{priority=\"control\"}"), 6.0);
     assert_eq!(of("forebay_requests_in_flight{priority=\"control\"}"), 3.0);
-    assert_eq!(of("forebay_request_seconds_count{priority=\"control\"}"), 2.0);
+    assert_eq!(of("forebay_request_seconds_count{priority=\"control\"}"), 3.0);
     let outcome = "forebay_requests_total{priority=\"control\",outcome=";
-    assert_eq!(of(&format!("{outcome}\"ok\"}}")), 1.0);
+    assert_eq!(of(&format!("{outcome}\"ok\"}}")), 2.0);
     assert_eq!(of(&format!("{outcome}\"overloaded\"}}")), 1.0);
     assert_eq!(of("forebay_requests_refused_total{priority=\"control\",limit=\"full\"}"), 1.0);
 }
