@@ -53,11 +53,9 @@ impl World {
             Due::Dies(id, cause) => self.die(id, cause),
             Due::Lose(id, reason) => self.lose(id, reason),
             Due::Kill(id, cause) => self.kill(id, cause),
-            Due::Stuck(id) => {
-                if self.processes.contains_key(&id) {
-                    self.sometimes("a process could not be killed");
-                    self.tell_ladder(LadderEvent::Unkillable(id));
-                }
+            Due::Stuck(id) if self.processes.contains_key(&id) => {
+                self.sometimes("a process could not be killed");
+                self.tell_ladder(LadderEvent::Unkillable(id));
             }
             Due::Reap(id, cause) => self.reap(id, cause),
             Due::Computed(id, batch_id) => self.computed(id, batch_id),
