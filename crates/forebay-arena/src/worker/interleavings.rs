@@ -1,4 +1,5 @@
 //! Slots that go from the host's threads to the worker's and back, in many orders.
+#![allow(clippy::expect_used, reason = "a test states what must hold")]
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
@@ -69,9 +70,9 @@ fn a_slot_has_one_owner_at_a_time_and_every_batch_its_own_rows() {
             let steps = shuttle::sync::atomic::AtomicUsize::new(0);
             while let Ok((mut claim, generation)) = claims.recv() {
                 let ids = [claim.ids()[0], claim.ids()[1]];
-                for place in 0..2 {
+                for (place, id) in ids.iter().enumerate() {
                     step(&steps);
-                    claim.output_mut()[place] = ids[place] as f32;
+                    claim.output_mut()[place] = *id as f32;
                 }
                 let slot = claim.slot();
                 drop(claim);

@@ -1,4 +1,5 @@
 //! The gate while its limits move, room is taken and comes back, and it closes.
+#![allow(clippy::expect_used, reason = "a test states what must hold")]
 
 use std::sync::Arc;
 

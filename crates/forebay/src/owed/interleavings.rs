@@ -1,4 +1,5 @@
 //! Twins that answer, give up, are dropped and are withdrawn at the same time.
+#![allow(clippy::expect_used, reason = "a test states what must hold")]
 
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;

@@ -1,4 +1,5 @@
 //! The answers of a submission while its caller polls, waits and withdraws it.
+#![allow(clippy::expect_used, reason = "a test states what must hold")]
 
 use std::future::poll_fn;
 use std::sync::{Arc, OnceLock};

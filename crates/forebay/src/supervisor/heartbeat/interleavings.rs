@@ -1,4 +1,5 @@
 //! Two writers and a reader of one heartbeat, in every order of their steps.
+#![allow(clippy::expect_used, reason = "a test states what must hold")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
