@@ -1,7 +1,7 @@
 //! Clients that keep asking, each on its own connection, and compare every answer.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -59,7 +59,7 @@ impl Load {
 /// One caller. A connection that the daemon had announced to close, or one that was open for long
 /// and closed between two requests, is replaced, as clients of HTTP do; a request on a new
 /// connection must be answered.
-fn call(socket: &PathBuf, nth: usize, stop: &AtomicBool, answered: &AtomicU64) {
+fn call(socket: &Path, nth: usize, stop: &AtomicBool, answered: &AtomicU64) {
     let mut number = nth;
     let mut kept: Option<Connection> = None;
     while !stop.load(Ordering::Relaxed) {
