@@ -197,6 +197,7 @@ impl Slot {
                 self.dwell_until = Some(now + self.dwell());
                 self.canary_at = Some(now + self.probation_gap());
                 self.go(WorkerState::Probation, "known answers are right", out);
+                out.push(Action::Standing(self.id(), Standing::Probation));
             }
             WorkerState::Probation => {
                 self.good();
