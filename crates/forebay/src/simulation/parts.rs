@@ -105,7 +105,10 @@ impl World {
                     self.sometimes("good news was left out");
                     continue;
                 }
-                WorkerNews::Good { id } => LadderEvent::Good(id),
+                WorkerNews::Good { id } => {
+                    self.sometimes("a worker on probation computed texts");
+                    LadderEvent::Good(id)
+                }
                 WorkerNews::RerunsRefused { texts } => {
                     self.reruns_refused += texts;
                     self.sometimes("the budget of second runs was used up");

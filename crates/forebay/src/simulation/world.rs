@@ -43,6 +43,7 @@ pub(super) const SOMETIMES: &[&str] = &[
     "a text was told that nothing serves",
     "a text was withdrawn",
     "a twin had been answered before",
+    "a worker on probation computed texts",
     "a worker stood still and went on",
     "a worker was late",
     "a worker that was late caught up",
