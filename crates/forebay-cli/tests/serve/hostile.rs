@@ -62,14 +62,20 @@ impl Attacked {
 #[test]
 fn who_says_nothing_or_stops_in_the_middle_is_cut_off() {
     let attacked = Attacked::start(LIMITS);
-    for (bytes, reason) in [
-        ("", "first_byte"),
-        ("GET /livez HTTP/1.1\r\nx-slow: ", "header"),
-        ("PRI * HT", "idle"),
-        ("GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET /li", "header"),
+    let whole = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (first, bytes, reason) in [
+        ("", "", "first_byte"),
+        ("", "GET /livez HTTP/1.1\r\nx-slow: ", "header"),
+        ("", "PRI * HT", "idle"),
+        (whole, "", "idle"),
+        (whole, "GET /li", "header"),
     ] {
         let before = attacked.cut(reason);
         let mut connection = attacked.daemon.connect();
+        if !first.is_empty() {
+            connection.write(first.as_bytes()).expect("writes");
+            assert_eq!(connection.read().expect("answers").status, 200);
+        }
         connection.write(bytes.as_bytes()).expect("writes");
         connection.until_closed();
         eventually(reason, || (attacked.cut(reason) > before).then_some(()));
