@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::error::{Kind, NativeError, Problem, TeiError};
-use super::openai::axum_json;
+use super::openai::json;
 use super::state::Api;
 
 /// Whether the service is well, and how well it serves.
@@ -41,7 +41,7 @@ fn answer(runtime: &Runtime, status: &'static str) -> HealthAnswer {
 }
 
 fn respond(is_well: bool, answer: &HealthAnswer) -> Response {
-    let mut response = axum_json(answer);
+    let mut response = json(answer);
     if !is_well {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     }
@@ -87,7 +87,7 @@ fn health_of(api: &Api) -> Result<Response, Problem> {
     let ready = api.readiness(&runtime);
     match ready.reason {
         // A gate that is full says 429 to whom it refuses; the service itself is well.
-        ReadyReason::Serving | ReadyReason::Full => Ok(axum_json(&answer(&runtime, "ok"))),
+        ReadyReason::Serving | ReadyReason::Full => Ok(json(&answer(&runtime, "ok"))),
         reason => {
             let level = runtime.level();
             let message = format!("the service cannot compute now: {reason}, level {level}");

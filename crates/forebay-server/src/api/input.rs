@@ -33,12 +33,6 @@ impl Inputs {
         self.count
     }
 
-    /// Whether they came as a list of inputs rather than as one.
-    #[cfg(test)]
-    pub(crate) fn is_list(&self) -> bool {
-        self.is_list
-    }
-
     /// The inputs, if there are any, none is empty, and there are no more than `texts_max`.
     pub(crate) fn take(
         self,
@@ -62,6 +56,38 @@ impl Inputs {
             None => Ok(self.kept),
         }
     }
+}
+
+impl Inputs {
+    /// The same where only texts are meant.
+    pub(crate) fn take_texts(
+        self,
+        texts_max: usize,
+        field: &'static str,
+    ) -> Result<Vec<String>, Problem> {
+        let text = |input| match input {
+            EmbedInput::Text(text) => Ok(text),
+            EmbedInput::Ids(_) => Err(unexpected(field, "texts")),
+        };
+        self.take(texts_max, field)?.into_iter().map(text).collect()
+    }
+
+    /// The same where only lists of token ids are meant.
+    pub(crate) fn take_ids(
+        self,
+        lists_max: usize,
+        field: &'static str,
+    ) -> Result<Vec<Vec<u32>>, Problem> {
+        let ids = |input| match input {
+            EmbedInput::Ids(ids) => Ok(ids),
+            EmbedInput::Text(_) => Err(unexpected(field, "token ids")),
+        };
+        self.take(lists_max, field)?.into_iter().map(ids).collect()
+    }
+}
+
+fn unexpected(field: &'static str, wanted: &str) -> Problem {
+    Problem::new(Kind::Validation, format!("`{field}` must have {wanted} only")).about(field)
 }
 
 /// There is nothing to work on.
@@ -242,7 +268,7 @@ mod tests {
         assert_eq!(taken("[1,2,3,4]"), Ok(vec![vec![1, 2, 3, 4].into()]));
         assert_eq!(taken("[[1],[2,3]]"), Ok(vec![vec![1].into(), vec![2, 3].into()]));
         assert_eq!(taken(r#"["a",[7]]"#), Ok(vec!["a".into(), vec![7].into()]));
-        assert!(!read("[1]").expect("ids").is_list() && read("[[1]]").expect("ids").is_list());
+        assert!(!read("[1]").expect("ids").is_list && read("[[1]]").expect("ids").is_list);
     }
 
     #[test]
@@ -275,6 +301,15 @@ mod tests {
         }
         let problem = taken(r#"["a","b","c","d"]"#).expect_err("four");
         assert!(problem.message.starts_with("batch size 4 > maximum allowed batch size 3"));
+    }
+
+    #[test]
+    fn where_only_one_kind_is_meant_the_other_is_refused() {
+        let read = |json| read(json).expect("understood");
+        assert_eq!(read(r#"["a","b"]"#).take_texts(3, "inputs"), Ok(vec!["a".into(), "b".into()]));
+        assert_eq!(read("[4,5]").take_ids(3, "ids"), Ok(vec![vec![4, 5]]));
+        assert!(read("[4,5]").take_texts(3, "inputs").is_err());
+        assert!(read(r#"[[1],"a"]"#).take_ids(3, "ids").is_err());
     }
 
     #[test]

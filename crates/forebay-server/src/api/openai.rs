@@ -160,7 +160,7 @@ pub(crate) fn json_type(headers: &mut HeaderMap) {
 
 /// A model.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Model {
+pub(crate) struct ModelObject {
     id: String,
     /// `model`
     object: &'static str,
@@ -172,30 +172,30 @@ pub(crate) struct Model {
 
 /// The models that are served.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct Models {
+pub(crate) struct ModelList {
     /// `list`
     object: &'static str,
-    data: Vec<Model>,
+    data: Vec<ModelObject>,
 }
 
-fn model(api: &Api) -> Model {
+fn model(api: &Api) -> ModelObject {
     let since = api.service().started_at().duration_since(UNIX_EPOCH).unwrap_or_default();
     let id = api.runtime().model().name.clone();
-    Model { id, object: "model", created: since.as_secs(), owned_by: "forebay" }
+    ModelObject { id, object: "model", created: since.as_secs(), owned_by: "forebay" }
 }
 
 /// The models that are served: one.
 #[utoipa::path(get, path = "/v1/models", tag = "OpenAI",
-    responses((status = 200, description = "The models", body = Models)))]
+    responses((status = 200, description = "The models", body = ModelList)))]
 pub(crate) async fn models(State(api): State<Api>) -> Response {
-    axum_json(&Models { object: "list", data: vec![model(&api)] })
+    json(&ModelList { object: "list", data: vec![model(&api)] })
 }
 
 /// One model.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "OpenAI",
     params(("id" = String, Path, description = "Name of the model")),
     responses(
-        (status = 200, description = "The model", body = Model),
+        (status = 200, description = "The model", body = ModelObject),
         (status = 404, description = "No such model", body = OpenAiError),
     ))]
 pub(crate) async fn model_of_id(
@@ -209,11 +209,11 @@ pub(crate) async fn model_of_id(
     // An empty name is no way to ask for the default here.
     let id = if id.is_empty() { "/" } else { &id };
     api.check_model(&runtime, Some(id))?;
-    Ok(axum_json(&model(&api)))
+    Ok(json(&model(&api)))
 }
 
 /// A JSON answer of a plain value.
-pub(crate) fn axum_json<T: Serialize>(value: &T) -> Response {
+pub(crate) fn json<T: Serialize>(value: &T) -> Response {
     let mut headers = HeaderMap::new();
     json_type(&mut headers);
     match serde_json::to_vec(value) {

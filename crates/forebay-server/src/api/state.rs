@@ -14,9 +14,11 @@ use crate::service::Service;
 
 /// What every handler shares. Clones are the same.
 #[derive(Clone)]
-pub(crate) struct Api {
+pub(crate) struct Api(Arc<Shared>);
+
+struct Shared {
     service: Arc<Service>,
-    metrics: Arc<HttpMetrics>,
+    metrics: HttpMetrics,
     tokenizer_calls: Arc<Semaphore>,
     document: Bytes,
 }
@@ -25,7 +27,8 @@ impl Api {
     pub(crate) fn new(service: Arc<Service>, document: Bytes) -> Self {
         let calls = Self::tokenizer_threads(&service.config());
         let tokenizer_calls = Arc::new(Semaphore::new(calls));
-        Self { service, metrics: Arc::new(HttpMetrics::new()), tokenizer_calls, document }
+        let metrics = HttpMetrics::new();
+        Self(Arc::new(Shared { service, metrics, tokenizer_calls, document }))
     }
 
     /// Tokenizer threads that a runtime of this configuration has.
@@ -35,26 +38,26 @@ impl Api {
 
     /// What a call of the tokenizer beside the pipeline takes one of: so many of them run at once.
     pub(crate) fn tokenizer_calls(&self) -> Arc<Semaphore> {
-        Arc::clone(&self.tokenizer_calls)
+        Arc::clone(&self.0.tokenizer_calls)
     }
 
     pub(crate) fn service(&self) -> &Service {
-        &self.service
+        &self.0.service
     }
 
-    pub(crate) fn metrics(&self) -> &Arc<HttpMetrics> {
-        &self.metrics
+    pub(crate) fn metrics(&self) -> &HttpMetrics {
+        &self.0.metrics
     }
 
     /// The OpenAPI document.
     pub(crate) fn document(&self) -> Bytes {
-        self.document.clone()
+        self.0.document.clone()
     }
 
     /// Whether requests should be sent here: what the runtime says, and no while the daemon is
     /// about to end.
     pub(crate) fn readiness(&self, runtime: &Runtime) -> Ready {
-        if self.service.is_draining() {
+        if self.0.service.is_draining() {
             return Ready { ready: false, reason: ReadyReason::Stopping };
         }
         runtime.is_ready()
@@ -62,23 +65,23 @@ impl Api {
 
     /// The runtime that answers now.
     pub(crate) fn runtime(&self) -> Arc<Runtime> {
-        self.service.runtime()
+        self.0.service.runtime()
     }
 
     /// Bytes of a body at most.
     pub(crate) fn body_bytes_max(&self) -> usize {
-        self.service.config().limits.body_bytes_max as usize
+        self.0.service.config().limits.body_bytes_max as usize
     }
 
     /// Texts of a request at most.
     pub(crate) fn texts_max(&self) -> usize {
-        self.service.config().limits.texts_per_request_max as usize
+        self.0.service.config().limits.texts_per_request_max as usize
     }
 
     /// How long a request that names no deadline may take: so much less than the listener waits for
     /// the beginning of an answer that the reply of the runtime comes first.
     pub(crate) fn time_max(&self) -> Duration {
-        let config = self.service.config();
+        let config = self.0.service.config();
         let (limit_ms, slack_ms) = (config.limits.request_ms, config.reply.deadline_slack_ms);
         let reserved_ms = slack_ms.saturating_mul(2).min(limit_ms / 2);
         Duration::from_millis(u64::from(limit_ms - reserved_ms))

@@ -11,7 +11,7 @@ use forebay::{Level, Rates};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::openai::axum_json;
+use crate::api::openai::json;
 use crate::api::state::Api;
 
 /// A reading that is older says nothing of the power now.
@@ -49,7 +49,7 @@ pub(crate) struct CostPerRequest {
 pub(crate) async fn cost_per_request(State(api): State<Api>) -> Response {
     let runtime = api.runtime();
     let power = power_w(runtime.level(), runtime.device_report().as_ref());
-    axum_json(&cost(&api.service().config().cost, &runtime.rates(), power))
+    json(&cost(&api.service().config().cost, &runtime.rates(), power))
 }
 
 /// Watts that the GPUs draw together: known only while GPUs serve and each says it of itself.

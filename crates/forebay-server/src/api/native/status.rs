@@ -5,10 +5,10 @@ use axum::response::Response;
 use forebay::events::Event;
 use forebay::{HealthReason, QueueStatus, Rates, ReadyReason, StageStatus, WorkerStatus};
 use serde::Serialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 
 use crate::api::error::{Kind, NativeError, Problem};
-use crate::api::openai::axum_json;
+use crate::api::openai::json;
 use crate::api::state::Api;
 
 /// Events of one answer, if the caller does not say.
@@ -56,7 +56,7 @@ fn model(api: &Api) -> Model {
 #[utoipa::path(get, path = "/api/v1/models", tag = "Forebay",
     responses((status = 200, description = "The models", body = Models)))]
 pub(crate) async fn models(State(api): State<Api>) -> Response {
-    axum_json(&Models { models: vec![model(&api)] })
+    json(&Models { models: vec![model(&api)] })
 }
 
 /// The state of everything.
@@ -104,7 +104,7 @@ pub(crate) async fn status(State(api): State<Api>) -> Response {
     let runtime = api.runtime();
     let (status, health) = (runtime.status(), runtime.health());
     let readiness = api.readiness(&runtime);
-    axum_json(&StatusAnswer {
+    json(&StatusAnswer {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: api.service().uptime().as_secs_f64(),
         model: model(&api),
@@ -123,14 +123,11 @@ pub(crate) async fn status(State(api): State<Api>) -> Response {
 }
 
 /// Which events are wanted.
-#[derive(Debug, PartialEq, Eq, IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct EventsQuery {
-    /// Newest events at most; 100 if it is left out.
-    #[param(value_type = Option<usize>, minimum = 1)]
+#[derive(Debug, PartialEq, Eq)]
+struct EventsQuery {
+    /// Newest events at most.
     limit: usize,
-    /// Only events with a greater number: the last one that the caller has seen.
-    #[param(value_type = Option<u64>)]
+    /// Only events with a greater number.
     after: u64,
 }
 
@@ -145,7 +142,13 @@ pub(crate) struct EventsAnswer {
 }
 
 /// The newest events of this run, as far as they are kept in memory.
-#[utoipa::path(get, path = "/api/v1/events", tag = "Forebay", params(EventsQuery),
+#[utoipa::path(get, path = "/api/v1/events", tag = "Forebay",
+    params(
+        ("limit" = Option<usize>, Query, minimum = 1,
+            description = "Newest events at most; 100 if it is left out"),
+        ("after" = Option<u64>, Query,
+            description = "Only events with a greater number: the last one seen"),
+    ),
     responses(
         (status = 200, description = "The events", body = EventsAnswer),
         (status = 422, description = "No such parameter or value", body = NativeError),
@@ -159,7 +162,7 @@ pub(crate) async fn events(
     let log = runtime.events();
     let mut events = log.recent(limit);
     events.retain(|event| event.id.0 > after);
-    Ok(axum_json(&EventsAnswer { boot: log.boot().to_owned(), events }))
+    Ok(json(&EventsAnswer { boot: log.boot().to_owned(), events }))
 }
 
 impl EventsQuery {

@@ -7,7 +7,7 @@ use forebay::{Runtime, WorkerState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::openai::axum_json;
+use crate::api::openai::json;
 use crate::api::state::Api;
 
 /// What is served.
@@ -53,7 +53,7 @@ pub(crate) struct EmbeddingModel {
     responses((status = 200, description = "What is served", body = Info)))]
 pub(crate) async fn info(State(api): State<Api>) -> Response {
     let runtime = api.runtime();
-    axum_json(&of(&runtime, runtime.config(), api.texts_max()))
+    json(&of(&runtime, runtime.config(), api.texts_max()))
 }
 
 fn of(runtime: &Runtime, config: &Config, texts_max: usize) -> Info {
@@ -79,7 +79,8 @@ fn of(runtime: &Runtime, config: &Config, texts_max: usize) -> Info {
 
 fn dtype(runtime: &Runtime) -> String {
     let workers = runtime.status().workers;
-    let serving = workers.iter().find(|worker| worker.state == WorkerState::Serving);
+    let serves = |state| matches!(state, WorkerState::Serving | WorkerState::Probation);
+    let serving = workers.iter().find(|worker| serves(worker.state));
     let precision = serving.map_or("", |worker| worker.precision.as_str());
     match precision {
         "f32" => "float32".to_owned(),

@@ -23,7 +23,7 @@ use super::answer::{Answer, Encoding};
 use super::body::Json;
 use super::embed::{Embedded, embed as embed_all_of};
 use super::error::{Kind, Problem, TeiError};
-use super::input::{Inputs, check_count};
+use super::input::{Inputs, check_count, empty};
 use super::openai::json_type;
 use super::state::Api;
 
@@ -41,7 +41,7 @@ pub(crate) enum TruncationDirection {
 
 /// What is to be embedded, and how.
 #[derive(Deserialize, ToSchema)]
-pub(crate) struct EmbedRequest {
+pub(crate) struct TeiEmbedRequest {
     inputs: Inputs,
     /// Cut texts that are too long instead of refusing them; as configured if left out.
     truncate: Option<bool>,
@@ -77,8 +77,8 @@ pub(crate) struct SimilarityParameters {
 pub(crate) struct SimilarityInput {
     #[schema(min_length = 1)]
     source_sentence: String,
-    #[schema(min_items = 1)]
-    sentences: Vec<String>,
+    #[schema(value_type = Vec<String>, min_items = 1)]
+    sentences: Inputs,
 }
 
 /// A comparison.
@@ -91,7 +91,7 @@ pub(crate) struct SimilarityRequest {
 /// Requests for embeddings as Vertex AI sends them.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct VertexRequest {
-    instances: Vec<EmbedRequest>,
+    instances: Vec<TeiEmbedRequest>,
 }
 
 /// What each of them comes to.
@@ -111,7 +111,7 @@ fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
     }
 }
 
-impl EmbedRequest {
+impl TeiEmbedRequest {
     async fn run(
         self,
         api: &Api,
@@ -133,7 +133,7 @@ impl EmbedRequest {
 
 /// Embeddings, as a list per request whatever came.
 #[utoipa::path(
-    post, path = "/embed", tag = "Text Embeddings Inference", request_body = EmbedRequest,
+    post, path = "/embed", tag = "Text Embeddings Inference", request_body = TeiEmbedRequest,
     responses(
         (status = 200, description = "The embeddings", body = Vec<Vec<f32>>),
         (status = 400, description = "No JSON, or nothing to embed", body = TeiError),
@@ -151,7 +151,7 @@ impl EmbedRequest {
 )]
 pub(crate) async fn embed(
     State(api): State<Api>,
-    Json(request): Json<EmbedRequest>,
+    Json(request): Json<TeiEmbedRequest>,
 ) -> Result<Response, Problem> {
     let runtime = api.runtime();
     let embedded = request.run(&api, &runtime, Instant::now()).await?;
@@ -168,26 +168,26 @@ fn respond(embedded: &Embedded, answer: Answer) -> Response {
 
 /// As `/embed`: the model's main task.
 #[utoipa::path(
-    post, path = "/", tag = "Text Embeddings Inference", request_body = EmbedRequest,
+    post, path = "/", tag = "Text Embeddings Inference", request_body = TeiEmbedRequest,
     responses((status = 200, description = "As /embed", body = Vec<Vec<f32>>),
         (status = "default", description = "As /embed", body = TeiError)),
 )]
 pub(crate) async fn main_task(
     state: State<Api>,
-    request: Json<EmbedRequest>,
+    request: Json<TeiEmbedRequest>,
 ) -> Result<Response, Problem> {
     embed(state, request).await
 }
 
 /// As `/embed`: where SageMaker looks for the model's main task.
 #[utoipa::path(
-    post, path = "/invocations", tag = "Text Embeddings Inference", request_body = EmbedRequest,
+    post, path = "/invocations", tag = "Text Embeddings Inference", request_body = TeiEmbedRequest,
     responses((status = 200, description = "As /embed", body = Vec<Vec<f32>>),
         (status = "default", description = "As /embed", body = TeiError)),
 )]
 pub(crate) async fn invocations(
     state: State<Api>,
-    request: Json<EmbedRequest>,
+    request: Json<TeiEmbedRequest>,
 ) -> Result<Response, Problem> {
     embed(state, request).await
 }
@@ -239,9 +239,9 @@ pub(crate) async fn similarity(
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
-    check_count(sentences.len(), api.texts_max(), "sentences")?;
-    if source_sentence.is_empty() || sentences.iter().any(String::is_empty) {
-        return Err(super::input::empty("inputs"));
+    let sentences = sentences.take_texts(api.texts_max() - 1, "sentences")?;
+    if source_sentence.is_empty() {
+        return Err(empty("source_sentence"));
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Into::into).collect();
     let options = EmbedOptions {

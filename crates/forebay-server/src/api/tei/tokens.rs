@@ -11,13 +11,14 @@ use utoipa::ToSchema;
 
 use crate::api::body::Json;
 use crate::api::error::{Kind, Problem, TeiError};
-use crate::api::input::{check_count, empty};
-use crate::api::openai::axum_json;
+use crate::api::input::Inputs;
+use crate::api::openai::json;
 use crate::api::state::Api;
 
 /// One text or several.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "a text or a list of texts")]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes a field, which is read as any inputs are")]
 pub(crate) enum Texts {
     /// One.
     One(String),
@@ -28,7 +29,8 @@ pub(crate) enum Texts {
 /// Texts to be made into tokens.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct TokenizeRequest {
-    inputs: Texts,
+    #[schema(value_type = Texts)]
+    inputs: Inputs,
     /// Whether the tokens that the model wants around every text are wanted.
     #[serde(default = "yes")]
     add_special_tokens: bool,
@@ -55,8 +57,9 @@ pub(crate) struct SimpleToken {
 }
 
 /// Token ids of one text or of several.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "a list of token ids or a list of such lists")]
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[allow(dead_code, reason = "describes a field, which is read as any inputs are")]
 pub(crate) enum InputIds {
     /// Of one.
     One(Vec<u32>),
@@ -67,7 +70,8 @@ pub(crate) enum InputIds {
 /// Token ids to be made into texts.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct DecodeRequest {
-    ids: InputIds,
+    #[schema(value_type = InputIds)]
+    ids: Inputs,
     /// Whether the tokens that are put around texts are left out.
     #[serde(default = "yes")]
     skip_special_tokens: bool,
@@ -84,28 +88,23 @@ pub(crate) async fn tokenize(
     Json(request): Json<TokenizeRequest>,
 ) -> Result<Response, Problem> {
     super::no_prompts(request.prompt_name.as_deref())?;
-    let texts = match request.inputs {
-        Texts::One(text) => vec![text],
-        Texts::Many(texts) => texts,
-    };
-    check_count(texts.len(), api.texts_max(), "inputs")?;
-    if texts.iter().any(String::is_empty) {
-        return Err(empty("inputs"));
+    let texts = request.inputs.take_texts(api.texts_max(), "inputs")?;
+    let bytes_max = api.service().config().limits.tokenize_bytes_max as usize;
+    let bytes = texts.iter().map(String::len).sum::<usize>();
+    if bytes > bytes_max {
+        let message =
+            format!("{bytes} bytes of text, at most {bytes_max} are tokenized at once; send fewer");
+        return Err(Problem::new(Kind::Validation, message).about("inputs"));
     }
     let special = request.add_special_tokens;
-    let bytes_max = api.service().config().tokenize.text_bytes_max as usize;
     let tokens = apart(&api, move |runtime| {
         let of = |text: &String| {
-            let bytes = text.len();
-            if bytes > bytes_max {
-                return Err(EmbedError::TextTooLong { bytes, bytes_max });
-            }
             let tokens = runtime.tokenizer().tokenize(text, special)?;
             Ok(tokens.into_iter().map(simple).collect())
         };
         texts.iter().map(of).collect::<Result<Vec<Vec<SimpleToken>>, EmbedError>>()
     });
-    Ok(axum_json(&tokens.await?))
+    Ok(json(&tokens.await?))
 }
 
 fn simple(token: forebay::Token) -> SimpleToken {
@@ -123,20 +122,13 @@ pub(crate) async fn decode(
     State(api): State<Api>,
     Json(request): Json<DecodeRequest>,
 ) -> Result<Response, Problem> {
-    let lists = match request.ids {
-        InputIds::One(ids) => vec![ids],
-        InputIds::Many(lists) => lists,
-    };
-    check_count(lists.len(), api.texts_max(), "ids")?;
-    if lists.iter().any(Vec::is_empty) {
-        return Err(empty("ids"));
-    }
+    let lists = request.ids.take_ids(api.texts_max(), "ids")?;
     let skip = request.skip_special_tokens;
     let texts = apart(&api, move |runtime| {
         let decoded = lists.iter().map(|ids| runtime.tokenizer().decode(ids, skip));
         decoded.collect::<Result<Vec<String>, EmbedError>>()
     });
-    Ok(axum_json(&texts.await?))
+    Ok(json(&texts.await?))
 }
 
 /// Runs work on a thread of its own, when there is one left for it.
