@@ -7,6 +7,9 @@ use forebay_protocol::ArenaSpec;
 use crate::mapping::Mapping;
 use crate::{ArenaError, ArenaLayout, SlotLease, SlotTable};
 
+/// Values that are copied out at a time: half of a usual first-level data cache.
+const PIECE_VALUES: usize = 4_096;
+
 /// The arena as the host sees it. Every access takes the lease of the slot it touches; a lease
 /// exists once, so two threads of the host can never touch one slot at a time.
 pub struct HostArena {
@@ -71,24 +74,49 @@ impl HostArena {
     /// # Errors
     /// [`ArenaError::DoesNotFit`] if the slot holds fewer.
     pub fn read_output(&self, lease: &SlotLease, values: usize) -> Result<Vec<f32>, ArenaError> {
+        let mut out = Vec::new();
+        self.read_output_into(lease, values, &mut out, |_| {})?;
+        Ok(out)
+    }
+
+    /// The same into `out`, whose memory is used again; what it held is gone. The copy is made
+    /// piece by piece, and `seen` is shown each while it is still in the processor's nearest cache.
+    ///
+    /// # Errors
+    /// [`ArenaError::DoesNotFit`] if the slot holds fewer; `out` is as it was then.
+    pub fn read_output_into(
+        &self,
+        lease: &SlotLease,
+        values: usize,
+        out: &mut Vec<f32>,
+        mut seen: impl FnMut(&[f32]),
+    ) -> Result<(), ArenaError> {
         self.check(lease)?;
         if values > self.layout.output_values() {
             let ArenaSpec { rows_max, tokens_max, row_values, .. } = self.layout.spec();
             let rows = (values as u64).div_ceil(u64::from(row_values));
             return Err(ArenaError::DoesNotFit { rows, tokens: 0, rows_max, tokens_max });
         }
-        let mut out = Vec::with_capacity(values);
-        // SAFETY: the layout puts `output_values()` aligned `f32` at this offset inside the
-        // mapping, `values` is no more than that, and `out` has room for them. Any bit pattern is
-        // an `f32`. The bytes are copied through raw pointers: should a faulty worker still write
-        // there, the copy holds mixed values, which the reply check judges, and no reference has
-        // been formed over them.
-        unsafe {
-            let source = self.mapping.base().add(self.layout.output_at(lease.slot())).cast::<f32>();
-            std::ptr::copy_nonoverlapping(source, out.as_mut_ptr(), values);
-            out.set_len(values);
+        out.clear();
+        out.reserve(values);
+        while out.len() < values {
+            let done = out.len();
+            let piece = (values - done).min(PIECE_VALUES);
+            // SAFETY: the layout puts `output_values()` aligned `f32` at this offset inside the
+            // mapping, `done + piece` is no more than `values` and thus than that, and `out` has
+            // room for them behind its `done` first. Any bit pattern is an `f32`. The bytes are
+            // copied through raw pointers: should a faulty worker still write there, the copy holds
+            // mixed values, which the reply check judges, and no reference has been formed over
+            // them.
+            unsafe {
+                let source = self.mapping.base().add(self.layout.output_at(lease.slot()));
+                let source = source.cast::<f32>().add(done);
+                std::ptr::copy_nonoverlapping(source, out.as_mut_ptr().add(done), piece);
+                out.set_len(done + piece);
+            }
+            seen(&out[done..]);
         }
-        Ok(out)
+        Ok(())
     }
 
     /// Copies up to `bytes` bytes of the leased slot's output area, where a failed batch's

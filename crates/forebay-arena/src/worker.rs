@@ -2,9 +2,14 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use forebay_protocol::ArenaSpec;
+
+#[cfg(not(all(test, feature = "interleavings")))]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(all(test, feature = "interleavings"))]
+use shuttle::sync::atomic::{AtomicBool, Ordering};
 
 use crate::mapping::Mapping;
 use crate::{ArenaError, ArenaLayout};
@@ -213,3 +218,6 @@ impl std::fmt::Debug for ClaimedSlot {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;

@@ -53,6 +53,32 @@ proptest! {
 }
 
 #[test]
+fn output_of_many_pieces_is_whole_and_each_value_is_shown_once() {
+    let spec = ArenaSpec { slots: 1, tokens_max: 64, rows_max: 64, row_values: 201 };
+    let (host, mut table) = HostArena::create::<()>(spec).expect("creates");
+    let fd = host.fd().try_clone_to_owned().expect("duplicates");
+    let worker = WorkerArena::open(fd, spec).expect("opens");
+    let mut lease = table.lease().expect("free");
+    host.write_rows(&mut lease, std::iter::repeat_n([7_u32].as_slice(), 64)).expect("fits");
+    let mut claimed = worker.claim(lease.slot(), 64, 64).expect("claims");
+    for (index, value) in claimed.output_mut().iter_mut().enumerate() {
+        *value = index as f32;
+    }
+    drop(claimed);
+    let mut out = vec![-1.0; 20_000];
+    for rows in [64, 1, 64] {
+        let mut shown = Vec::new();
+        let values = rows * 201;
+        host.read_output_into(&lease, values, &mut out, |piece| shown.extend_from_slice(piece))
+            .expect("reads");
+        assert!(out.len() == values && shown == out);
+        assert!(out.iter().enumerate().all(|(index, value)| *value == index as f32));
+    }
+    assert!(host.read_output_into(&lease, 64 * 201 + 1, &mut out, |_| {}).is_err());
+    assert_eq!(out.len(), 64 * 201, "it is as it was");
+}
+
+#[test]
 fn a_batch_that_does_not_fit_is_refused_before_anything_is_handed_over() {
     let (host, mut table, _worker) = both();
     let mut lease = table.lease().expect("free");

@@ -259,7 +259,12 @@ mod tests {
     use super::*;
 
     fn row(values: &[f32]) -> Embedding {
-        Embedding { vector: values.to_vec(), tokens: 3, tokens_before_cut: 4 }
+        Embedding {
+            vector: values.to_vec(),
+            tokens: 3,
+            tokens_before_cut: 4,
+            times: Default::default(),
+        }
     }
 
     #[test]

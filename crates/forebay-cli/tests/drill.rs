@@ -3,13 +3,25 @@
 
 #![expect(clippy::expect_used, reason = "a test reports by panicking")]
 
+#[path = "../../xtask/src/history.rs"]
+#[allow(clippy::unwrap_used, reason = "its own tests use it")]
+mod judge;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
+
+/// Where the judge of histories says what it finds.
+mod console {
+    #[expect(clippy::print_stdout, reason = "shown with a test that fails")]
+    pub(crate) fn say(line: &str) {
+        println!("{line}");
+    }
+}
 
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use forebay::events::{Event, EventKind};
 use serde_json::Value;
 use support::script::Script;
 use support::tiny::{TinyModel, text};
@@ -78,6 +90,55 @@ fn a_drill_without_loss_ends_well_and_its_history_is_whole() {
     assert_eq!(known.lines().count(), 1 + 3 * 40);
     for pid in model.pids() {
         assert!(!exists(pid), "worker {pid} is left behind");
+    }
+}
+
+/// Milliseconds from `from` to the first event after it for which `is` holds.
+fn ms_until(events: &[Event], from: usize, is: impl Fn(&EventKind) -> bool) -> f64 {
+    let found = events[from..].iter().find(|event| is(&event.kind)).expect("it happened");
+    found.since(&events[from]).as_secs_f64() * 1e3
+}
+
+#[test]
+fn the_times_are_those_of_the_event_log_and_the_judge_accepts_the_history() {
+    let model = TinyModel::scripted(&Script { delay_us: 500, ..Script::default() });
+    let folder = tempfile::tempdir().expect("folder");
+    let file = |name: &str| folder.path().join(name);
+    let mut command = drill(&model, folder.path(), &["--fault", "kill,stop", "--on", "cuda:0"]);
+    command.arg("--history").arg(file("history.csv")).arg("--answers").arg(file("answers.csv"));
+    command.env("FOREBAY_EVENTS__FOLDER", file("events"));
+    command.env("FOREBAY_CUDA__BATCH_DEADLINE_MS", "1000");
+    // Only what is stopped is late, also on a busy machine.
+    command.env("FOREBAY_HEDGE__FLOOR_MS", "200");
+    let report = report(&mut command, 0);
+    assert!(judge::check(&[file("history.csv")], &file("answers.csv")).is_ok());
+
+    let events = forebay::events::read(&file("events")).expect("a log").events;
+    let injected = |event: &Event| matches!(event.kind, EventKind::FaultInjected { .. });
+    let places: Vec<usize> = (0..events.len()).filter(|at| injected(&events[*at])).collect();
+    let rows = report["faults"].as_array().expect("rows");
+    assert_eq!((rows.len(), places.len()), (2, 2), "{report}");
+    for (row, from) in rows.iter().zip(places) {
+        let detected = ms_until(&events, from, |kind| match kind {
+            EventKind::SlotChanged { device, to, .. } => {
+                device == "cuda:0" && (to == "suspect" || to == "exited")
+            }
+            kind => matches!(kind, EventKind::Hedged { device, .. } if device == "cuda:0"),
+        });
+        let level = |is: &dyn Fn(&str) -> bool| {
+            ms_until(&events, from, |kind| match kind {
+                EventKind::LevelChanged { to, .. } => is(to),
+                _ => false,
+            })
+        };
+        let (demoted, healed) = (level(&|to| to != "gpu(2)"), level(&|to| to == "gpu(2)"));
+        for (name, expected) in
+            [("detected_ms", detected), ("demoted_ms", demoted), ("healed_ms", healed)]
+        {
+            let told = row[name].as_f64().expect("a time");
+            // The log on disk has the same nanoseconds; only the sum is rounded.
+            assert!((told - expected).abs() < 1e-3, "{name}: {told} is not {expected}: {row}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use forebay::blocking::Runtime;
 use forebay::config::{Device, Fallback, Rungs};
+use forebay::events::EventKind;
 use forebay::{Config, EmbedOptions, Level, WorkerState};
 use support::tiny::{TinyModel, text};
 use support::{FAKE_WORKER, assert_right, eventually, fake_config, kill, real_config, start};
@@ -169,6 +170,14 @@ fn a_listed_gpu_that_is_not_there_leaves_the_fallback_to_serve_and_says_why() {
     assert_eq!(gpu.state, WorkerState::Quarantined);
     let why = gpu.last_end.expect("a reason");
     assert!(why.contains("libcuda.so.1") || why.contains("sees no device"), "{why}");
+    let events = runtime.events().recent(usize::MAX);
+    let says_why = events.iter().any(|event| match &event.kind {
+        EventKind::Quarantined { device, reason, detail, .. } => {
+            device == "cuda:63" && reason == "start" && *detail == why
+        }
+        _ => false,
+    });
+    assert!(says_why, "{events:#?}");
     assert!(runtime.embed("w1 w2", &EmbedOptions::default()).is_ok());
     assert!(runtime.shutdown().drained);
     config.devices.fallback = Fallback::None;

@@ -151,7 +151,26 @@ pub enum DescriptorError {
 /// back, and by the host over what it has copied out.
 #[must_use]
 pub fn output_checksum(values: &[f32]) -> u32 {
-    crc32fast::hash(bytemuck::cast_slice(values))
+    let mut checksum = OutputChecksum::default();
+    checksum.update(values);
+    checksum.finish()
+}
+
+/// [`output_checksum`] of rows that come piece by piece.
+#[derive(Clone, Debug, Default)]
+pub struct OutputChecksum(crc32fast::Hasher);
+
+impl OutputChecksum {
+    /// Takes in the values that follow.
+    pub fn update(&mut self, values: &[f32]) {
+        self.0.update(bytemuck::cast_slice(values));
+    }
+
+    /// The checksum of all that came.
+    #[must_use]
+    pub fn finish(self) -> u32 {
+        self.0.finalize()
+    }
 }
 
 impl Descriptor {
@@ -344,6 +363,13 @@ mod tests {
             let mut flipped = rows.clone();
             flipped[200] = f32::from_bits(flipped[200].to_bits() ^ (1 << bit));
             assert_ne!(output_checksum(&flipped), checksum, "bit {bit}");
+        }
+        for at in 0..=rows.len() {
+            let (one, other) = rows.split_at(at);
+            let mut pieces = OutputChecksum::default();
+            pieces.update(one);
+            pieces.update(other);
+            assert_eq!(pieces.finish(), checksum, "split at {at}");
         }
     }
 

@@ -4,7 +4,7 @@
 use std::str::FromStr;
 
 /// A fault that is injected on purpose. In text it is its name, with `=` and a number behind it
-/// where it takes one: `kill`, `slow=10`, `fail_starts=3`, `monitor_hang=0`.
+/// where it takes one: `kill`, `slow=10`, `fail_starts=3`, `log_disk_full=0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// The host ends the worker's process with SIGKILL.
@@ -30,11 +30,10 @@ pub enum Fault {
     FlipWeightBit,
     /// The next so many starts of the worker fail; the host tells each of them to.
     FailStarts(u32),
-    /// The process that watches the devices stops answering, or answers again.
-    MonitorHang(bool),
-    /// The process that watches the devices reports a device that has to be reset, or the truth
-    /// again.
-    MonitorLies(bool),
+    /// The process that watches the devices stops answering. It is replaced, which ends it.
+    MonitorHang,
+    /// The next reports of the process that watches the devices hold values that cannot be.
+    MonitorLies,
     /// The event log cannot write any more, or can again.
     LogDiskFull(bool),
 }
@@ -78,8 +77,8 @@ impl Fault {
         Self::FlipOutputBit,
         Self::FlipWeightBit,
         Self::FailStarts(1),
-        Self::MonitorHang(true),
-        Self::MonitorLies(true),
+        Self::MonitorHang,
+        Self::MonitorLies,
         Self::LogDiskFull(true),
     ];
 
@@ -97,8 +96,8 @@ impl Fault {
             Self::FlipOutputBit => "flip_output_bit",
             Self::FlipWeightBit => "flip_weight_bit",
             Self::FailStarts(_) => "fail_starts",
-            Self::MonitorHang(_) => "monitor_hang",
-            Self::MonitorLies(_) => "monitor_lies",
+            Self::MonitorHang => "monitor_hang",
+            Self::MonitorLies => "monitor_lies",
             Self::LogDiskFull(_) => "log_disk_full",
         }
     }
@@ -108,9 +107,7 @@ impl Fault {
     pub const fn number(self) -> Option<u32> {
         match self {
             Self::Slow(number) | Self::FailStarts(number) => Some(number),
-            Self::MonitorHang(on) | Self::MonitorLies(on) | Self::LogDiskFull(on) => {
-                Some(on as u32)
-            }
+            Self::LogDiskFull(on) => Some(on as u32),
             _ => None,
         }
     }
@@ -129,8 +126,8 @@ impl Fault {
             Self::Kill
             | Self::Stop
             | Self::FailStarts(_)
-            | Self::MonitorHang(_)
-            | Self::MonitorLies(_)
+            | Self::MonitorHang
+            | Self::MonitorLies
             | Self::LogDiskFull(_) => false,
         }
     }
@@ -138,7 +135,7 @@ impl Fault {
     /// Whether it concerns one device. The others concern the whole runtime.
     #[must_use]
     pub const fn is_of_device(self) -> bool {
-        !matches!(self, Self::MonitorHang(_) | Self::MonitorLies(_) | Self::LogDiskFull(_))
+        !matches!(self, Self::MonitorHang | Self::MonitorLies | Self::LogDiskFull(_))
     }
 
     /// The number by which a descriptor names it, from 1.
@@ -157,17 +154,10 @@ impl Fault {
     }
 
     fn with_number(self, number: u32) -> Option<Self> {
-        let switch = match number {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        };
         match self {
             Self::Slow(_) => (1..=NUMBER_MAX).contains(&number).then_some(Self::Slow(number)),
             Self::FailStarts(_) => (number <= NUMBER_MAX).then_some(Self::FailStarts(number)),
-            Self::MonitorHang(_) => switch.map(Self::MonitorHang),
-            Self::MonitorLies(_) => switch.map(Self::MonitorLies),
-            Self::LogDiskFull(_) => switch.map(Self::LogDiskFull),
+            Self::LogDiskFull(_) => (number <= 1).then_some(Self::LogDiskFull(number == 1)),
             fault => (number == 0).then_some(fault),
         }
     }
@@ -177,9 +167,7 @@ impl Fault {
         match self {
             Self::Slow(_) => "a whole factor from 1 to 1000 is allowed, and 1 ends it",
             Self::FailStarts(_) => "a number of starts from 0 to 1000 is allowed",
-            Self::MonitorHang(_) | Self::MonitorLies(_) | Self::LogDiskFull(_) => {
-                "1 (begins) and 0 (ends) are allowed"
-            }
+            Self::LogDiskFull(_) => "1 (begins) and 0 (ends) are allowed",
             _ => "it takes no number",
         }
     }
@@ -225,19 +213,14 @@ mod tests {
 
     #[test]
     fn names_and_codes_lead_back_to_their_fault() {
-        let others = [
-            Fault::Slow(1),
-            Fault::FailStarts(7),
-            Fault::MonitorHang(false),
-            Fault::LogDiskFull(false),
-        ];
+        let others = [Fault::Slow(1), Fault::FailStarts(7), Fault::LogDiskFull(false)];
         for fault in Fault::ALL.into_iter().chain(others) {
             assert_eq!(fault.to_string().parse(), Ok(fault));
             let number = fault.number().unwrap_or(0);
             assert_eq!(Fault::from_code(fault.code(), number), Some(fault));
         }
         assert_eq!("slow".parse(), Ok(Fault::Slow(10)));
-        for (code, number) in [(0, 0), (14, 0), (1, 1), (7, 0), (7, 1001), (11, 2)] {
+        for (code, number) in [(0, 0), (14, 0), (1, 1), (7, 0), (7, 1001), (11, 1), (13, 2)] {
             assert_eq!(Fault::from_code(code, number), None, "{code} with {number}");
         }
     }
@@ -248,7 +231,7 @@ mod tests {
         assert!(said("explode").contains("kill, stop"), "{}", said("explode"));
         assert!(said("kill=0").contains("takes no number"), "{}", said("kill=0"));
         assert!(said("slow=0").contains("1 to 1000"), "{}", said("slow=0"));
-        assert!(said("monitor_hang=2").contains("1 (begins)"), "{}", said("monitor_hang=2"));
+        assert!(said("log_disk_full=2").contains("1 (begins)"), "{}", said("log_disk_full=2"));
         assert!(said("slow=").contains("\"\""), "{}", said("slow="));
     }
 }

@@ -24,7 +24,8 @@ mod probe;
 pub use arena_spec::ArenaSpec;
 pub use cuda_spec::{CudaCopies, CudaGemm, CudaKernels, CudaPrecision, CudaSpec};
 pub use descriptor::{
-    BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorError, DescriptorKind, output_checksum,
+    BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorError, DescriptorKind, OutputChecksum,
+    output_checksum,
 };
 pub use device_health::{
     DEVICE_MONITOR_ENV, DeviceHealth, LYING_REPORTS, MONITOR_LINE_BYTES_MAX, MonitorCommand,

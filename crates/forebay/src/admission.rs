@@ -10,16 +10,17 @@
 //! are always the limit and the debt together.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{AcquireError, watch};
 
 use crate::config::AdmissionConfig;
 use crate::error::EmbedError;
 use crate::priority::Priority;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::{Mutex, Semaphore, SemaphorePermit};
 
 /// A limit moves only by more than this part of it: it follows a measurement that never rests.
 const MOVE_PART: usize = 16;
@@ -31,13 +32,29 @@ struct Class {
     text_kib_max: u32,
     /// Requests that may be under way now; what waits for room looks again when it changes.
     limit: watch::Sender<usize>,
+    /// The same number, for a look without a lock.
+    limit_now: AtomicUsize,
     /// Requests under way beyond the limit.
     debt: AtomicUsize,
 }
 
 impl Class {
     fn limit(&self) -> usize {
-        *self.limit.borrow()
+        self.limit_now.load(Ordering::Acquire)
+    }
+
+    fn replace_limit(&self, limit: usize) {
+        self.limit_now.store(limit, Ordering::Release);
+        self.limit.send_replace(limit);
+    }
+
+    /// Gives room back.
+    fn give_back(&self, requests: usize, text_kib: usize) {
+        self.text_kib.add_permits(text_kib);
+        let paid = self.pay(requests);
+        if paid < requests {
+            self.requests.add_permits(requests - paid);
+        }
     }
 
     /// Changes the limit. Only one thread does. Each order of steps is such that another thread may
@@ -45,10 +62,15 @@ impl Class {
     fn set_limit(&self, limit: usize) {
         let current = self.limit();
         if limit < current {
+            if mutated!(ForgetsDebt) {
+                self.requests.forget_permits(current - limit);
+                self.limit.send_replace(limit);
+                return;
+            }
             self.debt.fetch_add(current - limit, Ordering::AcqRel);
-            self.limit.send_replace(limit);
+            self.replace_limit(limit);
         } else if limit > current {
-            self.limit.send_replace(limit);
+            self.replace_limit(limit);
             let paid = self.pay(limit - current);
             self.requests.add_permits(limit - current - paid);
         }
@@ -63,7 +85,8 @@ impl Class {
 
     /// Takes up to `room` off the debt: how much.
     fn pay(&self, room: usize) -> usize {
-        let less = |debt: usize| Some(debt.saturating_sub(room));
+        // As a rule there is no debt, and nothing to write.
+        let less = |debt: usize| (debt > 0).then(|| debt.saturating_sub(room));
         let before = self.debt.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
         before.unwrap_or_else(|debt| debt).min(room)
     }
@@ -101,17 +124,46 @@ pub(crate) struct Admission {
 
 /// Room for one text; dropping it gives the room back.
 pub(crate) struct Permit {
-    admission: Arc<Admission>,
+    /// `None` once its room is in a [`Room`].
+    admission: Option<Arc<Admission>>,
     priority: Priority,
     text_kib: u32,
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let class = self.admission.class(self.priority);
-        class.text_kib.add_permits(self.text_kib as usize);
-        if class.pay(1) == 0 {
-            class.requests.add_permits(1);
+        if let Some(admission) = &self.admission {
+            admission.class(self.priority).give_back(1, self.text_kib as usize);
+        }
+    }
+}
+
+/// The room of many texts of one runtime; dropping it gives all of it back at once.
+#[derive(Default)]
+pub(crate) struct Room {
+    admission: Option<Arc<Admission>>,
+    /// Requests and KiB of text of each class.
+    classes: [(usize, usize); 3],
+}
+
+impl Room {
+    /// Takes over the room of one more text.
+    pub(crate) fn add(&mut self, mut permit: Permit) {
+        let (requests, text_kib) = &mut self.classes[permit.priority.index()];
+        *requests += 1;
+        *text_kib += permit.text_kib as usize;
+        let admission = permit.admission.take();
+        self.admission = self.admission.take().or(admission);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let Some(admission) = &self.admission else { return };
+        for (class, (requests, text_kib)) in admission.classes.iter().zip(self.classes) {
+            if requests > 0 {
+                class.give_back(requests, text_kib);
+            }
         }
     }
 }
@@ -127,6 +179,7 @@ impl Admission {
                 requests_max,
                 text_kib_max,
                 limit: watch::Sender::new(requests_max as usize),
+                limit_now: AtomicUsize::new(requests_max as usize),
                 debt: AtomicUsize::new(0),
             }
         };
@@ -286,7 +339,7 @@ impl Admission {
         let permit = |&kib: &u32| {
             let text_kib = kib.min(left);
             left -= text_kib;
-            Permit { admission: Arc::clone(self), priority, text_kib }
+            Permit { admission: Some(Arc::clone(self)), priority, text_kib }
         };
         kib.iter().map(permit).collect()
     }
@@ -296,5 +349,7 @@ fn total(kib: &[u32], max: u32) -> u32 {
     kib.iter().fold(0_u32, |sum, kib| sum.saturating_add(*kib)).min(max)
 }
 
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use futures::executor::block_on;
 
 use crate::config::{Config, Device};
 use crate::error::{EmbedError, InjectError, PinError, StartError};
+use crate::events::EventLog;
 use crate::options::{EmbedInput, EmbedOptions, Embedding};
 use crate::reply::EmbedResult;
 use crate::runtime::{ModelInfo, Rates, Ready, ShutdownReport, Tokenizer};
@@ -143,6 +144,12 @@ impl Runtime {
         self.inner.health()
     }
 
+    /// The event log of this runtime: what has happened to its rungs, and why.
+    #[must_use]
+    pub fn events(&self) -> &EventLog {
+        self.inner.events()
+    }
+
     /// Waits until every rung has come to the end of its first start, well or not.
     pub fn settled(&self) {
         block_on(self.inner.settled());
@@ -158,6 +165,12 @@ impl Runtime {
     #[must_use]
     pub fn status(&self) -> Status {
         self.inner.status()
+    }
+
+    /// Ends the quarantine of a rung, whatever put it there; it is started again at once. `false` if
+    /// there is no such rung.
+    pub fn release(&self, device: Device) -> bool {
+        block_on(self.inner.release(device))
     }
 
     /// Brings a fault about, on `device` if it is a fault of a device.

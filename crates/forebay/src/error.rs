@@ -96,10 +96,11 @@ pub enum EmbedError {
         /// Why nothing serves.
         reason: String,
     },
-    /// The worker that had this text was lost or failed, and too many texts are being computed a
-    /// second time already.
+    /// The worker that had this text was lost for no fault of the text, which has run as often as
+    /// it may or comes when too many texts are being computed a second time already.
     #[error(
-        "worker was lost, and too much is being computed a second time to add this text; try again"
+        "worker was lost, and this text has run twice or too much else is being run again; it is not \
+         to blame, so try again"
     )]
     WorkerLost,
     /// The engine refused or failed this text, also when it ran alone.

@@ -55,6 +55,7 @@ mod runtime;
 pub mod simulation;
 mod status;
 mod supervisor;
+mod sync;
 mod ticket;
 mod tokenize;
 mod worker_process;

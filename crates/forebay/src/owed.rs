@@ -9,11 +9,12 @@
 //!
 //! It knows nothing of workers, batches or time.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::admission::Permit;
 use crate::reply::{EmbedResult, Replier};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The obligation to answer one text; it cannot be copied, only twinned. The last one that is
 /// dropped unused answers with an internal fault.
@@ -108,24 +109,35 @@ impl Owed {
     /// Answers and gives the room back, unless a twin has. Says whether it did. The room first: a
     /// caller that has its answer may count on room for its next request.
     pub(crate) fn reply(self, result: EmbedResult) -> bool {
-        let Self { alone, shared, .. } = self;
-        let owed = alone.or_else(|| shared.and_then(|shared| shared.lock().take()));
-        let Some((replier, permit)) = owed else { return false };
+        let Some((replier, permit)) = self.settle() else { return false };
         drop(permit);
         replier.reply(result);
         true
+    }
+
+    /// Takes the obligation and the room away from all holders, to answer and give the room back
+    /// at once; `None` if a twin has answered.
+    pub(crate) fn settle(self) -> Option<(Replier, Permit)> {
+        let Self { alone, shared, .. } = self;
+        alone.or_else(|| shared.and_then(|shared| shared.lock().take()))
     }
 
     /// Gives up a run that has failed. `None` if that decides nothing: the text has been answered,
     /// or a twin still may. Otherwise it is the last one, and on its own again.
     pub(crate) fn give_up(mut self) -> Option<Self> {
         let Some(shared) = self.shared.take() else { return Some(self) };
+        if mutated!(TwinsAllGiveUp) {
+            return None;
+        }
         // Of several that give up at once, exactly one gets what they shared.
         let Shared { owed, executions } = Arc::into_inner(shared)?;
         let owed = owed.into_inner().unwrap_or_else(PoisonError::into_inner)?;
         Some(Self { alone: Some(owed), shared: None, executions: executions.into_inner() })
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {

@@ -5,15 +5,16 @@
 //! leaves a caller waiting. The caller's side can be polled by any executor or waited for by a
 //! plain thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::EmbedError;
 use crate::metrics::{Metrics, Outcome};
 use crate::options::Embedding;
 use crate::priority::Priority;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// What became of one text.
 pub type EmbedResult = Result<Embedding, EmbedError>;
@@ -101,22 +102,33 @@ impl ReplyGroup {
 
     fn answer(&self, index: usize, mut result: EmbedResult) {
         let outcome = result.as_ref().map_or_else(EmbedError::outcome, |_| Outcome::Ok);
-        let elapsed = self.submitted_at.elapsed();
+        let total = self.ended(std::iter::once(index), outcome);
         if let Ok(embedding) = &mut result {
-            embedding.times.total = elapsed;
+            embedding.times.total = total;
         }
-        self.metrics.ended(self.priority, outcome, elapsed);
-        tracing::debug!(
-            parent: &self.span,
-            text = index,
-            outcome = outcome.as_str(),
-            elapsed_us = elapsed.as_micros() as u64,
-            "answered"
-        );
+        self.put(|state| state.put(index, result));
+    }
+
+    /// Counts texts that end in the same way, before anybody can know of it: how long they took.
+    fn ended(&self, texts: impl ExactSizeIterator<Item = usize>, outcome: Outcome) -> Duration {
+        let elapsed = self.submitted_at.elapsed();
+        self.metrics.ended(self.priority, outcome, elapsed, texts.len());
+        for text in texts {
+            tracing::debug!(
+                parent: &self.span,
+                text,
+                outcome = outcome.as_str(),
+                elapsed_us = elapsed.as_micros() as u64,
+                "answered"
+            );
+        }
+        elapsed
+    }
+
+    /// Stores results, and wakes whoever waits if none is missing any more.
+    fn put(&self, put: impl FnOnce(&mut State)) {
         let mut state = self.lock();
-        debug_assert!(state.results[index].is_none(), "a replier is used once");
-        state.results[index] = Some(result);
-        state.missing -= 1;
+        put(&mut state);
         if state.missing == 0 {
             let waker = state.waker.take();
             drop(state);
@@ -125,6 +137,14 @@ impl ReplyGroup {
                 waker.wake();
             }
         }
+    }
+}
+
+impl State {
+    fn put(&mut self, index: usize, result: EmbedResult) {
+        debug_assert!(self.results[index].is_none(), "a replier is used once");
+        self.results[index] = Some(result);
+        self.missing -= 1;
     }
 }
 
@@ -148,6 +168,27 @@ impl Replier {
         self.group.answer(self.index, result);
     }
 
+    /// Answers all of these: with one lock and one look at the clock for neighbours of one group.
+    pub(crate) fn reply_all(mut answers: Vec<(Self, Embedding)>) {
+        let same = |(one, _): &(Self, Embedding), (next, _): &(Self, Embedding)| {
+            Arc::ptr_eq(&one.group, &next.group)
+        };
+        for run in answers.chunk_by_mut(same) {
+            // A run has at least one.
+            let group = Arc::clone(&run[0].0.group);
+            let texts = run.iter().map(|(replier, _)| replier.index);
+            let total = group.ended(texts, Outcome::Ok);
+            group.put(|state| {
+                for (replier, embedding) in run {
+                    replier.used = true;
+                    embedding.times.total = total;
+                    let vector = std::mem::take(&mut embedding.vector);
+                    state.put(replier.index, Ok(Embedding { vector, ..*embedding }));
+                }
+            });
+        }
+    }
+
     /// Whether nobody waits for the answer any more.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.group.cancelled.load(Ordering::Acquire)
@@ -162,6 +203,9 @@ impl Drop for Replier {
         }
     }
 }
+
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
 
 #[cfg(test)]
 mod tests {
@@ -216,6 +260,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn answers_of_several_groups_together_find_their_places() {
+        let (groups, repliers): (Vec<_>, Vec<_>) = [3, 1, 2].map(group).into_iter().unzip();
+        let mut repliers: Vec<_> = repliers.into_iter().flatten().zip(1..).collect();
+        // Runs of one group, broken by others.
+        repliers.swap(1, 4);
+        let last = repliers.pop().expect("six");
+        let answer = |(replier, tokens)| (replier, embedding(tokens).expect("embedded"));
+        Replier::reply_all(repliers.into_iter().map(answer).collect());
+        assert!(groups[0].is_complete() && groups[1].is_complete() && !groups[2].is_complete());
+        Replier::reply_all(vec![answer(last)]);
+        Replier::reply_all(Vec::new());
+        let tokens = groups.iter().flat_map(|group| group.wait(None).expect("complete"));
+        let tokens: Vec<usize> = tokens.map(|result| result.expect("embedded").tokens).collect();
+        assert_eq!(tokens, [1, 2, 3, 4, 5, 6]);
     }
 
     #[test]

@@ -365,7 +365,7 @@ impl Runtime {
         let (dispatch, stages) = (self.dispatch.clone(), self.stages.clone());
         let (events, watcher) = (self.events.clone(), self.watcher.clone());
         let grace = self.config.worker.drain_deadline();
-        let reap = self.config.supervisor.reap_deadline();
+        let reap = self.config.supervisor.kill_grace() + self.config.supervisor.reap_deadline();
         let handle = control.handle().clone();
         Some(handle.spawn(async move {
             let wait = tokio::task::spawn_blocking(move || drained.recv_timeout(drain).is_ok());

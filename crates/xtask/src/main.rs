@@ -1,6 +1,6 @@
 //! Development tasks, run as `cargo xtask <task>`: fetch what the project does not carry (`setup`),
-//! show it working (`demo`), prove it (`test`, `kernels`) and compare it with its peers
-//! (`bench-cpu`), and judge a drill (`check-history`).
+//! show it working (`demo`), prove it (`test`, `simulate`, `interleavings`, `kernels`), compare it
+//! with its peers (`bench-cpu`), and judge a drill (`check-history`).
 //!
 //! A task prints every command it runs, so that nothing here is magic that could not be typed by
 //! hand. It never installs anything outside the repository's git-ignored folders.
@@ -47,6 +47,19 @@ enum Task {
         #[arg(last = true)]
         runner: Vec<String>,
     },
+    /// Go through simulated histories with faults, and stop at the first that breaks an invariant;
+    /// prints the line that shows it again
+    Simulate {
+        /// How many histories, one for each seed
+        #[arg(long, value_name = "N", default_value_t = 100_000)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, value_name = "SEED", default_value_t = 0)]
+        start: u64,
+    },
+    /// Go through many orders in which the threads that share something could run, each given by a
+    /// seed
+    Interleavings,
     /// Fetch NVRTC (90 MB), compile the CUDA kernels for every architecture and check what each
     /// needs; no GPU is needed
     Kernels {
@@ -83,6 +96,8 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::setup(&options).map(|_| ()),
         Task::Demo(options) => tasks::demo(&options),
         Task::Test { setup, runner } => tasks::test(&setup, &runner),
+        Task::Simulate { seeds, start } => tasks::simulate(seeds, start),
+        Task::Interleavings => tasks::interleavings(),
         Task::Kernels { into, write_ptx } => tasks::kernels(into.as_deref(), write_ptx),
         Task::CheckHistory { histories, answers } => history::check(&histories, &answers),
         Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),

@@ -1,4 +1,5 @@
-//! `demo`, `test`, `kernels` and `bench-cpu`: set up, then run the programs that do the work.
+//! `demo`, `test`, `simulate`, `interleavings`, `kernels` and `bench-cpu`: set up what is needed, then
+//! run the programs that do the work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -51,6 +52,26 @@ pub(crate) fn test(options: &SetupOptions, runner: &[String]) -> Result<()> {
         }
     }
     examples
+}
+
+/// Goes through simulated histories; all the work is in an example of the library. Optimised, and with
+/// the library's own assertions, which cost no second build of what it depends on.
+pub(crate) fn simulate(seeds: u64, start: u64) -> Result<()> {
+    run(cargo()
+        .args(["run", "--quiet", "--locked", "--release", "--package", "forebay"])
+        .args(["--config", "profile.release.package.forebay.debug-assertions=true"])
+        .args(["--example", "simulate", "--features", "simulation", "--"])
+        .args(["--seeds", &seeds.to_string(), "--start", &start.to_string()]))
+}
+
+/// Runs the tests that explore interleavings. They are a build of their own, in which shared state
+/// is made of types that a scheduler controls.
+pub(crate) fn interleavings() -> Result<()> {
+    run(cargo()
+        .args(["test", "--quiet", "--locked", "--lib"])
+        .args(["--package", "forebay", "--package", "forebay-arena"])
+        .args(["--features", "forebay/interleavings,forebay-arena/interleavings"])
+        .args(["--", "interleavings"]))
 }
 
 /// Compares the program with its peers; all the work is in `benches/cpu.py`.

@@ -138,6 +138,7 @@ mod tests {
     #[test]
     fn the_nearest_lines_come_first() {
         let vectors = [[0.0, 1.0], [1.0, 0.1], [1.0, 1.0]].map(|vector| Embedding {
+            times: Default::default(),
             vector: vector.to_vec(),
             tokens: 1,
             tokens_before_cut: 1,

@@ -13,6 +13,7 @@ mod support;
 mod driver;
 mod faults;
 mod injected;
+mod ladder;
 mod machine;
 mod serving;
 

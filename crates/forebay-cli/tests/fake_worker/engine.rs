@@ -88,6 +88,15 @@ pub(crate) fn write_rows(slot: &mut ClaimedSlot, spoil: &[u32]) {
     }
 }
 
+/// Gives every row of a batch the same values.
+fn fill_rows(slot: &mut ClaimedSlot) {
+    let rows = slot.cu_seqlens().len() - 1;
+    let values = slot.output_mut().len() / rows;
+    let (mut row, length) = vector::row(&[0], values - 1);
+    row.push(length);
+    slot.output_mut().chunks_exact_mut(values).for_each(|place| place.copy_from_slice(&row));
+}
+
 struct CopyIn {
     /// The model folder, if batches can be held here.
     held: Option<PathBuf>,
@@ -123,7 +132,9 @@ impl Step<(), ()> for Infer {
         while self.hold.exists() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        std::thread::sleep(Duration::from_micros(self.script.delay_us));
+        if self.script.delay_us > 0 {
+            std::thread::sleep(Duration::from_micros(self.script.delay_us));
+        }
         if has(&self.script.die_on) {
             die();
         }
@@ -148,7 +159,11 @@ struct Pool {
 
 impl Step<(), ()> for Pool {
     fn run(&mut self, slot: &mut ClaimedSlot, (): ()) -> Result<(), StepError> {
-        write_rows(slot, &self.script.nan_on);
+        if self.script.alike {
+            fill_rows(slot);
+        } else {
+            write_rows(slot, &self.script.nan_on);
+        }
         Ok(())
     }
 }

@@ -22,9 +22,12 @@ const SILENT_EXIT: u8 = 3;
 
 fn main() -> ExitCode {
     let Some(hello) = rogue::peek() else {
-        return ExitCode::FAILURE;
+        // No worker is wanted but a monitor of devices, which is the real one.
+        return forebay_worker::run_if_worker_with(engine::open).unwrap_or(ExitCode::FAILURE);
     };
-    let script = Script::read(&hello.worker.model, hello.incarnation);
+    let script = Script::read(&hello.worker.model, &hello.worker.device, hello.incarnation);
+    // A test may want to hold it; where that needs no leave, there is none to give.
+    rustix::process::set_ptracer(rustix::process::PTracer::Any).ok();
     engine::note_pid(&hello.worker.model);
     std::thread::sleep(Duration::from_millis(script.start_delay_ms));
     match script.start {

@@ -5,12 +5,14 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use forebay::blocking::Runtime;
 use forebay::config::Device;
+use forebay::events::Event;
 use forebay::metrics::prometheus::{self, PrometheusHandle};
 use forebay::{Config, EmbedOptions, EmbedResult, Fault, Level};
 
+use crate::history::{assert_sound, words};
 use crate::support::script::Script;
 use crate::support::tiny::{TinyModel, expected, text};
-use crate::support::{eventually, exists, fake_config, restarts, start};
+use crate::support::{assert_right, eventually, exists, fake_config, restarts, start};
 
 /// Threads that submit, each waiting for what it has submitted.
 const CALLERS: usize = 4;
@@ -18,6 +20,8 @@ const CALLERS: usize = 4;
 const TOGETHER: usize = 5;
 /// Rows that are right after a fault before it counts as survived.
 const ROWS_AFTER: u64 = 200;
+/// Texts of the greatest length before the load, so that the usual time of every size is known.
+const WARM_UP_TEXTS: usize = 1_024;
 
 pub(crate) const GPU: Device = Device::Cuda(0);
 pub(crate) const OTHER: Device = Device::Cuda(1);
@@ -31,6 +35,8 @@ pub(crate) struct Loaded {
     rows: AtomicU64,
     /// Rows that are none of the text's, but the one of a worker with a flipped weight.
     wrong: AtomicU64,
+    /// Submissions of each caller that were answered in full.
+    rounds: [AtomicU64; CALLERS],
     errors: Mutex<Vec<&'static str>>,
     over: AtomicBool,
 }
@@ -42,6 +48,8 @@ pub(crate) struct Outcome {
     pub(crate) errors: Vec<&'static str>,
     pub(crate) restarts: u64,
     pub(crate) ends: Vec<String>,
+    /// Everything that was recorded.
+    pub(crate) events: Vec<Event>,
 }
 
 impl Outcome {
@@ -62,6 +70,11 @@ pub(crate) fn config(model: &TinyModel) -> Config {
     let mut config = fake_config(model.path());
     config.devices.rungs = "cuda:0,cuda:1".parse().expect("devices");
     config.faults.enabled = true;
+    config.cuda.rows_max = 16;
+    // What the load before each test gives of every size.
+    config.hedge.samples_min = 8;
+    // All of a test's.
+    config.events.recent_events_max = 65_536;
     // Far above what a batch takes, and short where it is waited for.
     config.worker.batch_deadline_ms = 2_000;
     config
@@ -89,16 +102,40 @@ fn sum(rendered: &str, name: &str, label: &str) -> u64 {
     values.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
+/// What every worker does to its batches here.
+pub(crate) fn script() -> Script {
+    Script { delay_us: 500, ..Script::default() }
+}
+
+/// On a busy machine, too, only what is meant to be late is so.
+pub(crate) fn patient(config: &mut Config) {
+    config.hedge.floor_ms = 500;
+}
+
 /// Does `disturb` under load, waits until the level is back and everybody is served, and ends in
 /// order.
 pub(crate) fn under_load(disturb: impl FnOnce(&Loaded)) -> Outcome {
+    under_load_of(&script(), |_| {}, disturb)
+}
+
+/// The same for workers that follow a script, by a configuration of one's own.
+pub(crate) fn under_load_of(
+    script: &Script,
+    change: impl FnOnce(&mut Config),
+    disturb: impl FnOnce(&Loaded),
+) -> Outcome {
     let _alone = alone();
     // It has to come before the runtime, which reports to the recorder that it finds.
     let before = metrics().render();
-    let model = TinyModel::scripted(&Script { delay_us: 500, ..Script::default() });
-    let runtime = start(config(&model));
+    let model = TinyModel::scripted(script);
+    let mut config = config(&model);
+    change(&mut config);
+    let runtime = start(config);
     runtime.settled();
-    assert_eq!(runtime.level(), Level::Gpu(2));
+    let long = vec!["w1 w2 w3 w4 w5 w6 w7".to_owned(); WARM_UP_TEXTS];
+    let warm = runtime.embed_batch(long.clone(), &EmbedOptions::bulk()).expect("accepted");
+    long.iter().zip(&warm).for_each(|(text, result)| assert_right(text, result));
+    eventually("the full level", || (runtime.level() == Level::Gpu(2)).then_some(()));
     let counter = || AtomicU64::new(0);
     let loaded = Loaded {
         runtime,
@@ -106,6 +143,7 @@ pub(crate) fn under_load(disturb: impl FnOnce(&Loaded)) -> Outcome {
         before,
         rows: counter(),
         wrong: counter(),
+        rounds: Default::default(),
         errors: Mutex::default(),
         over: AtomicBool::new(false),
     };
@@ -161,6 +199,32 @@ impl Loaded {
         eventually("rows", || (served() >= ROWS_AFTER).then_some(()));
     }
 
+    /// Waits until each caller has had an answer to everything that it had submitted, and to
+    /// something submitted after.
+    pub(crate) fn answers_everybody(&self) {
+        let rounds = || self.rounds.each_ref().map(|rounds| rounds.load(Ordering::Relaxed));
+        let before = rounds();
+        eventually("answers to every caller", || {
+            let on = rounds().iter().zip(before).all(|(now, before)| *now >= before + 2);
+            on.then_some(())
+        });
+    }
+
+    /// What happened so far.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.runtime.events().recent(usize::MAX)
+    }
+
+    /// Waits until this, in the words of [`words`], has happened so often on this device.
+    pub(crate) fn happened(&self, device: Device, what: &str, times: usize) {
+        let device = device.to_string();
+        eventually(what, || {
+            let events = self.events();
+            let of_device = events.iter().filter(|event| event.kind.device() == Some(&device));
+            (of_device.filter(|event| words(event) == what).count() >= times).then_some(())
+        });
+    }
+
     /// Rows that were wrong so far.
     pub(crate) fn wrong(&self) -> u64 {
         self.wrong.load(Ordering::Relaxed)
@@ -183,6 +247,7 @@ impl Loaded {
                 .unwrap_or_else(|_| panic!("a wait without a limit"));
             assert_eq!(replies.len(), texts.len(), "one reply each");
             texts.iter().zip(&replies).for_each(|(text, reply)| self.check(text, reply));
+            self.rounds[caller].fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -214,13 +279,16 @@ impl Loaded {
         let status = self.runtime.status();
         assert!(status.queues.iter().all(|queue| queue.under_way == 0), "{:?}", status.queues);
         let restarts = restarts(&self.runtime);
+        let log = self.runtime.events().clone();
         assert!(self.runtime.shutdown().drained);
+        let events = log.recent(usize::MAX);
+        assert_sound(&events);
         for pid in self.model.pids() {
             assert!(!exists(pid), "worker {pid} is left behind");
         }
         let ends = status.workers.into_iter().filter_map(|worker| worker.last_end).collect();
         let count = |counter: AtomicU64| counter.into_inner();
         let errors = self.errors.into_inner().expect("no panic");
-        Outcome { wrong: count(self.wrong), errors, restarts, ends }
+        Outcome { wrong: count(self.wrong), errors, restarts, ends, events }
     }
 }

@@ -4,10 +4,20 @@
 
 #![expect(clippy::expect_used, reason = "a test reports by panicking")]
 
+#[path = "../device_health/library.rs"]
+mod library;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+mod devices;
 mod each;
+mod history;
+mod late;
 mod load;
+mod numbers;
 mod refused;
+mod several;
+mod starts;
+mod stuck;
+mod survival;

@@ -30,6 +30,7 @@ drain_notice_ms = 50
 [supervisor]
 backoff_min_ms = 1
 backoff_max_ms = 20
+restarts_max = 1000
 [admission]
 down_grace_ms = 60000
 ";

@@ -13,9 +13,10 @@ const LIMITS: &str = "
 [limits]
 connections_max = 40
 connections_per_peer_max = 30
-first_byte_ms = 300
-header_ms = 300
-transfer_stall_ms = 300
+first_byte_ms = 2000
+header_ms = 2000
+idle_ms = 3000
+transfer_stall_ms = 2000
 body_bytes_max = 65536
 resets_max = 20
 ";
@@ -61,19 +62,23 @@ impl Attacked {
 #[test]
 fn who_says_nothing_or_stops_in_the_middle_is_cut_off() {
     let attacked = Attacked::start(LIMITS);
-    for (bytes, reason) in [
-        ("", "first_byte"),
-        ("GET /livez HTTP/1.1\r\nx-slow: ", "header"),
-        ("PRI * HT", "header"),
-        ("GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET /li", "header"),
+    let whole = "GET /livez HTTP/1.1\r\nhost: a\r\n\r\n";
+    for (first, bytes, reason) in [
+        ("", "", "first_byte"),
+        ("", "GET /livez HTTP/1.1\r\nx-slow: ", "header"),
+        ("", "PRI * HT", "idle"),
+        (whole, "", "idle"),
+        (whole, "GET /li", "header"),
     ] {
         let before = attacked.cut(reason);
         let mut connection = attacked.daemon.connect();
+        if !first.is_empty() {
+            connection.write(first.as_bytes()).expect("writes");
+            assert_eq!(connection.read().expect("answers").status, 200);
+        }
         connection.write(bytes.as_bytes()).expect("writes");
         connection.until_closed();
-        // Both are cut for what HTTP/1 and HTTP/2 call by different names.
-        let counted = || attacked.cut(reason) + attacked.cut("idle");
-        eventually(reason, || (counted() > before || attacked.cut(reason) > before).then_some(()));
+        eventually(reason, || (attacked.cut(reason) > before).then_some(()));
     }
     attacked.survived();
 }
@@ -147,14 +152,14 @@ fn who_never_reads_is_cut_off() {
 fn whoever_is_idle_makes_room_and_whoever_asks_is_answered() {
     let attacked = Attacked::start("[limits]\nconnections_max = 40\nconnections_per_peer_max = 30");
     let mut idle = Vec::new();
-    for _ in 0..1_000 {
+    for _ in 0..600 {
         let stream = unix(&attacked.daemon.socket());
         idle.push(stream.expect("who connects is never refused while others do nothing"));
     }
     attacked.load.more();
     let connections = attacked.daemon.status()["connections"].as_u64().expect("a number");
     assert!(connections <= 30, "{connections}");
-    assert!(attacked.cut("evicted") >= 900.0);
+    assert!(attacked.cut("evicted") >= 500.0);
     let mut newcomer = attacked.daemon.connect();
     assert_eq!(newcomer.embed("w1").expect("answers").status, 200);
     // The first of them was given up for the others.
@@ -207,7 +212,9 @@ fn a_request_that_takes_too_long_is_answered() {
     let mut connection = daemon.connect();
     assert_eq!(connection.embed("w1").expect("answers").status, 504);
     drop(hold);
-    assert_eq!(connection.embed("w1").expect("answers").status, 200);
+    let again = || daemon.connect().embed("w1").expect("answers").status;
+    eventually("an answer", || (again() == 200).then_some(()));
+    drop(connection);
     daemon.stop();
 }
 

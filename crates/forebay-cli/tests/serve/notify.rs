@@ -17,7 +17,13 @@ fn the_manager_hears_of_start_reload_and_end_in_order() {
     daemon.ended();
     let said = &daemon.said;
     assert_eq!(said[0], "STATUS=starting workers\n");
-    assert_eq!(said[1], "READY=1\nSTATUS=level cpu: nominal\n", "after the first rung serves");
+    assert!(
+        said[1].starts_with(
+            "READY=1
+STATUS=level cpu"
+        ),
+        "after the first rung serves: {said:?}"
+    );
     assert!(said.iter().any(|text| text.starts_with("RELOADING=1\nMONOTONIC_USEC=")), "{said:?}");
     let first = |wanted: &str| said.iter().position(|text| text.contains(wanted));
     assert!(first("READY=1") < first("WATCHDOG=1"), "{said:?}");

@@ -26,9 +26,7 @@ fn limits_and_level_of_the_log_change_without_another_runtime() {
     daemon.write_settings(&model, "[limits]\nbody_bytes_max = 1024\n[log]\nlevel = 'debug'");
     let last = reload(&mut daemon);
     assert_eq!(last["ok"], true, "{last}");
-    let large = format!("{:?}", "w1 ".repeat(1_000));
-    let answer = daemon.connect().send("POST", "/embed", &[], &large).expect("answers");
-    assert_eq!(answer.status, 413);
+    assert_eq!(daemon.connect().embed(&"w1 ".repeat(1_000)).expect("answers").status, 413);
     load.more();
     load.stop();
     assert!(daemon.log().contains("answered"), "requests are in the log now");

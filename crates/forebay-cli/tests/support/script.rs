@@ -61,6 +61,8 @@ pub(crate) struct Script {
     pub(crate) incarnations: u64,
     /// The first incarnation that it holds for.
     pub(crate) from_incarnation: u64,
+    /// The script holds for workers on these devices only; none means all. The others behave well.
+    pub(crate) devices: Vec<String>,
     pub(crate) start: Start,
     /// Time that each start takes.
     pub(crate) start_delay_ms: u64,
@@ -76,18 +78,22 @@ pub(crate) struct Script {
     pub(crate) fail_on: Vec<u32>,
     pub(crate) refuse_on: Vec<u32>,
     pub(crate) nan_on: Vec<u32>,
+    /// Every row is the same, whatever its text: for measuring what is around the engine.
+    pub(crate) alike: bool,
 }
 
 impl Script {
-    /// The script of the worker that serves this model folder, for this incarnation of it.
-    pub(crate) fn read(model: &Path, incarnation: u64) -> Self {
+    /// The script of the worker that serves this model folder on this device, for this incarnation of
+    /// it.
+    pub(crate) fn read(model: &Path, device: &str, incarnation: u64) -> Self {
         let text = match std::fs::read_to_string(model.join(SCRIPT_FILE)) {
             Ok(text) => text,
             Err(_) => return Self::default(),
         };
         let script: Self = serde_json::from_str(&text).expect("the script is valid");
         let after = incarnation.saturating_sub(script.from_incarnation.max(1));
-        let holds = incarnation >= script.from_incarnation
+        let holds = (script.devices.is_empty() || script.devices.iter().any(|one| one == device))
+            && incarnation >= script.from_incarnation
             && (script.incarnations == 0 || after < script.incarnations);
         if holds { script } else { Self { delay_us: script.delay_us, ..Self::default() } }
     }

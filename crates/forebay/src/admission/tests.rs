@@ -60,7 +60,7 @@ fn room_is_conserved_while_the_limit_moves() {
         let class = admission.class(Priority::Interactive);
         let mut held: Vec<Permit> = Vec::new();
         for _ in 0..200 {
-            match random.random_range(0..3) {
+            match random.random_range(0..4) {
                 0 => {
                     let count = random.random_range(1..12);
                     let before = held.len();
@@ -75,6 +75,12 @@ fn room_is_conserved_while_the_limit_moves() {
                     }
                 }
                 1 => held.truncate(random.random_range(0..=held.len())),
+                2 => {
+                    let mut room = Room::default();
+                    held.drain(random.random_range(0..=held.len())..).for_each(|p| room.add(p));
+                    let under_way = admission.under_way(Priority::Interactive);
+                    assert!(under_way >= held.len(), "seed {seed}: room came back too early");
+                }
                 _ => admission.set_limits(only_interactive(random.random_range(1..60))),
             }
             assert_eq!(admission.under_way(Priority::Interactive), held.len(), "seed {seed}");

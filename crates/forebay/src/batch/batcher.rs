@@ -54,6 +54,7 @@ impl<T> Batcher<T> {
     /// # Errors
     /// Hands the entry back if `entries_max` entries are held already (expired ones that
     /// [`expire`](Self::expire) has not collected yet are counted).
+    #[inline]
     pub fn push(&mut self, entry: Entry<T>) -> Result<(), Entry<T>> {
         if self.len() >= self.policy.entries_max {
             return Err(entry);

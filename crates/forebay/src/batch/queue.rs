@@ -30,6 +30,7 @@ impl<T> ClassQueue<T> {
         }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, entry: Entry<T>) {
         let number = self.front + self.entries.len() as u64;
         if let Some(deadline) = entry.deadline {
@@ -40,6 +41,7 @@ impl<T> ClassQueue<T> {
         self.entries.push_back(entry);
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Entry<T>> {
         let entry = self.entries.pop_front()?;
         self.deadlines.leave(self.front);

@@ -108,6 +108,7 @@ impl<'a, T> Selection<'a, T> {
     }
 
     /// Moves the head of a class into the batch if it fits, or if it opens the batch. Its tokens.
+    #[inline]
     fn take(&mut self, class: Priority) -> Option<usize> {
         let queue = &mut self.queues[class.index()];
         if self.deadline_min.is_some_and(|at| queue.front_is_due_before(at)) {

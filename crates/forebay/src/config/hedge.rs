@@ -18,7 +18,8 @@ group! {
         /// A batch is late after this many times the time that 99.9 % of its size take on this kind
         /// of device.
         factor: f64 = 4.0, "", Number(1.5, 100.0);
-        /// Batches of a size that must have been seen before any of that size counts as late.
+        /// Batches of a size that must have been seen before it has a usual time of its own; until
+        /// then it goes by the next size that has one.
         samples_min: u32 = 64, "batches", Integer(1, 1_000);
         /// A text that is to run alone waits for the CPU while a GPU serves if the CPU gets to it
         /// within this; otherwise it runs on a GPU. 0 uses the CPU only when it is free.

@@ -48,6 +48,9 @@ impl RerunBudget {
         let (answered, reruns) = self.parts.iter().fold((0, 0), |(answered, reruns), part| {
             (answered + part.answered, reruns + part.reruns)
         });
+        if mutated!(IgnoresRerunBudget) {
+            return texts;
+        }
         let allowed = self.min + (self.share * answered as f64) as u64;
         let taken = (texts as u64).min(allowed.saturating_sub(reruns));
         if taken > 0 {

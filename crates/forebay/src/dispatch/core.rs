@@ -29,7 +29,8 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::ends::FailedRows;
 use self::ends::FailuresInARow;
-use self::late::Punctuality;
+pub(crate) use self::late::IDLE;
+use self::late::{LOOK_AROUND, Punctuality};
 use self::outlook::TextLength;
 pub(crate) use self::outlook::VitalSigns;
 use self::suspects::Suspects;
@@ -99,8 +100,9 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// Takes tokenized texts in.
-    pub(crate) fn accept(&mut self, texts: Vec<Pending>, now: Instant) {
-        if let Some(error) = self.refusal(now) {
+    pub(crate) fn accept(&mut self, texts: Vec<Pending>) {
+        if let Some(reason) = &self.hopeless {
+            let error = EmbedError::Unavailable { reason: reason.clone() };
             for text in texts {
                 text.refuse(error.clone());
             }
@@ -120,6 +122,10 @@ impl<W: WorkerPort> Core<W> {
     /// The ladder says what a worker may be given from now on.
     pub(crate) fn set_standing(&mut self, id: WorkerId, standing: Standing, now: Instant) {
         let Some(member) = self.workers.find_mut(id) else { return };
+        // It has become late since the ladder said so; the news of that is on its way.
+        if member.late && standing > Standing::Suspect {
+            return;
+        }
         if standing == Standing::Probation && member.standing != Standing::Probation {
             member.credit = 1.0;
         }
@@ -213,8 +219,11 @@ impl<W: WorkerPort> Core<W> {
 
     /// Does everything that can be done now.
     pub(crate) fn pump(&mut self, now: Instant) {
+        let judges = self.look_at_clock(now);
         self.expire(now);
-        self.judge(now);
+        if judges {
+            self.judge(now);
+        }
         self.send_canaries(now);
         while self.send_one(now) {}
         self.publish();
@@ -223,26 +232,34 @@ impl<W: WorkerPort> Core<W> {
     /// When `pump` must be called next although nothing happens.
     pub(crate) fn next_wakeup(&mut self, now: Instant) -> Option<Instant> {
         let wakeup = self.wakeup(now);
-        self.punctuality.plan(wakeup);
+        self.punctuality.plan(now, wakeup);
         wakeup
     }
 
     fn wakeup(&self, now: Instant) -> Option<Instant> {
-        let batcher = match self.ordinary_takers(now).any(|(_, load)| self.has_room(&load)) {
+        let mut takers = self.ordinary_takers(now).peekable();
+        let (mut has_room, mut busy, mut judgement, mut expiry) = (false, false, None, None);
+        for (index, member) in self.workers.members().iter().enumerate() {
+            let view = member.worker.view();
+            has_room |= takers.next_if_eq(&index).is_some() && self.has_room(&view.load);
+            busy |= view.next_hung.is_some();
+            judgement = earlier(judgement, self.next_judgement(member, &view, now));
+            expiry = earlier(expiry, view.next_expiry);
+        }
+        let of_leaving = self.workers.leaving().filter_map(W::next_expiry).min();
+        let expiry = earlier(expiry, of_leaving).map(|at| at + self.settings.deadline_slack);
+        let batcher = match has_room {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
         };
         let suspects = self.suspects.next_expiry();
         let for_slower = self.slower_overdue_at(now);
-        let hung = self.workers.members().iter().filter_map(|m| m.worker.next_hung()).min();
-        let hung = hung.map(|at| self.punctuality.judged_at(at));
-        let late = self.next_late(now);
-        let expiry = self.workers.all().filter_map(W::next_expiry).min();
-        let expiry = expiry.map(|expiry| expiry + self.settings.deadline_slack);
+        let look = busy.then(|| now + LOOK_AROUND);
         let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
         let down =
             self.down_since.filter(|_| waiting).map(|since| since + self.settings.down_grace);
-        [batcher, suspects, for_slower, hung, late, expiry, down].into_iter().flatten().min()
+        let all = [batcher, suspects, for_slower, judgement, look, expiry, down];
+        all.into_iter().flatten().min()
     }
 
     fn refusal(&self, now: Instant) -> Option<EmbedError> {
@@ -325,6 +342,10 @@ impl<W: WorkerPort> Core<W> {
         }
         self.workers.members().iter().for_each(|member| member.worker.publish());
     }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 fn expired(pending: Pending, waiting: &'static str) {

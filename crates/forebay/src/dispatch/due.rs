@@ -25,6 +25,11 @@ impl Due {
         Self { at: begins + allowance, allowance }
     }
 
+    /// Nobody could be judged for so long.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        self.at += by;
+    }
+
     /// The batch before these has just been answered.
     pub(crate) fn advance<'a>(rest: impl Iterator<Item = &'a mut Self>, now: Instant) {
         let mut rest: Vec<&mut Self> = rest.collect();

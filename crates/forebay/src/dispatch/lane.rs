@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
 use super::due::Due;
-use super::port::{Batch, EndedBatch, LateBatch, Load, WorkerId, WorkerPort};
+use super::port::{Batch, EndedBatch, LateBatch, Load, View, WorkerId, WorkerPort};
 use crate::canary::Canary;
 use crate::config::{Tier, WorkerConfig};
 use crate::metrics::RungMetrics;
@@ -66,6 +66,19 @@ struct Books {
     /// When the worker can have begun with the batch that completes next.
     free_since: Instant,
     ended: bool,
+}
+
+impl Books {
+    fn load(&self) -> Load {
+        let free = if self.ended { 0 } else { self.slots.free() };
+        let mut load = Load { free, batches: 0, tokens: 0, exclusive: false };
+        for batch in self.slots.in_flight() {
+            load.batches += 1;
+            load.tokens += batch.tokens as usize;
+            load.exclusive |= batch.exclusive;
+        }
+        load
+    }
 }
 
 /// Ends the worker that this lane belongs to; must not block.
@@ -271,17 +284,7 @@ impl WorkerPort for Arc<WorkerLane> {
     }
 
     fn load(&self) -> Load {
-        let books = self.lock();
-        let mut load = Load { free: books.slots.free(), batches: 0, tokens: 0, exclusive: false };
-        for batch in books.slots.in_flight() {
-            load.batches += 1;
-            load.tokens += batch.tokens as usize;
-            load.exclusive |= batch.exclusive;
-        }
-        if books.ended {
-            load.free = 0;
-        }
-        load
+        self.lock().load()
     }
 
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
@@ -349,18 +352,22 @@ impl WorkerPort for Arc<WorkerLane> {
     }
 
     fn next_expiry(&self) -> Option<Instant> {
-        self.lock().slots.in_flight().filter_map(|batch| batch.next_expiry).min()
+        self.view().next_expiry
     }
 
     fn next_hung(&self) -> Option<Instant> {
-        self.lock().slots.in_flight().map(|batch| batch.hung.at).min()
+        self.view().next_hung
     }
 
     fn next_late(&self) -> Option<LateBatch> {
-        let books = self.lock();
-        let batch = books.slots.in_flight().min_by_key(|batch| batch.late.at)?;
-        let Due { at, allowance } = batch.late;
-        Some(LateBatch { at, allowance, tokens: batch.tokens as usize })
+        self.view().next_late
+    }
+
+    fn postpone(&self, by: Duration) {
+        for batch in self.lock().slots.in_flight_mut() {
+            batch.hung.postpone(by);
+            batch.late.postpone(by);
+        }
     }
 
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
@@ -372,7 +379,27 @@ impl WorkerPort for Arc<WorkerLane> {
     }
 
     fn oldest_queued_at(&self) -> Option<Instant> {
-        self.lock().slots.in_flight().filter_map(|batch| batch.oldest_queued_at).min()
+        self.view().oldest_queued_at
+    }
+
+    fn view(&self) -> View {
+        let books = self.lock();
+        let late = books.slots.in_flight().min_by_key(|batch| batch.late.at).map(|batch| {
+            let Due { at, allowance } = batch.late;
+            LateBatch { at, allowance, tokens: batch.tokens as usize }
+        });
+        let batches = || books.slots.in_flight();
+        View {
+            load: books.load(),
+            next_expiry: batches().filter_map(|batch| batch.next_expiry).min(),
+            next_hung: batches().map(|batch| batch.hung.at).min(),
+            next_late: late,
+            oldest_queued_at: batches().filter_map(|batch| batch.oldest_queued_at).min(),
+        }
+    }
+
+    fn abandon(&self) -> Vec<EndedBatch> {
+        WorkerLane::abandon(self)
     }
 
     fn publish(&self) {

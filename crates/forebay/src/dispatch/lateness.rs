@@ -33,6 +33,8 @@ pub(crate) struct Lateness {
 struct Times {
     buckets: [u16; BUCKETS],
     samples: u32,
+    /// No bucket above this one holds anything.
+    top: usize,
 }
 
 impl Lateness {
@@ -58,15 +60,27 @@ impl Lateness {
     }
 
     /// The time after which a batch of so many tokens is late; `None` while too little is known of
-    /// its size and of larger ones, or hedging is off.
+    /// any size, or hedging is off.
+    ///
+    /// Where too little is known of this size and of larger ones, the next smaller one counts with as
+    /// many times its time as this one can have more tokens: a batch takes no more time for each.
+    /// Without that, the first batch of a size that hangs would keep what is behind it, too, until
+    /// its worker counts as hung.
     pub(crate) fn late_after(&self, tier: Tier, tokens: usize) -> Option<Duration> {
         if !self.enabled {
             return None;
         }
+        let (smaller, larger) = self.times[place(tier)].split_at(size(tokens));
+        let high = |times: &Option<Box<Times>>| {
+            let known = times.as_ref().filter(|times| times.samples >= self.samples_min);
+            known.map(|times| times.high())
+        };
         // A batch takes no longer than a larger one.
-        let mut sizes = self.times[place(tier)].iter().skip(size(tokens)).flatten();
-        let known = sizes.find(|times| times.samples >= self.samples_min)?;
-        Some(known.high().mul_f64(self.factor).max(self.floor))
+        let usual = larger.iter().find_map(high).or_else(|| {
+            let mut below = smaller.iter().rev().zip(1_u32..);
+            below.find_map(|(times, steps)| Some(high(times)?.saturating_mul(2 << steps)))
+        });
+        Some(usual?.mul_f64(self.factor).max(self.floor))
     }
 
     /// No batch is late sooner than this.
@@ -77,7 +91,7 @@ impl Lateness {
 
 impl Default for Times {
     fn default() -> Self {
-        Self { buckets: [0; BUCKETS], samples: 0 }
+        Self { buckets: [0; BUCKETS], samples: 0, top: 0 }
     }
 }
 
@@ -86,15 +100,18 @@ impl Times {
         if self.samples >= SAMPLES_MAX {
             self.buckets.iter_mut().for_each(|count| *count /= 2);
             self.samples = self.buckets.iter().map(|count| u32::from(*count)).sum();
+            self.top = self.buckets.iter().rposition(|count| *count > 0).unwrap_or_default();
         }
-        self.buckets[bucket(time)] += 1;
+        let bucket = bucket(time);
+        self.top = self.top.max(bucket);
+        self.buckets[bucket] += 1;
         self.samples += 1;
     }
 
     /// The 99.9th percentile, rounded up to the end of its bucket.
     fn high(&self) -> Duration {
         let mut above = self.samples / 1_000;
-        for (index, count) in self.buckets.iter().enumerate().rev() {
+        for (index, count) in self.buckets.iter().enumerate().take(self.top + 1).rev() {
             match u32::from(*count) {
                 count if count > above => return end_of(index),
                 count => above -= count,
@@ -183,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_tiers_are_apart_and_unknown_sizes_go_by_larger_ones() {
+    fn sizes_and_tiers_are_apart_and_unknown_sizes_go_by_the_next_known_one() {
         let mut lateness = lateness();
         assert_eq!(lateness.late_after(Tier::Gpu, 100), None);
         for _ in 0..9 {
@@ -194,7 +211,10 @@ mod tests {
         let late = lateness.late_after(Tier::Gpu, 100).expect("known");
         assert!((us(8_000)..us(9_100)).contains(&late), "{late:?}");
         assert_eq!(lateness.late_after(Tier::Gpu, 3), Some(late));
-        assert_eq!(lateness.late_after(Tier::Gpu, 128), None, "a larger one may take longer");
+        // A larger one may take longer, for each token as long as the smaller ones.
+        assert_eq!(lateness.late_after(Tier::Gpu, 128), Some(late * 4));
+        assert_eq!(lateness.late_after(Tier::Gpu, 255), Some(late * 4));
+        assert_eq!(lateness.late_after(Tier::Gpu, 256), Some(late * 8));
         assert_eq!(lateness.late_after(Tier::Cpu, 100), None);
         for _ in 0..10 {
             lateness.observe(Tier::Gpu, 3, us(10));

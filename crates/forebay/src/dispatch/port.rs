@@ -130,6 +130,17 @@ pub(crate) struct Load {
     pub(crate) exclusive: bool,
 }
 
+/// A worker at one moment: how busy it is, and when something must be done about what it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) load: Load,
+    /// See the methods of [`WorkerPort`] with these names.
+    pub(crate) next_expiry: Option<Instant>,
+    pub(crate) next_hung: Option<Instant>,
+    pub(crate) next_late: Option<LateBatch>,
+    pub(crate) oldest_queued_at: Option<Instant>,
+}
+
 /// One worker that has greeted.
 pub(crate) trait WorkerPort {
     /// Which worker it is.
@@ -155,11 +166,26 @@ pub(crate) trait WorkerPort {
     fn next_hung(&self) -> Option<Instant>;
     /// The batch in flight that counts as late first.
     fn next_late(&self) -> Option<LateBatch>;
+    /// Allows every batch in flight so much more time: the dispatcher was held up for as long, and
+    /// perhaps the worker with it.
+    fn postpone(&self, by: Duration);
     /// Twins of up to `texts_max` texts in flight that have none yet, are not answered and have run
     /// less than `executions_max` times.
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending>;
     /// Since when the oldest text in flight has waited for a batch.
     fn oldest_queued_at(&self) -> Option<Instant>;
+    /// Takes out everything in flight; the worker is gone, and nothing that it says counts.
+    fn abandon(&self) -> Vec<EndedBatch>;
+    /// All of that in one look, which costs hardly more than one of them.
+    fn view(&self) -> View {
+        View {
+            load: self.load(),
+            next_expiry: self.next_expiry(),
+            next_hung: self.next_hung(),
+            next_late: self.next_late(),
+            oldest_queued_at: self.oldest_queued_at(),
+        }
+    }
     /// Shows how many slots are free.
     fn publish(&self);
     /// Ends the worker. What it holds comes back as the worker's end.

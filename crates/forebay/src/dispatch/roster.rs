@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use super::port::{Standing, WorkerId, WorkerPort};
+use super::port::{EndedBatch, Standing, WorkerId, WorkerPort};
 use crate::config::Tier;
 
 /// A worker that is not on its way out.
@@ -14,6 +14,8 @@ pub(super) struct Member<W> {
     pub(super) late: bool,
     /// It is to run a canary batch.
     pub(super) canary_due: bool,
+    /// Canary batches in a row that it has not computed.
+    pub(super) canaries_failed: u32,
     /// Batches that it may have while on probation.
     pub(super) credit: f64,
     /// Time spent on suspects less time spent on ordinary batches, in microseconds and bounded:
@@ -30,6 +32,7 @@ impl<W: WorkerPort> Member<W> {
             standing: Standing::Warming,
             late: false,
             canary_due: false,
+            canaries_failed: 0,
             credit: 0.0,
             suspect_lead_us: 0,
             alone_since: None,
@@ -68,10 +71,11 @@ impl<W: WorkerPort> Roster<W> {
         self.leaving.extend(gone.map(|member| member.worker));
     }
 
-    /// A worker is gone.
-    pub(super) fn gone(&mut self, id: WorkerId) {
+    /// A worker is gone, and what it still had.
+    pub(super) fn gone(&mut self, id: WorkerId) -> Vec<EndedBatch> {
         self.leave(id);
-        self.leaving.retain(|worker| worker.id() != id);
+        let gone = self.leaving.extract_if(.., |worker| worker.id() == id);
+        gone.flat_map(|worker| worker.abandon()).collect()
     }
 
     /// The workers that are not on their way out, the slower tiers first.
@@ -91,6 +95,11 @@ impl<W: WorkerPort> Roster<W> {
     /// All workers, also those on their way out.
     pub(super) fn all(&self) -> impl Iterator<Item = &W> {
         self.members.iter().map(|member| &member.worker).chain(&self.leaving)
+    }
+
+    /// The workers on their way out.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = &W> {
+        self.leaving.iter()
     }
 
     /// What a worker must be to get whatever comes: serving, or on probation while nothing serves.
@@ -131,12 +140,5 @@ impl<W: WorkerPort> Roster<W> {
     pub(super) fn has_other(&self, id: WorkerId) -> bool {
         let could = |member: &Member<W>| member.standing >= Standing::Probation && !member.late;
         self.members.iter().any(|member| member.worker.id() != id && could(member))
-    }
-
-    /// How many workers ordinary batches go to, and the tokens in flight in all of them.
-    pub(super) fn busy(&self) -> (usize, usize) {
-        self.takers().fold((0, 0), |(workers, tokens), (_, member)| {
-            (workers + 1, tokens + member.worker.load().tokens)
-        })
     }
 }

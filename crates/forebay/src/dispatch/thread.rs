@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use crossbeam::select;
-use forebay_protocol::ErrorClass;
 use forebay_stage::{LaneReceiver, StageClock, StageFailure, WaitMode};
 
-use super::core::{Core, FailedRows, VitalSigns};
+use super::core::{Core, FailedRows, IDLE, VitalSigns};
 use super::lane::WorkerLane;
 use super::port::{BatchDone, CanaryDone, EndedBatch, EndedWorker, Standing, WorkerId, WorkerNews};
 use crate::admission::Admission;
@@ -21,8 +20,6 @@ use crate::request::Pending;
 pub(crate) const NAME: &str = "fb-dispatch";
 /// Events that may wait. Each worker has at most a few per slot under way.
 const EVENTS_MAX: usize = 1024;
-/// The thread looks around at least this often; no deadline hangs on it.
-const IDLE: Duration = Duration::from_secs(1);
 /// Good news that may wait for room in the supervisor's mailbox; bad news is bounded by its cause.
 const NEWS_MAX: usize = 256;
 /// When news that the supervisor had no room for is offered again.
@@ -41,11 +38,12 @@ pub(crate) enum DispatchEvent {
     /// A canary batch came back; its slot is free again.
     CanaryDone(CanaryDone),
     /// A canary batch was not computed, or its rows were spoilt on the way: nothing is known.
-    CanaryFailed { worker: WorkerId, class: ErrorClass, message: String },
+    CanaryFailed { worker: WorkerId, message: String },
     /// A worker takes no more batches.
     WorkerLeaving(WorkerId),
-    /// No more answers can come from a worker; this is what it had in flight.
-    WorkerLost { id: WorkerId, batches: Vec<EndedBatch> },
+    /// No more answers can come from a worker; this is what it had in flight. `blameless`: the host
+    /// ended it for a reason that has nothing to do with these texts.
+    WorkerLost { id: WorkerId, batches: Vec<EndedBatch>, blameless: bool },
     /// A worker's process is gone, with what it had in flight unless that was handed back before.
     WorkerEnded(EndedWorker),
     /// A worker has computed a batch; its slot is free again.
@@ -152,7 +150,7 @@ pub(crate) fn run(
     texts: &LaneReceiver<Vec<Pending>>,
     admission: &Admission,
     stop: &AtomicBool,
-    publish: &dyn Fn(&VitalSigns),
+    publish: &dyn Fn(&VitalSigns, Instant),
     news: &dyn Fn(&WorkerNews) -> bool,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {
@@ -164,9 +162,10 @@ pub(crate) fn run(
     loop {
         let now = Instant::now();
         core.pump(now);
-        admission.set_backlog(core.backlog());
+        let signs = core.vital_signs(now);
+        admission.set_backlog(signs.backlog);
         admission.set_limits(core.texts_allowed(admission.all_under_way()));
-        publish(&core.vital_signs(now));
+        publish(&signs, now);
         for news in core.take_news() {
             // Good news is worth little: with less of it a probation only lasts longer.
             if untold.len() < NEWS_MAX || !matches!(news, WorkerNews::Good { .. }) {
@@ -195,14 +194,14 @@ pub(crate) fn run(
         let Some(news) = next(inbox, texts, texts_open, wake) else { continue };
         let start = Instant::now();
         match news {
-            News::Texts(pending) => core.accept(pending, start),
+            News::Texts(pending) => core.accept(pending),
             News::TextsClosed => texts_open = false,
             News::Cancelled => core.sweep_cancelled(),
             News::Event(event) => take_in(&mut core, event, start, &mut drained),
         }
         // Whatever else has arrived joins before the next batch is sealed.
         while let Some(pending) = texts.try_recv() {
-            core.accept(pending, start);
+            core.accept(pending);
         }
         clock.add(start.elapsed());
     }
@@ -220,10 +219,12 @@ fn take_in(
         DispatchEvent::Standing(id, standing) => core.set_standing(id, standing, now),
         DispatchEvent::Canary(id) => core.run_canary(id),
         DispatchEvent::CanaryDone(done) => core.canary_done(done, now),
-        DispatchEvent::CanaryFailed { worker, class, message } => {
-            core.canary_failed(worker, class, &message, now);
+        DispatchEvent::CanaryFailed { worker, message } => {
+            core.canary_failed(worker, &message, now);
         }
-        DispatchEvent::WorkerLost { id, batches } => core.worker_lost(id, batches, now),
+        DispatchEvent::WorkerLost { id, batches, blameless } => {
+            core.worker_lost(id, batches, blameless, now);
+        }
         DispatchEvent::WorkerLeaving(id) => core.worker_leaving(id, now),
         DispatchEvent::WorkerEnded(ended) => core.worker_ended(ended, now),
         DispatchEvent::Completed(done) => core.completed(&done, now),

@@ -40,7 +40,8 @@ pub fn standing_quarantines(events: &[Event], boot: &str) -> Vec<StandingQuarant
                     detail: detail.clone(),
                     probe_after_ms: *probe_after_ms,
                     quarantined_at: event.wall,
-                    same_boot: !boot.is_empty() && event.boot == boot,
+                    // A boot that is not known may be this one.
+                    same_boot: boot.is_empty() || event.boot.is_empty() || event.boot == boot,
                     event: event.id,
                 };
                 standing.insert(device.as_str(), quarantine);
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boot_that_is_not_known_is_another_one() {
+    fn a_boot_that_is_not_known_may_be_this_one() {
         let mut put_away = quarantined(1, "cuda:0", "crashes");
         let mut same = |event_boot: &str, boot: &str| {
             put_away.boot = event_boot.to_owned();
@@ -123,7 +124,8 @@ mod tests {
         };
         assert!(same("boot", "boot"));
         assert!(!same("boot", "other"));
-        assert!(!same("", ""));
-        assert!(!same("", "boot"));
+        assert!(same("", ""));
+        assert!(same("", "boot"));
+        assert!(same("boot", ""));
     }
 }

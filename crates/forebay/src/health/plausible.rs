@@ -1,6 +1,8 @@
 //! Values that no device can have are unknown: a library that answers nonsense must neither take a
 //! good device away nor make a bad one look good. Pure.
 
+use std::time::Duration;
+
 use forebay_protocol::DeviceHealth;
 
 /// Recovery actions are small numbers; one that is only new is kept, and counts against the device.
@@ -46,8 +48,18 @@ pub(super) fn forget_nonsense(health: &mut DeviceHealth) -> Vec<&'static str> {
     forgotten
 }
 
+/// Forgets the Xids that are older than this.
+pub(super) fn forget_xids_before(health: &mut DeviceHealth, age: Duration) {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    if let Some(xids) = &mut health.xids {
+        xids.recent.retain(|xid| xid.age_ms < age_ms);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use forebay_protocol::{XidSeen, Xids};
+
     use super::*;
 
     #[test]
@@ -82,5 +94,15 @@ mod tests {
         assert_eq!(forgotten.len(), 6, "{forgotten:?}");
         let left = DeviceHealth { power_limit_mw: None, ..health };
         assert_eq!(left, DeviceHealth::default());
+    }
+
+    #[test]
+    fn an_xid_that_the_device_has_got_over_decides_nothing() {
+        let seen = |age_ms| XidSeen { xid: 119, age_ms };
+        let recent = vec![seen(90_000), seen(500)];
+        let xids = Some(Xids { seen: 2, recent });
+        let mut health = DeviceHealth { xids, ..DeviceHealth::default() };
+        forget_xids_before(&mut health, Duration::from_secs(10));
+        assert_eq!(health.xids.expect("kept").recent, [seen(500)]);
     }
 }

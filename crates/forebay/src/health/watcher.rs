@@ -4,6 +4,7 @@
 //! starts after a back-off, and not before the kernel has given the last one back. From the failure
 //! until the next report every device is unknown.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +56,8 @@ pub(super) struct HealthWatcher {
     limits: VerdictLimits,
     visibility: Visibility,
     devices: Vec<(Device, DeviceMetrics)>,
+    /// When each device last wanted nothing done.
+    wanted_nothing_at: HashMap<Device, Instant>,
     metrics: MonitorMetrics,
     backoff: Backoff,
     /// Which start of the process it is; messages of earlier ones are left aside.
@@ -115,6 +118,7 @@ impl Actor for HealthWatcher {
             limits: VerdictLimits::of(&args.config),
             visibility: Visibility::of_this_process(),
             devices: gpus.map(named).collect(),
+            wanted_nothing_at: HashMap::new(),
             metrics: args.metrics.monitor(),
             backoff: Backoff::new(args.config.backoff_min(), args.config.backoff_max()),
             incarnation: 0,
@@ -214,7 +218,12 @@ impl HealthWatcher {
             metrics.report(&health, nonsense);
             (*device, health, verdict)
         };
-        let devices = self.devices.iter_mut().zip(judged).map(told).collect();
+        let devices: Vec<_> = self.devices.iter_mut().zip(judged).map(told).collect();
+        for (device, health, _) in &devices {
+            if health.recovery_action == Some(0) {
+                self.wanted_nothing_at.insert(*device, Instant::now());
+            }
+        }
         self.args.on_report.call(HealthReport { at: Instant::now(), devices, problem });
     }
 
@@ -232,6 +241,12 @@ impl HealthWatcher {
             Ok(found) => {
                 let mut health = found.clone();
                 let nonsense = plausible::forget_nonsense(&mut health).len();
+                if let (None, Some(at)) =
+                    (health.recovery_action, self.wanted_nothing_at.get(&device))
+                {
+                    // It cannot be read now. What came before it was last 0 is over.
+                    plausible::forget_xids_before(&mut health, at.elapsed());
+                }
                 let verdict = verdict(&health, &self.limits);
                 (health, verdict, nonsense)
             }
@@ -412,6 +427,11 @@ impl DeviceWatch {
             Err(SendError::HandlerError(error)) => Err(error),
             Err(_) => Err(InjectMonitorError::NotRunning),
         }
+    }
+
+    /// Waits until the watcher has ended, for whatever reason.
+    pub(crate) async fn ended(&self) {
+        self.0.wait_for_shutdown_with_result(|_| ()).await;
     }
 
     /// Ends the monitor, and waits until its process is gone, if it can be killed: at most half a

@@ -127,10 +127,10 @@ impl Metrics {
         self.turn.take();
     }
 
-    /// A request was let in. [`Metrics::ended`] must follow exactly once.
-    pub fn accepted(&self, priority: Priority) {
-        self.accepted.of(priority).increment(1);
-        self.in_flight.of(priority).increment(1);
+    /// So many requests were let in. [`Metrics::ended`] must follow exactly once for each.
+    pub fn accepted(&self, priority: Priority, requests: usize) {
+        self.accepted.of(priority).increment(requests as u64);
+        self.in_flight.of(priority).increment(requests as f64);
     }
 
     /// A request was not let in; this is also its end.
@@ -139,11 +139,11 @@ impl Metrics {
         self.requests.of(priority, by.outcome()).increment(1);
     }
 
-    /// An accepted request ended, `elapsed` after it was let in.
-    pub fn ended(&self, priority: Priority, outcome: Outcome, elapsed: Duration) {
-        self.requests.of(priority, outcome).increment(1);
-        self.in_flight.of(priority).decrement(1);
-        self.request_seconds.of(priority).record(elapsed);
+    /// So many accepted requests ended in the same way, `elapsed` after they were let in.
+    pub fn ended(&self, priority: Priority, outcome: Outcome, elapsed: Duration, requests: usize) {
+        self.requests.of(priority, outcome).increment(requests as u64);
+        self.in_flight.of(priority).decrement(requests as f64);
+        self.request_seconds.of(priority).record_many(elapsed, requests);
     }
 
     /// An accepted request was dropped before any model work; [`Metrics::ended`] is separate.
@@ -159,12 +159,6 @@ impl Metrics {
     /// `stage` waited `elapsed` for room in the next one.
     pub fn stage_blocked(&self, stage: Stage, elapsed: Duration) {
         self.blocked.of(stage).increment(microseconds(elapsed));
-    }
-
-    /// `stage` has waited `total` for room since the process started: for stages whose lane keeps
-    /// the sum. Do not mix with [`Metrics::stage_blocked`] for the same stage.
-    pub fn stage_blocked_total(&self, stage: Stage, total: Duration) {
-        self.blocked.of(stage).absolute(microseconds(total));
     }
 
     /// What waits for a batch now, in one class.

@@ -106,8 +106,8 @@ fn sample(text: &str, series: &str) -> Option<f64> {
 fn every_event(metrics: &Metrics) {
     for priority in Priority::ALL {
         for outcome in Outcome::ALL {
-            metrics.accepted(priority);
-            metrics.ended(priority, *outcome, Duration::from_millis(3));
+            metrics.accepted(priority, 1);
+            metrics.ended(priority, *outcome, Duration::from_millis(3), 1);
         }
         for by in RefusedBy::ALL {
             metrics.refused(priority, *by);
@@ -235,31 +235,49 @@ fn values_arrive_in_their_units() {
 #[test]
 fn accepted_requests_are_ended_or_in_flight() {
     let text = shown(|metrics| {
-        for _ in 0..5 {
-            metrics.accepted(Priority::Control);
+        for _ in 0..2 {
+            metrics.accepted(Priority::Control, 3);
         }
-        metrics.ended(Priority::Control, Outcome::Ok, Duration::ZERO);
-        metrics.ended(Priority::Control, Outcome::Deadline, Duration::ZERO);
+        metrics.ended(Priority::Control, Outcome::Ok, Duration::ZERO, 2);
+        metrics.ended(Priority::Control, Outcome::Deadline, Duration::ZERO, 1);
         metrics.refused(Priority::Control, RefusedBy::Full);
     });
     let of = |series: &str| sample(&text, series).expect("recorded");
-    assert_eq!(of("forebay_requests_accepted_total{priority=\"control\"}"), 5.0);
+    assert_eq!(of("forebay_requests_accepted_total{priority=\"control\"}"), 6.0);
     assert_eq!(of("forebay_requests_in_flight{priority=\"control\"}"), 3.0);
-    assert_eq!(of("forebay_request_seconds_count{priority=\"control\"}"), 2.0);
+    assert_eq!(of("forebay_request_seconds_count{priority=\"control\"}"), 3.0);
     let outcome = "forebay_requests_total{priority=\"control\",outcome=";
-    assert_eq!(of(&format!("{outcome}\"ok\"}}")), 1.0);
+    assert_eq!(of(&format!("{outcome}\"ok\"}}")), 2.0);
     assert_eq!(of(&format!("{outcome}\"overloaded\"}}")), 1.0);
     assert_eq!(of("forebay_requests_refused_total{priority=\"control\",limit=\"full\"}"), 1.0);
 }
 
 #[test]
-fn sums_kept_elsewhere_are_taken_over() {
-    let text = shown(|metrics| {
-        metrics.stage_blocked_total(Stage::Tokenize, Duration::from_micros(5));
-        metrics.stage_blocked_total(Stage::Tokenize, Duration::from_micros(9));
+fn of_two_runtimes_one_is_shown_and_both_count() {
+    let text = shown(|old| {
+        let new = old.beside();
+        old.level(2);
+        new.level(1);
+        new.rung("cpu").slots(4, 4);
+        old.rung("cpu").slots(2, 1);
+        old.truncated(1);
+        new.truncated(1);
     });
-    let series = "forebay_stage_blocked_microseconds_total{stage=\"tokenize\"}";
-    assert_eq!(sample(&text, series), Some(9.0));
+    assert_eq!(sample(&text, "forebay_level"), Some(2.0));
+    assert_eq!(sample(&text, "forebay_slots_free{rung=\"cpu\"}"), Some(1.0));
+    assert_eq!(sample(&text, "forebay_truncations_total"), Some(2.0));
+    let text = shown(|old| {
+        let new = old.beside();
+        let rung = old.rung("cpu");
+        new.take_over();
+        new.level(1);
+        // What the old one says while it ends is no longer how things are.
+        old.level(0);
+        rung.slots(0, 0);
+        new.rung("cpu").slots(4, 4);
+    });
+    assert_eq!(sample(&text, "forebay_level"), Some(1.0));
+    assert_eq!(sample(&text, "forebay_slots_free{rung=\"cpu\"}"), Some(4.0));
 }
 
 #[test]

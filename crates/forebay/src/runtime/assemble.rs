@@ -1,8 +1,9 @@
 //! Puts a runtime together: the gate, the lanes, the stages and the supervisor over them.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use forebay_stage::{LaneStats, Stage, StageClock, WaitMode, lane};
 use kameo::actor::{Spawn, WeakActorRef};
@@ -46,8 +47,8 @@ impl Runtime {
                 devices: plan.devices.iter().map(ToString::to_string).collect(),
             },
         );
-        let watcher = watch::Watcher::default();
-        let watch_args = watch::WatchArgs::new(&config, &plan, &metrics);
+        let watcher = watch::Watcher::new(&config, &plan.devices);
+        let watched = watch::WatchPlan::of(&plan);
         let spin = config.lanes.spin();
         let wait = if spin.is_zero() { WaitMode::Park } else { WaitMode::SpinThenPark(spin) };
         let args = SupervisorArgs {
@@ -60,14 +61,15 @@ impl Runtime {
             dispatch: dispatch.clone(),
             admission: Arc::clone(&admission),
             metrics: Arc::clone(&metrics),
-            fault_hooks: watch::hooks(&watcher, &events, control.handle()),
+            fault_hooks: watch::hooks(&watcher, &events, &config),
             events: events.clone(),
             quarantines,
+            watched: watcher.is_wanted(),
             pinned,
         };
         let supervisor =
             Supervisor::spawn_with_mailbox(args, mailbox::bounded(supervisor::MAILBOX));
-        watch_args.start(&watcher, &supervisor);
+        watcher.start(&config, &watched, &metrics, &supervisor);
         let (to_batcher, batcher_lane) =
             lane::<Vec<Pending>>(config.lanes.batcher_batches as usize, wait);
         // The gate bounds what can be in these lanes: each has room for whatever its class lets
@@ -93,16 +95,17 @@ impl Runtime {
             metrics: Arc::clone(&metrics),
             lane: to_batcher.stats(),
             gate: Arc::clone(&admission),
+            shown_us: Cell::new(0),
         };
         let listener = supervisor.downgrade();
         let beating = Arc::clone(board.heartbeat());
         let measured = Arc::new(Measured::default());
         let measuring = Arc::clone(&measured);
         let dispatcher = Stage::spawn_link(&supervisor, thread::NAME, move |clock| {
-            let publish = |signs: &VitalSigns| {
+            let publish = |signs: &VitalSigns, now: Instant| {
                 blocked.publish();
                 measuring.set(signs);
-                beating.beat(Instant::now(), signs.capacity_tokens_per_s, signs.worst_age);
+                beating.beat(now, signs.capacity_tokens_per_s, signs.worst_age);
             };
             let tell = |news: &WorkerNews| told(&listener, news);
             thread::run(core, &inbox, &batcher_lane, &gate, &stopping, &publish, &tell, clock)
@@ -151,11 +154,15 @@ struct Blocked {
     metrics: Arc<Metrics>,
     lane: Arc<LaneStats>,
     gate: Arc<Admission>,
+    /// Microseconds of the wait that have been shown: another runtime may have shown some of its own.
+    shown_us: Cell<u64>,
 }
 
 impl Blocked {
     fn publish(&self) {
-        self.metrics.stage_blocked_total(MetricStage::Tokenize, self.lane.blocked_time());
+        let all_us = u64::try_from(self.lane.blocked_time().as_micros()).unwrap_or(u64::MAX);
+        let more_us = all_us.saturating_sub(self.shown_us.replace(all_us));
+        self.metrics.stage_blocked(MetricStage::Tokenize, Duration::from_micros(more_us));
         for priority in Priority::ALL {
             self.metrics.admission_limit(priority, self.gate.limit(priority));
         }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use forebay_model::{ModelFolder, TextTokenizer};
-use forebay_protocol::{self as protocol, ArenaSpec, CpuSpec, CudaSpec, WaitSpec, WorkerSpec};
+use forebay_protocol::{
+    self as protocol, ArenaSpec, CpuSpec, CudaDevice, CudaSpec, WaitSpec, WorkerSpec,
+};
 
 use crate::canary::Canary;
 use crate::config::{
@@ -21,38 +23,42 @@ use crate::worker_process::visible::Visibility;
 pub(super) struct Plan {
     pub(super) devices: Vec<Device>,
     pub(super) rungs: Vec<Arc<LaunchSpec>>,
+    /// What CUDA said of the devices, if it was asked.
+    pub(super) probed: Vec<CudaDevice>,
     /// Tokens and rows of the largest batch that any rung takes; each slot has its own limits.
     pub(super) batch_max: (u32, u32),
 }
 
 /// The rungs without repetition, the fallback last. Looks for devices if the configuration leaves
 /// that open; what cannot be looked at is not there.
-pub(super) async fn devices(config: &Config) -> Vec<Device> {
-    let mut devices = match &config.devices.rungs {
+pub(super) async fn devices(config: &Config) -> (Vec<Device>, Vec<CudaDevice>) {
+    let (mut devices, probed) = match &config.devices.rungs {
         Rungs::Auto => found(config).await,
-        Rungs::Listed(listed) => listed.clone(),
+        Rungs::Listed(listed) => (listed.clone(), Vec::new()),
     };
     if config.devices.fallback == Fallback::Cpu && !devices.contains(&Device::Cpu) {
         devices.push(Device::Cpu);
     }
-    devices
+    (devices, probed)
 }
 
 /// Every GPU, or the CPU if there is none.
-async fn found(config: &Config) -> Vec<Device> {
-    let gpus: Vec<Device> = match probe(config).await {
+async fn found(config: &Config) -> (Vec<Device>, Vec<CudaDevice>) {
+    let probed = match probe(config).await {
         Ok(report) => {
             let problem = report.problem.as_deref().unwrap_or("none");
             tracing::info!(gpus = report.devices.len(), problem, "looked for devices");
-            let gpus = report.devices.iter().map(|device| device.ordinal);
-            gpus.filter(|index| *index <= Device::CUDA_INDEX_MAX).map(Device::Cuda).collect()
+            report.devices
         }
         Err(error) => {
             tracing::warn!("no GPU is used: {error}");
             Vec::new()
         }
     };
-    if gpus.is_empty() { vec![Device::Cpu] } else { gpus }
+    let gpus = probed.iter().map(|device| device.ordinal);
+    let gpus = gpus.filter(|index| *index <= Device::CUDA_INDEX_MAX);
+    let gpus: Vec<Device> = gpus.map(Device::Cuda).collect();
+    (if gpus.is_empty() { vec![Device::Cpu] } else { gpus }, probed)
 }
 
 /// How each rung is launched.
@@ -63,7 +69,7 @@ pub(super) fn plan(
     config: &Config,
     folder: &ModelFolder,
     tokenizer: &TextTokenizer,
-    devices: Vec<Device>,
+    (devices, probed): (Vec<Device>, Vec<CudaDevice>),
 ) -> Result<Plan, StartError> {
     let program = locate::worker_program(config)?;
     let onnxruntime = match devices.contains(&Device::Cpu) {
@@ -129,7 +135,7 @@ pub(super) fn plan(
     let rungs = devices.iter().map(rung).collect::<Result<_, StartError>>()?;
     let largest = devices.iter().map(|device| batch_max(config, *device));
     let batch_max = largest.reduce(|one, other| (one.0.max(other.0), one.1.max(other.1)));
-    Ok(Plan { devices, rungs, batch_max: batch_max.unwrap_or((1, 1)) })
+    Ok(Plan { devices, rungs, probed, batch_max: batch_max.unwrap_or((1, 1)) })
 }
 
 /// The times that a worker of this device has.
@@ -264,7 +270,7 @@ mod tests {
             config.devices.fallback = fallback;
             // Nothing is looked for: there is no program to ask.
             config.worker.program = Some("/nowhere".into());
-            let devices = runtime.block_on(devices(&config));
+            let (devices, _) = runtime.block_on(devices(&config));
             devices.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         };
         assert_eq!(rungs("cuda:1,cuda:0", Fallback::Cpu), "cuda:1,cuda:0,cpu");

@@ -10,7 +10,7 @@ use tokio::task::JoinError;
 use super::{ModelInfo, launch};
 use crate::config::{Config, ModelConfig};
 use crate::error::StartError;
-use crate::events::{EventLog, StandingQuarantine, standing_quarantines};
+use crate::events::{EventLog, EventLogError, StandingQuarantine, standing_quarantines};
 use crate::metrics::Metrics;
 use crate::supervisor::Level;
 
@@ -68,7 +68,16 @@ pub(super) async fn open(
         }
     });
     let OpenModel { folder, tokenizer } = model.await.map_err(lost)??;
-    let (events, history) = log.await.map_err(lost)??;
+    let (events, history) = match log.await.map_err(lost)? {
+        Ok(opened) => opened,
+        // Two runtimes on one log are a mistake of whoever started them.
+        Err(error @ EventLogError::InUse { .. }) => return Err(error.into()),
+        Err(error) => {
+            // What serves matters more than what is written of it.
+            tracing::error!("events are kept in memory only: {error}");
+            (EventLog::in_memory(&config.events, Arc::clone(&metrics)), Vec::new())
+        }
+    };
     let quarantines = standing_quarantines(&history, events.boot());
     let plan = launch::plan(&config, &folder, &tokenizer, devices.await.map_err(lost)?)?;
     let model = ModelInfo::of(&folder);

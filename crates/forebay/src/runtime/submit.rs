@@ -138,10 +138,10 @@ impl Runtime {
         let metrics = Arc::clone(&self.metrics);
         let (group, repliers) =
             ReplyGroup::new(inputs.len(), spec.priority, spec.accepted_at, metrics);
+        self.metrics.accepted(spec.priority, inputs.len());
         let mut job = Vec::new();
         let mut job_bytes = 0;
         for ((input, replier), permit) in inputs.into_iter().zip(repliers).zip(permits) {
-            self.metrics.accepted(spec.priority);
             let accepted = AcceptedText { input, replier, permit };
             if let Err(error) = self.check_input(&accepted.input) {
                 accepted.reply(Err(error));

@@ -11,9 +11,6 @@ use crate::priority::Priority;
 use crate::reply::EmbedResult;
 use crate::supervisor::{Level, WorkerState};
 
-/// How long messages may be under way between two parts of the host.
-const MESSAGES: Duration = Duration::from_millis(20);
-
 pub(super) type Checked = Result<(), Violation>;
 
 impl World {
@@ -30,6 +27,7 @@ impl World {
     pub(super) fn check(&mut self) -> Checked {
         self.collect_answers()?;
         self.check_deadlines()?;
+        self.check_second_runs()?;
         self.check_room()?;
         self.check_processes()?;
         self.check_level()
@@ -81,10 +79,16 @@ impl World {
             EmbedError::InvalidResult { .. } | EmbedError::Inference { .. } => twice,
             EmbedError::Unavailable { .. } => {
                 self.sometimes("a text was told that nothing serves");
-                self.excuse_for_unavailable
+                self.down.excuses(self.unheard(), self.now)
             }
             EmbedError::WorkerLost => {
-                self.report.reached.contains("the budget of second runs was used up")
+                let innocent = twice && self.not_to_blame.contains(&number);
+                if innocent {
+                    self.sometimes("a text ran twice and was not to blame");
+                } else {
+                    self.told_lost += 1;
+                }
+                innocent || self.told_lost <= self.reruns_refused
             }
             EmbedError::Cancelled => text.cancelled,
             EmbedError::ShuttingDown => self.stopping,
@@ -96,7 +100,8 @@ impl World {
     /// I2: nobody waits beyond the deadline and the slack.
     fn check_deadlines(&self) -> Checked {
         let overdue = self.texts.values().find(|text| {
-            text.deadline.is_some_and(|deadline| deadline + SLACK + MESSAGES < self.now)
+            let since = text.deadline.map(|deadline| deadline.max(self.stood_still_until));
+            since.is_some_and(|since| since + SLACK + self.messages() < self.now)
         });
         match overdue {
             None => Ok(()),
@@ -105,6 +110,23 @@ impl World {
                 Err(self.violated("I2", found))
             }
         }
+    }
+
+    /// I13: second runs keep to their budget, by a bound that counts no parts of a window.
+    fn check_second_runs(&self) -> Checked {
+        if self.hedge.rerun_min > 100 {
+            return Ok(());
+        }
+        let windows = 1.1 * self.now.saturating_duration_since(self.start).as_secs_f64()
+            / self.hedge.rerun_window().as_secs_f64();
+        let fixed = (windows + 1.0) * f64::from(self.hedge.rerun_min);
+        let share = 2.0 * self.hedge.rerun_share_max * self.answered_texts as f64;
+        let second = self.runs.borrow().values().filter(|runs| **runs >= 2).count();
+        if second as f64 <= fixed + share {
+            return Ok(());
+        }
+        let found = format!("{second} second runs for {} answers", self.answered_texts);
+        Err(self.violated("I13", found))
     }
 
     /// I6, I7: as much room is taken as there are texts without an answer.
@@ -121,6 +143,9 @@ impl World {
     fn check_processes(&mut self) -> Checked {
         for process in self.processes.values() {
             let mut process = process.borrow_mut();
+            if process.unsent {
+                self.report.reached.insert("a batch could not be sent");
+            }
             if let Some((invariant, found)) = process.breaches.pop() {
                 drop(process);
                 return Err(self.violated(invariant, found));
@@ -128,7 +153,7 @@ impl World {
         }
         let serves = |slot: usize| self.states[slot] == WorkerState::Serving;
         // A canary waits for a free slot, and a hung worker is found by its batches.
-        let limit = 2 * CANARY_INTERVAL + Duration::from_millis(1_200);
+        let limit = 2 * CANARY_INTERVAL + Duration::from_millis(1_200) + 4 * self.messages();
         for (id, at) in &self.flipped_at {
             let current = self.ladder_ids[id.slot] == *id;
             if current && serves(id.slot) && *at + limit < self.now {
@@ -139,7 +164,10 @@ impl World {
         // I11: what has died is out of service soon.
         for (id, at) in &self.died_at {
             let current = self.ladder_ids[id.slot] == *id;
-            if current && serves(id.slot) && *at + Duration::from_millis(100) < self.now {
+            if current
+                && serves(id.slot)
+                && *at + Duration::from_millis(80) + self.messages() < self.now
+            {
                 return Err(self.violated("I11", format!("{id:?} is dead and serves")));
             }
         }

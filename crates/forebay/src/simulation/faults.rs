@@ -7,9 +7,10 @@ use forebay_protocol::WorkerExit;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
+use super::stalls::Holds;
 use super::world::{Due, World};
 use crate::dispatch::WorkerId;
-use crate::supervisor::{DeviceNews, EndCause, QuarantineReason};
+use crate::supervisor::{DeviceNews, EndCause, QuarantineReason, Restored};
 
 /// A fault poisons a CUDA process at once, and shows in a call that returns this much later.
 const STICKY_SURFACES: Duration = Duration::from_millis(770);
@@ -19,6 +20,8 @@ const STICKY_SURFACES: Duration = Duration::from_millis(770);
 pub(super) enum SimFault {
     Kill,
     Stop,
+    /// As `Stop`, and it goes on after a while.
+    Pause,
     Trap,
     IllegalAddress,
     EndlessKernel,
@@ -37,13 +40,15 @@ pub(super) enum SimFault {
     TooHot,
     /// Something was reported that may have hurt what runs.
     Xid,
+    /// Messages within the host take long.
+    Busy,
     /// The next end of its process takes long.
     Unkillable,
 }
 
 impl SimFault {
     pub(super) fn any(random: &mut SmallRng) -> Self {
-        match random.random_range(0..20) {
+        match random.random_range(0..25) {
             0..3 => Self::Kill,
             3 => Self::Stop,
             4 => Self::Trap,
@@ -52,15 +57,32 @@ impl SimFault {
             7 => Self::DeviceOutOfMemory,
             8..10 => Self::Slow,
             10 => Self::FlipOutputBit,
-            11..13 => Self::FlipWeightBit,
-            13 => Self::FailStarts(random.random_range(1..7)),
-            14 => Self::MonitorHang,
-            15 => Self::MonitorLies,
-            16 => Self::NeedsReset,
-            17 => Self::TooHot,
-            18 => Self::Xid,
+            11..14 => Self::FlipWeightBit,
+            14 => Self::FailStarts(random.random_range(1..7)),
+            15 => Self::MonitorHang,
+            16 => Self::MonitorLies,
+            17 => Self::NeedsReset,
+            18 => Self::TooHot,
+            19 => Self::Xid,
+            20 => Self::Pause,
+            21..23 => Self::Busy,
             _ => Self::Unkillable,
         }
+    }
+}
+
+impl SimFault {
+    /// Whether it keeps a worker from answering in time.
+    fn delays(self) -> bool {
+        matches!(
+            self,
+            Self::Stop
+                | Self::Pause
+                | Self::Trap
+                | Self::IllegalAddress
+                | Self::EndlessKernel
+                | Self::Slow
+        )
     }
 }
 
@@ -70,6 +92,7 @@ impl World {
         self.report.faults += 1;
         match fault {
             SimFault::FailStarts(starts) => return self.failing_starts[slot] = starts,
+            SimFault::Busy => return self.get_busy(),
             SimFault::MonitorHang => return self.device(slot, DeviceNews::Unknown),
             SimFault::MonitorLies | SimFault::NeedsReset => {
                 let reason = match fault {
@@ -85,8 +108,10 @@ impl World {
             _ => {}
         }
         let Some(id) = self.running(slot) else { return };
+        self.change(id, |process| process.ill |= fault.delays());
         match fault {
             SimFault::Kill => self.die(id, EndCause::Signal(9)),
+            SimFault::Pause => self.pause(id),
             SimFault::Stop | SimFault::EndlessKernel => self.change(id, |p| p.stopped = true),
             SimFault::Trap | SimFault::IllegalAddress => {
                 self.change(id, |process| process.stopped = true);
@@ -115,5 +140,71 @@ impl World {
         let now = self.now;
         self.change(id, |process| process.flipped_weights = true);
         self.flipped_at.entry(id).or_insert(now);
+    }
+
+    /// Draws the load and the faults.
+    pub(super) fn plan(&mut self) {
+        let length = Duration::from_millis(self.random.random_range(300..3_000));
+        for _ in 0..self.random.random_range(4..24) {
+            let at = length.mul_f64(self.random.random());
+            self.at(self.start + at, Due::Burst);
+        }
+        for starts in &mut self.failing_starts {
+            if self.random.random_bool(0.1) {
+                *starts = self.random.random_range(1..3);
+            }
+        }
+        for _ in 0..self.random.random_range(0..7) {
+            let at = self.start + length.mul_f64(self.random.random());
+            let fault = SimFault::any(&mut self.random);
+            let both = self.random.random_bool(0.2);
+            let slot = self.random.random_range(0..self.rungs.len());
+            for other in 0..self.rungs.len() {
+                if other == slot || both {
+                    self.at(at, Due::Fault(other, fault));
+                }
+            }
+        }
+        // Everything at once: each rung has faults of its own.
+        if self.random.random_bool(0.1) {
+            let at = self.start + length.mul_f64(self.random.random());
+            for slot in 0..self.rungs.len() {
+                for _ in 0..self.random.random_range(1..4) {
+                    let after = Duration::from_micros(self.random.random_range(0..5_000));
+                    let fault = SimFault::any(&mut self.random);
+                    self.at(at + after, Due::Fault(slot, fault));
+                }
+            }
+        }
+        if self.random.random_bool(0.3) {
+            for _ in 0..self.random.random_range(1..4) {
+                let at = self.start + length.mul_f64(self.random.random());
+                let holds = match self.random.random() {
+                    true => Holds::Host,
+                    false => Holds::Everything,
+                };
+                let still = self.any_standstill();
+                self.at(at, Due::StandsStill(still, holds));
+            }
+        }
+    }
+
+    /// What an earlier run has left in quarantine.
+    pub(super) fn left_in_quarantine(&mut self) -> Vec<Restored> {
+        let mut left = Vec::new();
+        for slot in 0..self.rungs.len() {
+            if self.random.random_bool(0.05) {
+                self.sometimes("a quarantine was left by an earlier run");
+                let all = QuarantineReason::ALL;
+                let reason = all[self.random.random_range(0..all.len())];
+                if reason == QuarantineReason::Operator {
+                    self.sometimes("a rung waited for somebody to release it");
+                }
+                let probe_after = Duration::from_millis(self.random.random_range(0..2_000));
+                let detail = "an earlier run".to_owned();
+                left.push(Restored { slot, reason, detail, probe_after });
+            }
+        }
+        left
     }
 }

@@ -8,13 +8,16 @@
 //! A history depends on its seed and this build alone. [`run`] is one history; a [`Violation`] says
 //! how to see it again.
 
+mod answers;
 mod callers;
 mod checks;
+mod ends;
 mod faults;
 mod mutation;
 mod parts;
 mod process;
 mod script;
+mod stalls;
 #[cfg(test)]
 mod tests;
 mod world;

@@ -22,11 +22,21 @@ pub enum Mutation {
     LeavesLateWorkersOut,
     /// Wrong known answers are taken for right ones (`supervisor/ladder/slot.rs`).
     BelievesWrongAnswers,
+    /// Workers are judged right after the dispatcher was held up (`dispatch/core/late.rs`).
+    JudgesAfterStalls,
+    /// Nobody counts the second runs (`dispatch/budget.rs`).
+    IgnoresRerunBudget,
+    /// The last of twins that give up thinks that another is left (`owed.rs`).
+    TwinsAllGiveUp,
+    /// What is under way beyond a limit that has shrunk is not made good (`admission.rs`).
+    ForgetsDebt,
+    /// The level stays up when a worker is lost (`supervisor/ladder/mod.rs`).
+    KeepsLevel,
 }
 
 impl Mutation {
     /// Every bug.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::LosesBatches,
         Self::SuspectsInCompany,
         Self::ForgetsSuspectsDeadlines,
@@ -34,6 +44,11 @@ impl Mutation {
         Self::RestartsBesideStuck,
         Self::LeavesLateWorkersOut,
         Self::BelievesWrongAnswers,
+        Self::JudgesAfterStalls,
+        Self::IgnoresRerunBudget,
+        Self::TwinsAllGiveUp,
+        Self::ForgetsDebt,
+        Self::KeepsLevel,
     ];
 }
 

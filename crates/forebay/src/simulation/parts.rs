@@ -6,18 +6,16 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use forebay_protocol::ErrorClass;
 use rand::Rng;
 
-use super::callers::{Effect, row_of, wrong_row_of};
 use super::checks::Checked;
-use super::process::{Job, Process, SimWorker};
+use super::process::{Process, SimWorker};
 use super::script::{KILL_GRACE, REAP_DEADLINE};
 use super::world::{Due, World};
-use crate::dispatch::answer::CheckedRows;
 use crate::dispatch::core::FailedRows;
 use crate::dispatch::port::{BatchDone, CanaryDone, EndedBatch};
 use crate::dispatch::{EndedWorker, Standing, WorkerId, WorkerNews};
+use crate::error::EmbedError;
 use crate::supervisor::{
     Change, EndCause, LadderAction, LadderEvent, Level, QuarantineReason, WorkerState,
 };
@@ -32,9 +30,10 @@ pub(super) enum ToCore {
     CanaryDone(CanaryDone),
     CanaryFailed(WorkerId),
     Leaving(WorkerId),
-    Lost(WorkerId, Vec<EndedBatch>),
+    Lost(WorkerId, Vec<EndedBatch>, bool),
     Ended(EndedWorker),
     NoHope(String),
+    AnswerAll(EmbedError),
 }
 
 impl World {
@@ -53,21 +52,20 @@ impl World {
             Due::Dies(id, cause) => self.die(id, cause),
             Due::Lose(id, reason) => self.lose(id, reason),
             Due::Kill(id, cause) => self.kill(id, cause),
-            Due::Stuck(id) => {
-                if self.processes.contains_key(&id) {
-                    self.sometimes("a process could not be killed");
-                    self.tell_ladder(LadderEvent::Unkillable(id));
-                }
+            Due::Stuck(id) if self.processes.contains_key(&id) => {
+                self.sometimes("a process could not be killed");
+                self.tell_ladder(LadderEvent::Unkillable(id));
             }
             Due::Reap(id, cause) => self.reap(id, cause),
             Due::Computed(id, batch_id) => self.computed(id, batch_id),
+            Due::Resumes(id) => self.resume(id),
             Due::Released(id) => self.change(id, |process| process.reading -= 1),
             _ => {}
         }
         Ok(())
     }
 
-    fn core_hears(&mut self, message: ToCore) {
+    pub(super) fn core_hears(&mut self, message: ToCore) {
         let now = self.now;
         match message {
             ToCore::Up(worker) => self.core.worker_up(worker),
@@ -77,25 +75,39 @@ impl World {
             ToCore::Failed(failed) => self.core.rows_failed(failed, now),
             ToCore::CanaryDone(done) => self.core.canary_done(done, now),
             ToCore::CanaryFailed(id) => {
-                self.core.canary_failed(id, ErrorClass::OutOfMemory, "out of memory", now);
+                self.core.canary_failed(id, "out of memory", now);
             }
             ToCore::Leaving(id) => self.core.worker_leaving(id, now),
-            ToCore::Lost(id, batches) => self.core.worker_lost(id, batches, now),
-            ToCore::Ended(ended) => self.core.worker_ended(ended, now),
-            ToCore::NoHope(reason) => {
-                self.excuse_for_unavailable = true;
-                self.core.no_hope(reason);
+            ToCore::Lost(id, batches, blameless) => {
+                self.core.worker_lost(id, batches, blameless, now);
             }
+            ToCore::Ended(ended) => self.core.worker_ended(ended, now),
+            ToCore::NoHope(reason) => self.core.no_hope(reason),
+            ToCore::AnswerAll(error) => self.core.answer_all(&error),
         }
     }
 
     /// What the dispatcher has to say, to the supervisor and to its workers.
-    pub(super) fn hear_core(&mut self) {
+    pub(super) fn hear_core(&mut self) -> Checked {
         for news in self.core.take_news() {
             let event = match news {
-                WorkerNews::Canary { id, verdict, .. } => LadderEvent::Canary(id, verdict),
+                WorkerNews::Canary { id, verdict, replies } => {
+                    let wrong = self.wrong_replies.get_mut(&id).and_then(VecDeque::pop_front);
+                    let wrong = wrong.unwrap_or(u64::MAX);
+                    if verdict.is_err() && replies < wrong {
+                        let found = format!("{wrong} wrong embeddings, {replies} reported");
+                        return Err(self.violated("I3", found));
+                    }
+                    LadderEvent::Canary(id, verdict)
+                }
+                // There may be no room for it, and then it is left out.
+                WorkerNews::Good { .. } if self.is_deaf && self.random.random_bool(0.5) => {
+                    self.sometimes("good news was left out");
+                    continue;
+                }
                 WorkerNews::Good { id } => LadderEvent::Good(id),
-                WorkerNews::RerunsRefused { .. } => {
+                WorkerNews::RerunsRefused { texts } => {
+                    self.reruns_refused += texts;
                     self.sometimes("the budget of second runs was used up");
                     continue;
                 }
@@ -121,8 +133,16 @@ impl World {
             })
             .collect();
         for (id, cause) in asked {
+            let ill = self.processes.get(&id).is_none_or(|process| {
+                let process = process.borrow();
+                process.ill || !process.alive
+            });
+            if cause == EndCause::BatchLate && !ill {
+                return Err(self.violated("I16", format!("{id:?} was well and is ended as hung")));
+            }
             self.end(id, cause);
         }
+        Ok(())
     }
 
     /// Does what the ladder says, and checks it.
@@ -150,7 +170,7 @@ impl World {
                     }
                     _ => {}
                 },
-                LadderAction::Released(_) => {}
+                LadderAction::Released(..) => {}
                 LadderAction::Level(from, to) => {
                     if from != self.level {
                         return Err(self.violated("I10", format!("a step from {from} to {to}")));
@@ -168,10 +188,9 @@ impl World {
         if self.ladder.is_hopeless() && !self.stopping {
             self.tell_core(ToCore::NoHope("every rung is lost".to_owned()));
         }
-        if self.level == Level::Down {
-            // Texts that wait for longer than the grace are told.
-            self.excuse_for_unavailable = true;
-        }
+        let serves = self.level != Level::Down;
+        let (hopeless, messages) = (self.ladder.is_hopeless(), self.messages());
+        self.down.observe(serves, hopeless, messages, self.now);
         Ok(())
     }
 
@@ -232,6 +251,9 @@ impl World {
             stopped: false,
             lost: false,
             unkillable: false,
+            ill: false,
+            refuses: self.random.random(),
+            unsent: false,
             slow: 1,
             flip_output: false,
             flipped_weights: false,
@@ -288,7 +310,7 @@ impl World {
 
     /// The host ends a process: socket, grace, kill, reap.
     pub(super) fn end(&mut self, id: WorkerId, cause: EndCause) {
-        let Some(process) = self.processes.get(&id) else { return };
+        let Some(process) = self.processes.get(&id).map(Rc::clone) else { return };
         {
             let mut process = process.borrow_mut();
             process.end_asked.get_or_insert(cause.clone());
@@ -298,6 +320,14 @@ impl World {
         }
         self.tell_core(ToCore::Leaving(id));
         self.soon(1_000, Due::Lose(id, cause.to_string()));
+        let ends_by_itself = {
+            let process = process.borrow();
+            process.alive && !process.stopped && !process.unkillable
+        };
+        if ends_by_itself && self.random.random_bool(0.7) {
+            // A sound worker ends with its socket, also before all is read that it has sent.
+            self.soon(50_000, Due::Dies(id, cause.clone()));
+        }
         self.at(self.now + KILL_GRACE, Due::Kill(id, cause));
     }
 
@@ -326,20 +356,25 @@ impl World {
 
     fn lose(&mut self, id: WorkerId, reason: String) {
         let Some(process) = self.processes.get(&id) else { return };
-        let (batches, draining) = {
+        let (batches, draining, blameless) = {
             let mut process = process.borrow_mut();
             if process.lost {
                 return;
             }
+            let blameless = process.end_asked.as_ref().is_some_and(EndCause::is_blameless);
             if process.draining {
                 process.lost = true;
-                (Vec::new(), true)
+                (Vec::new(), true, blameless)
             } else {
-                (process.abandon(), false)
+                (process.abandon(), false, blameless)
             }
         };
+        if blameless {
+            let texts = batches.iter().flat_map(|batch| &batch.rows);
+            self.not_to_blame.extend(texts.map(|pending| pending.ids[0]));
+        }
         if !draining {
-            self.tell_core(ToCore::Lost(id, batches));
+            self.tell_core(ToCore::Lost(id, batches, blameless));
         }
         self.tell_ladder(LadderEvent::Lost(id, reason));
     }
@@ -360,142 +395,5 @@ impl World {
         self.change(id, |process| process.draining = true);
         // It has nothing to finish: it is drained after everything has been answered.
         self.end(id, EndCause::Requested);
-    }
-
-    /// Processes that have nothing to do take the next batch.
-    pub(super) fn compute(&mut self) {
-        let mut begun = Vec::new();
-        for process in self.processes.values() {
-            let mut process = process.borrow_mut();
-            if process.computing.is_some() || !process.alive || process.stopped || process.lost {
-                continue;
-            }
-            let Some(job) = process.jobs.front() else { continue };
-            let (batch_id, tokens) = (job.batch_id, job.tokens);
-            process.computing = Some(batch_id);
-            begun.push((process.id, batch_id, process.service(tokens)));
-        }
-        for (id, batch_id, service) in begun {
-            // Honest devices are not all alike, and now and then one is held up.
-            let held_up = if self.random.random_bool(0.001) { 8.0 } else { 1.0 };
-            let service = service.mul_f64(held_up * self.random.random_range(0.9..1.2));
-            self.at(self.now + service, Due::Computed(id, batch_id));
-        }
-    }
-
-    fn computed(&mut self, id: WorkerId, batch_id: u64) {
-        let Some(process) = self.processes.get(&id) else { return };
-        let process = Rc::clone(process);
-        let job = {
-            let mut process = process.borrow_mut();
-            let hears = process.alive && !process.stopped && !process.lost;
-            if !hears || process.computing != Some(batch_id) {
-                return;
-            }
-            let front = process.jobs.front().map(|job| job.texts.clone()).unwrap_or_default();
-            let has = |wanted| front.iter().any(|text| self.effects.get(text) == Some(&wanted));
-            if has(Effect::Kills) {
-                drop(process);
-                return self.die(id, EndCause::Signal(11));
-            }
-            if has(Effect::Hangs) {
-                process.stopped = true;
-                return;
-            }
-            process.reading += 1;
-            process.finish(self.now)
-        };
-        self.soon(300, Due::Released(id));
-        let Some((job, service)) = job else { return };
-        let mut fails = None;
-        {
-            let mut process = process.borrow_mut();
-            if process.failing_batches > 0 {
-                process.failing_batches -= 1;
-                fails = Some((ErrorClass::OutOfMemory, "out of memory"));
-            } else if std::mem::take(&mut process.flip_output) {
-                fails = Some((ErrorClass::NonFinite, "checksum"));
-            }
-        }
-        if fails.is_some_and(|(_, what)| what == "checksum") {
-            self.sometimes("an answer's checksum was wrong");
-        }
-        let bad = |text: &u32| self.effects.get(text) == Some(&Effect::FailsBatch);
-        if fails.is_none() && job.texts.iter().any(bad) {
-            fails = Some((ErrorClass::Retry, "scripted"));
-        }
-        if job.canary {
-            return match fails {
-                Some(_) => self.tell_core(ToCore::CanaryFailed(id)),
-                None => self.canary_computed(&process, &job, service),
-            };
-        }
-        self.answered(&process, job, service, fails);
-    }
-
-    fn canary_computed(&mut self, process: &Rc<RefCell<Process>>, job: &Job, service: Duration) {
-        let mut process = process.borrow_mut();
-        let verdict = match process.flipped_weights {
-            true => Err("bit 3 of row 1 differs".to_owned()),
-            false => Ok(()),
-        };
-        let replies = process.replies;
-        let counted = replies >= process.wrong_replies;
-        if verdict.is_ok() {
-            process.replies = 0;
-        }
-        let worker = process.id;
-        if !counted {
-            process.breaches.push(("I3", "wrong embeddings are not all counted".to_owned()));
-        }
-        drop(process);
-        let done = CanaryDone { worker, verdict, replies, tokens: job.tokens, service };
-        self.tell_core(ToCore::CanaryDone(done));
-    }
-
-    fn answered(
-        &mut self,
-        process: &Rc<RefCell<Process>>,
-        job: Job,
-        service: Duration,
-        fails: Option<(ErrorClass, &str)>,
-    ) {
-        let (worker, tier) = (process.borrow().id, process.borrow().tier());
-        let alone = job.texts.len() == 1;
-        let Job { rows, texts, tokens, exclusive, .. } = job;
-        if let Some((class, message)) = fails {
-            let message = message.to_owned();
-            let rows = rows.into_iter().flatten().collect();
-            return self.tell_core(ToCore::Failed(FailedRows {
-                worker,
-                class,
-                message,
-                alone,
-                rows,
-            }));
-        }
-        let flipped = process.borrow().flipped_weights;
-        let row = if flipped { wrong_row_of } else { row_of };
-        let values: Vec<f32> = texts.iter().flat_map(|text| row(*text)).collect();
-        let open = rows.iter().flatten().filter(|pending| !pending.owed.is_answered());
-        let open: Vec<u32> = open.map(|pending| pending.ids[0]).collect();
-        let waiting = rows.iter().flatten().count();
-        if flipped {
-            self.wrongly_computed.extend(&open);
-        }
-        let checked = CheckedRows::new(rows, &values, 3, 1e-3);
-        let (texts, good) = (checked.good(), checked.all_good());
-        let done = BatchDone { worker, tier, tokens, texts, service, exclusive, good };
-        let in_worker =
-            crate::request::InWorker { sent_at: self.now - service, answered_at: self.now };
-        let (replies, _) = checked.hand_out(&self.metrics, in_worker);
-        if (replies as usize) < waiting {
-            self.sometimes("a twin had been answered before");
-        }
-        let mut process = process.borrow_mut();
-        process.replies += replies;
-        process.wrong_replies += if flipped { replies } else { 0 };
-        drop(process);
-        self.tell_core(ToCore::Completed(done));
     }
 }

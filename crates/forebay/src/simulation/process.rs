@@ -51,6 +51,12 @@ pub(super) struct Process {
     /// The host has handed back what it held: nothing that it says is heard.
     pub(super) lost: bool,
     pub(super) unkillable: bool,
+    /// Something is or was wrong with it that may make it late.
+    pub(super) ill: bool,
+    /// Nothing can be sent to it any more once it is dead, also before that has been noticed.
+    pub(super) refuses: bool,
+    /// A batch could not be sent to it.
+    pub(super) unsent: bool,
     pub(super) slow: u32,
     pub(super) flip_output: bool,
     pub(super) flipped_weights: bool,
@@ -118,6 +124,11 @@ impl Process {
         self.jobs.drain(..).map(batch).collect()
     }
 
+    /// Whether what is sent to it now comes back at once.
+    fn is_gone(&self) -> bool {
+        self.lost || (!self.alive && self.refuses)
+    }
+
     fn breach(&mut self, holds: bool, invariant: &'static str, found: impl FnOnce() -> String) {
         if !holds {
             self.breaches.push((invariant, found()));
@@ -146,7 +157,8 @@ impl WorkerPort for SimWorker {
         let process = self.0.borrow();
         let taken = process.jobs.len() + process.reading;
         Load {
-            free: if process.lost { 0 } else { process.slots - taken },
+            // It may be lost between this look and the batch that follows from it.
+            free: if process.lost && !process.refuses { 0 } else { process.slots - taken },
             batches: process.jobs.len(),
             tokens: process.jobs.iter().map(|job| job.tokens).sum(),
             exclusive: process.jobs.iter().any(|job| job.exclusive),
@@ -156,7 +168,8 @@ impl WorkerPort for SimWorker {
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
         let Batch { batch_id, rows, exclusive, late_after } = batch;
         let mut process = self.0.borrow_mut();
-        if process.lost {
+        if process.is_gone() {
+            process.unsent = true;
             return Err(EndedBatch { rows, exclusive });
         }
         let texts: Vec<u32> = rows.iter().map(|pending| pending.ids[0]).collect();
@@ -204,7 +217,7 @@ impl WorkerPort for SimWorker {
 
     fn run_canary(&self, batch_id: u64, late_after: Option<Duration>, now: Instant) -> bool {
         let mut process = self.0.borrow_mut();
-        if process.lost {
+        if process.is_gone() {
             return false;
         }
         let company = process.jobs.iter().any(|job| job.exclusive);
@@ -250,6 +263,13 @@ impl WorkerPort for SimWorker {
         Some(LateBatch { at, allowance, tokens: job.tokens })
     }
 
+    fn postpone(&self, by: Duration) {
+        for job in &mut self.0.borrow_mut().jobs {
+            job.hung.postpone(by);
+            job.late.postpone(by);
+        }
+    }
+
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
         let mut process = self.0.borrow_mut();
         let rows = process.jobs.iter_mut().flat_map(|job| &mut job.rows).flatten();
@@ -262,6 +282,10 @@ impl WorkerPort for SimWorker {
         let process = self.0.borrow();
         let rows = process.jobs.iter().flat_map(|job| job.rows.iter().flatten());
         rows.map(|pending| pending.queued_at).min()
+    }
+
+    fn abandon(&self) -> Vec<EndedBatch> {
+        self.0.borrow_mut().abandon()
     }
 
     fn publish(&self) {}

@@ -82,17 +82,18 @@ fn batch_policy(entries_max: usize) -> BatchPolicy {
 }
 
 /// What the dispatcher goes by.
-pub(super) fn core_settings(random: &mut SmallRng, entries_max: usize) -> CoreSettings {
+pub(super) fn core_settings(hedge: HedgeConfig, entries_max: usize) -> CoreSettings {
     CoreSettings {
         batch: batch_policy(entries_max),
-        hedge: hedging(random),
+        hedge,
         waits_max: admission().waits_max(),
         down_grace: GRACE,
         deadline_slack: SLACK,
     }
 }
 
-fn hedging(random: &mut SmallRng) -> HedgeConfig {
+/// How much runs a second time.
+pub(super) fn hedging(random: &mut SmallRng) -> HedgeConfig {
     HedgeConfig {
         samples_min: 4,
         floor_ms: 20,

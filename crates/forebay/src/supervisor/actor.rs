@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay_protocol::Ready;
@@ -20,17 +21,18 @@ use tokio::task::AbortHandle;
 use super::board::Board;
 use super::chronicle::{Chronicle, restored};
 use super::end_cause::EndCause;
+use super::follow::tell;
 use super::inject::{FailStarts, FaultHooks};
 use super::ladder::{Event, Ladder, Limits};
 use super::level::Level;
 use crate::admission::Admission;
 use crate::config::{Device, ReplyConfig, SupervisorConfig};
-use crate::dispatch::{DispatchEvent, DispatchSender, WorkerId, WorkerNews};
+use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId, WorkerNews};
 use crate::error::EmbedError;
 use crate::events::{EventLog, StandingQuarantine};
 use crate::health::DeviceVerdict;
 use crate::metrics::{Metrics, RungMetrics};
-use crate::worker_process::actor::WorkerProcess;
+use crate::worker_process::actor::{End, WorkerProcess};
 use crate::worker_process::spawn::LaunchSpec;
 
 /// Control messages that may wait for the supervisor.
@@ -52,6 +54,8 @@ pub(crate) struct SupervisorArgs {
     pub(crate) events: EventLog,
     /// What an earlier run left in quarantine.
     pub(crate) quarantines: Vec<StandingQuarantine>,
+    /// Something will be heard of the devices.
+    pub(crate) watched: bool,
     /// The operator's cap on the level from the start.
     pub(crate) pinned: Option<Level>,
 }
@@ -84,6 +88,9 @@ pub(crate) struct WorkerStuck {
     pub(crate) pid: u32,
 }
 
+/// A process whose actor is gone has been reaped.
+pub(crate) struct Orphaned(pub(crate) WorkerId);
+
 /// The ladder's next moment has come.
 struct Tick;
 
@@ -92,11 +99,19 @@ pub(crate) struct Shutdown {
     pub(crate) drain: Duration,
 }
 
+/// A worker as this actor sees it.
+pub(super) struct Worker {
+    pub(super) id: WorkerId,
+    pub(super) actor: ActorRef<WorkerProcess>,
+    /// Its process has been started and not been reaped.
+    pub(super) process_exists: Arc<AtomicBool>,
+}
+
 /// One rung as this actor sees it.
 pub(super) struct Rung {
     pub(super) launch: Arc<LaunchSpec>,
     pub(super) metrics: Arc<RungMetrics>,
-    pub(super) worker: Option<(WorkerId, ActorRef<WorkerProcess>)>,
+    pub(super) worker: Option<Worker>,
     pub(super) fail_starts: FailStarts,
     /// What was last said of its device.
     pub(super) verdict: Option<DeviceVerdict>,
@@ -114,6 +129,8 @@ pub(crate) struct Supervisor {
     /// How long workers may take to finish what they have when they are drained.
     pub(super) drain: Duration,
     pub(super) stopping: bool,
+    /// The host itself has failed.
+    pub(super) failed: bool,
     shutdown: Option<ReplySender<()>>,
 }
 
@@ -149,13 +166,15 @@ impl Actor for Supervisor {
             timer: None,
             drain: Duration::ZERO,
             stopping: false,
+            failed: false,
             shutdown: None,
         };
         if let Some(cap) = supervisor.args.pinned {
             supervisor.pin(Some(cap));
             supervisor.ladder.handle(Event::Capped(Some(cap)), Instant::now());
         }
-        supervisor.ladder.start(left, Instant::now());
+        let watched = supervisor.args.watched;
+        supervisor.ladder.start(left, watched, Instant::now());
         supervisor.follow(&me).await;
         supervisor.set_timer(&me);
         Ok(supervisor)
@@ -170,23 +189,23 @@ impl Actor for Supervisor {
         reason: ActorStopReason,
     ) -> Result<ControlFlow<ActorStopReason>, Self::Error> {
         let slot = self.slot_of.remove(&id);
-        let worker = slot.and_then(|slot| self.rungs.get(slot)?.worker.as_ref());
-        if let Some((worker, _)) = worker {
-            let id = *worker;
-            if let Some(me) = me.upgrade() {
-                self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches: Vec::new() });
-                let cause = EndCause::Protocol(format!("worker actor ended: {reason}"));
-                let ended = WorkerEnded { id, pid: None, cause, log: String::new() };
-                self.worker_ended(ended, &me).await;
-            }
+        let worker = slot.and_then(|slot| self.rungs.get_mut(slot)?.worker.take());
+        if let (Some(Worker { id, process_exists, .. }), Some(me)) = (worker, me.upgrade()) {
+            // The dispatcher takes what the worker had out of its books itself.
+            let ended = EndedWorker { id, batches: Vec::new(), requested: false };
+            self.args.dispatch.send(DispatchEvent::WorkerEnded(ended));
+            let cause = EndCause::Protocol(format!("worker actor ended: {reason}"));
+            self.note_end(id, None, &cause, "");
+            self.happen(Event::Lost(id, cause.to_string()), &me).await;
+            // Nothing else may use the device before the process is gone; who reaps it tells.
+            let event = match process_exists.load(Ordering::Acquire) {
+                true => Event::Unkillable(id),
+                false => Event::Ended(id, cause),
+            };
+            self.happen(event, &me).await;
+            self.finish_shutdown(&me);
         } else if slot.is_none() && !reason.is_normal() {
-            let message = format!("a stage of the host failed: {reason}");
-            tracing::error!("{message}");
-            let error = EmbedError::Internal { message: message.clone() };
-            self.args.admission.close(error.clone());
-            self.args.dispatch.send(DispatchEvent::AnswerAll(error));
-            self.args.board.fail(&message);
-            self.args.metrics.level(0);
+            self.host_failed(format!("a stage of the host failed: {reason}")).await;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -203,11 +222,29 @@ impl Supervisor {
     async fn worker_ended(&mut self, ended: WorkerEnded, me: &ActorRef<Self>) {
         let WorkerEnded { id, pid, cause, log } = ended;
         let Some(rung) = self.rungs.get_mut(id.slot) else { return };
-        let Some((_, worker)) = rung.worker.take_if(|(worker, _)| *worker == id) else { return };
-        self.slot_of.remove(&worker.id());
+        let Some(worker) = rung.worker.take_if(|worker| worker.id == id) else { return };
+        self.slot_of.remove(&worker.actor.id());
         self.note_end(id, pid, &cause, &log);
         self.happen(Event::Ended(id, cause), me).await;
         self.finish_shutdown(me);
+    }
+
+    /// The host itself cannot go on. Nothing is accepted or served any more, and the workers are ended:
+    /// nobody is left who would notice that one of them hangs.
+    async fn host_failed(&mut self, message: String) {
+        tracing::error!("{message}");
+        let error = EmbedError::Internal { message: message.clone() };
+        self.args.admission.close(error.clone());
+        self.args.dispatch.send(DispatchEvent::AnswerAll(error));
+        self.args.board.fail(&message);
+        self.args.metrics.level(0);
+        if !std::mem::replace(&mut self.failed, true) {
+            for rung in &self.rungs {
+                if let Some(worker) = &rung.worker {
+                    tell(&worker.actor, End(EndCause::Requested));
+                }
+            }
+        }
     }
 
     /// Makes sure that the ladder's next moment is not missed.
@@ -330,6 +367,17 @@ impl Message<WorkerStuck> for Supervisor {
         );
         let me = context.actor_ref().clone();
         self.happen(Event::Unkillable(id), &me).await;
+        self.finish_shutdown(&me);
+    }
+}
+
+impl Message<Orphaned> for Supervisor {
+    type Reply = ();
+
+    async fn handle(&mut self, Orphaned(id): Orphaned, context: &mut Context<Self, ()>) {
+        let me = context.actor_ref().clone();
+        let cause = EndCause::Protocol("the actor of this worker had failed".to_owned());
+        self.happen(Event::Ended(id, cause), &me).await;
         self.finish_shutdown(&me);
     }
 }

@@ -12,6 +12,9 @@ use crate::events::{EventId, EventKind, EventLog, StandingQuarantine};
 
 /// Most quarantines that are taken over from an earlier run.
 const RESTORED_MAX: usize = 64;
+/// After so many events the quarantines that stand are recorded again: the log is a ring, and they
+/// must not be what it forgets.
+const REMINDER_EVENTS: u64 = 4_096;
 
 /// The event log as the supervisor uses it.
 pub(super) struct Chronicle {
@@ -21,6 +24,8 @@ pub(super) struct Chronicle {
     trouble: Vec<Option<EventId>>,
     /// The last step of any slot, for the level that results, and why it was taken.
     last_step: (Option<EventId>, String),
+    /// The first event after which they are recorded again.
+    remind_at: u64,
     /// The operator's last word on the level.
     pinned: Option<EventId>,
 }
@@ -32,8 +37,22 @@ impl Chronicle {
             devices: devices.iter().map(ToString::to_string).collect(),
             trouble: vec![None; devices.len()],
             last_step: (None, String::new()),
+            remind_at: 0,
             pinned: None,
         }
+    }
+
+    /// Whether it is time to record the quarantines that stand once more.
+    pub(super) fn wants_reminder(&mut self) -> bool {
+        let (Some(EventId(last)), _) = self.last_step else { return false };
+        if self.remind_at == 0 {
+            self.remind_at = last + REMINDER_EVENTS;
+        }
+        let due = last >= self.remind_at;
+        if due {
+            self.remind_at = last + REMINDER_EVENTS;
+        }
+        due
     }
 
     fn device(&self, slot: usize) -> String {
@@ -144,6 +163,9 @@ impl Chronicle {
     }
 
     pub(super) fn hedged(&mut self, id: WorkerId, texts: usize) {
+        if texts == 0 {
+            return;
+        }
         let rows = texts as u64;
         let kind = EventKind::Hedged { device: self.device(id.slot), rows };
         self.follows(id.slot, kind);
@@ -159,8 +181,8 @@ impl Chronicle {
     }
 }
 
-/// The quarantines of an earlier run that still hold for these devices. What only a reboot cures is
-/// cured by one, and what is probed is probed again soon.
+/// The quarantines of an earlier run that still hold for these devices. What only a reset or a
+/// reboot cures is cured by a boot; what is probed is probed when it would have been.
 pub(super) fn restored(standing: &[StandingQuarantine], devices: &[Device]) -> Vec<Restored> {
     let names: Vec<String> = devices.iter().map(ToString::to_string).collect();
     let known = standing.iter().filter_map(|quarantine| {
@@ -171,11 +193,13 @@ pub(super) fn restored(standing: &[StandingQuarantine], devices: &[Device]) -> V
         let cured = !quarantine.same_boot
             && matches!(reason, QuarantineReason::Reboot | QuarantineReason::Reset);
         let since = SystemTime::now().duration_since(quarantine.quarantined_at).unwrap_or_default();
-        let passed = match quarantine.probe_after_ms {
-            Some(probe_after_ms) => since >= Duration::from_millis(probe_after_ms),
-            None => false,
-        };
-        (!cured && !passed).then(|| Restored { slot, reason, detail: quarantine.detail.clone() })
+        let probe_after = Duration::from_millis(quarantine.probe_after_ms.unwrap_or_default());
+        (!cured).then(|| Restored {
+            slot,
+            reason,
+            detail: format!("left by an earlier run: {}", quarantine.detail),
+            probe_after: probe_after.saturating_sub(since),
+        })
     });
     known.take(RESTORED_MAX).collect()
 }
@@ -204,19 +228,22 @@ mod tests {
 
     #[test]
     fn a_quarantine_outlives_the_program_until_what_ends_it_has_happened() {
-        let slots = |quarantine| -> Vec<usize> {
-            restored(&[quarantine], &DEVICES).into_iter().map(|restored| restored.slot).collect()
+        let left = |quarantine| -> Option<Duration> {
+            let mut left = restored(&[quarantine], &DEVICES);
+            left.pop().map(|restored| restored.probe_after)
         };
-        assert_eq!(slots(standing("operator", None, false)), [0]);
-        assert_eq!(slots(standing("reset", None, true)), [0]);
-        assert!(slots(standing("reset", None, false)).is_empty(), "a boot resets devices");
-        assert!(slots(standing("reboot", None, false)).is_empty());
-        assert_eq!(slots(standing("intensity", Some(30_000), true)), [0]);
-        assert!(slots(standing("intensity", Some(5_000), true)).is_empty(), "its probe is due");
-        assert_eq!(slots(standing("of a later release", None, false)), [0]);
+        assert!(left(standing("operator", None, false)).is_some());
+        assert!(left(standing("reset", None, true)).is_some());
+        assert_eq!(left(standing("reset", None, false)), None, "a boot resets devices");
+        assert_eq!(left(standing("reboot", None, false)), None);
+        let waits = left(standing("intensity", Some(30_000), true)).expect("it stands");
+        assert!(waits <= Duration::from_secs(20) && waits > Duration::from_secs(15), "{waits:?}");
+        let due = left(standing("canary", Some(5_000), true));
+        assert_eq!(due, Some(Duration::ZERO), "its probe is due; what it did is not forgotten");
+        assert!(left(standing("of a later release", None, false)).is_some());
         let mut elsewhere = standing("operator", None, true);
         elsewhere.device = "cuda:7".to_owned();
-        assert!(slots(elsewhere).is_empty());
+        assert_eq!(left(elsewhere), None);
     }
 
     #[test]
@@ -237,7 +264,23 @@ mod tests {
         let causes: Vec<Option<u64>> =
             events.iter().map(|event| event.cause.map(|cause| cause.0)).collect();
         assert_eq!(causes, [None, Some(1), Some(2), Some(2), Some(4), Some(5), Some(6), None]);
+        assert_eq!(causes_of_a_cap(&log, &mut chronicle, id), [None, Some(9), Some(10)]);
         let story = explain(&events, EventId(4)).expect("it is there");
         assert_eq!(story.steps.first().map(|step| step.event.id), Some(EventId(1)));
+    }
+
+    /// What a cap leads to on a slot that had no trouble of its own.
+    fn causes_of_a_cap(
+        log: &EventLog,
+        chronicle: &mut Chronicle,
+        id: WorkerId,
+    ) -> Vec<Option<u64>> {
+        chronicle.trouble[1] = None;
+        let id = WorkerId { slot: 1, ..id };
+        let step = |from, to| Change { id, from, to, reason: "so".to_owned() };
+        chronicle.pinned(Some(Level::Cpu));
+        chronicle.changed(&step(WorkerState::Serving, WorkerState::Capped));
+        chronicle.level(Level::Gpu(1), Level::Cpu);
+        log.recent(3).iter().map(|event| event.cause.map(|cause| cause.0)).collect()
     }
 }

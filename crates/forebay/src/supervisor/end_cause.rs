@@ -36,6 +36,12 @@ pub(crate) enum EndCause {
 }
 
 impl EndCause {
+    /// Whether this side ended it for something that the texts it had then cannot have brought
+    /// about: they were under way by accident.
+    pub(crate) fn is_blameless(&self) -> bool {
+        matches!(self, Self::Canary(_) | Self::Device(_) | Self::BatchesFailed(_) | Self::Requested)
+    }
+
     /// The quarantine that follows from an end after which the same start would end the same way.
     /// A device that `was_there` may come back.
     pub(super) fn lasting(&self, was_there: bool) -> Option<QuarantineReason> {

@@ -2,11 +2,15 @@
 //! whoever looks on is shown what happened.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use kameo::actor::{ActorRef, Spawn};
+use kameo::error::SendError;
 use kameo::mailbox;
+use kameo::message::Message;
 
-use super::actor::Supervisor;
+use super::actor::{Supervisor, Worker};
 use super::end_cause::EndCause;
 use super::heartbeat::HealthReason;
 use super::ladder::{Action, Change, WorkerState};
@@ -26,12 +30,12 @@ impl Supervisor {
                 Action::Canary(id) => self.args.dispatch.send(DispatchEvent::Canary(id)),
                 Action::End(id, cause) => {
                     if let Some(worker) = self.worker(id) {
-                        worker.tell(End(cause)).send().await.ok();
+                        tell(&worker, End(cause));
                     }
                 }
                 Action::Drain(id) => {
                     if let Some(worker) = self.worker(id) {
-                        worker.tell(Drain { within: self.drain }).send().await.ok();
+                        tell(&worker, Drain { within: self.drain });
                     }
                 }
                 Action::Changed(change) => self.show_change(change),
@@ -41,19 +45,33 @@ impl Supervisor {
                         tracing::warn!(device, %reason, ?probe_after, "quarantined: {detail}");
                         rung.metrics.quarantined(true);
                     }
+                    let why = format!("{reason}: {detail}");
+                    self.args.board.update(slot, |status| {
+                        status.last_end.get_or_insert(why);
+                    });
                     self.chronicle.quarantined(slot, reason, &detail, probe_after);
                 }
-                Action::Released(slot) => {
+                Action::Released(slot, by) => {
                     if let Some(rung) = self.rungs.get(slot) {
                         rung.metrics.quarantined(false);
                     }
-                    self.chronicle.released(slot, "ladder");
+                    self.chronicle.released(slot, by.as_str());
                 }
                 Action::Level(from, to) => {
                     tracing::info!(%from, %to, "service level changed");
                     self.chronicle.level(from, to);
                 }
             }
+        }
+        if self.chronicle.wants_reminder() {
+            let now = Instant::now();
+            for (slot, reason, detail, wait) in self.ladder.quarantines(now) {
+                self.chronicle.quarantined(slot, reason, detail, wait);
+            }
+        }
+        if self.failed {
+            // What the rungs do is of no use to anybody any more.
+            return;
         }
         let level = self.ladder.level();
         self.args.metrics.level(level.gauge());
@@ -76,14 +94,16 @@ impl Supervisor {
     }
 
     fn worker(&self, id: WorkerId) -> Option<ActorRef<WorkerProcess>> {
-        let (worker, actor) = self.rungs.get(id.slot)?.worker.as_ref()?;
-        (*worker == id).then(|| actor.clone())
+        let worker = self.rungs.get(id.slot)?.worker.as_ref()?;
+        (worker.id == id).then(|| worker.actor.clone())
     }
 
     async fn launch(&mut self, id: WorkerId, me: &ActorRef<Self>) {
         let Some(rung) = self.rungs.get_mut(id.slot) else { return };
+        let process_exists = Arc::new(AtomicBool::new(false));
         let worker_args = WorkerArgs {
             id,
+            process_exists: Arc::clone(&process_exists),
             launch: rung.fail_starts.next(&rung.launch),
             supervisor: me.clone(),
             dispatch: self.args.dispatch.clone(),
@@ -95,9 +115,9 @@ impl Supervisor {
             spin: self.args.spin,
         };
         let mailbox = mailbox::bounded(worker_actor::MAILBOX);
-        let worker = WorkerProcess::spawn_link_with_mailbox(me, worker_args, mailbox).await;
-        self.slot_of.insert(worker.id(), id.slot);
-        rung.worker = Some((id, worker));
+        let actor = WorkerProcess::spawn_link_with_mailbox(me, worker_args, mailbox).await;
+        self.slot_of.insert(actor.id(), id.slot);
+        rung.worker = Some(Worker { id, actor, process_exists });
     }
 
     fn show_change(&mut self, change: Change) {
@@ -108,6 +128,10 @@ impl Supervisor {
         tracing::info!(device, incarnation = id.incarnation, %from, %to, "{reason}");
         self.args.board.update(id.slot, |status| {
             status.state = to;
+            if (from, to) == (WorkerState::Absent, WorkerState::Quarantined) {
+                // Nothing ended in this run that could say why.
+                status.last_end = Some(reason);
+            }
             status.incarnation = id.incarnation;
             status.restarts = id.incarnation.saturating_sub(1);
             if !to.has_process() || matches!(to, WorkerState::Starting | WorkerState::Exited) {
@@ -179,6 +203,19 @@ impl Supervisor {
         } else {
             HealthReason::Recovering
         }
+    }
+}
+
+/// Tells a worker's actor something without waiting for room in its mailbox: it may be waiting for
+/// room in this actor's.
+pub(super) fn tell<M>(worker: &ActorRef<WorkerProcess>, message: M)
+where
+    M: Send + 'static,
+    WorkerProcess: Message<M>,
+{
+    if let Err(SendError::MailboxFull(message)) = worker.tell(message).try_send() {
+        let worker = worker.clone();
+        tokio::spawn(async move { worker.tell(message).send().await.ok() });
     }
 }
 

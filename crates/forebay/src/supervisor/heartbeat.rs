@@ -5,12 +5,12 @@
 //! The supervisor writes level and reason, the dispatcher the rest; each replaces its own part of
 //! the word.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::level::Level;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Why the level is what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
@@ -133,6 +133,9 @@ impl Heartbeat {
     }
 }
 
+#[cfg(all(test, feature = "interleavings"))]
+mod interleavings;
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -163,7 +166,7 @@ mod tests {
         let health = heartbeat.read(start);
         assert_eq!(health.capacity_ktokens_per_s, 0xff_ffff);
         assert_eq!(health.worst_age, Duration::from_millis(0xff_ffff));
-        assert_eq!((health.level, health.reason), (Level::Gpu(16), HealthReason::HostFailed));
+        assert_eq!((health.level, health.reason), (Level::Gpu(16), HealthReason::Capped));
         heartbeat.beat(start, f64::NAN, Duration::ZERO);
         assert_eq!(heartbeat.read(start).capacity_ktokens_per_s, 0);
     }

@@ -75,7 +75,7 @@ impl Message<Inject> for Supervisor {
             if matches!(fault, Fault::LogDiskFull(_)) { &hooks.event_log } else { &hooks.monitor };
         let FaultHook(hook) = hook.as_ref().ok_or(InjectError::NoSuchPart { fault })?;
         tracing::warn!(%fault, "a fault is injected");
-        self.chronicle.fault_injected(None, fault.name());
+        self.chronicle.fault_injected(None, &fault.to_string());
         hook(fault);
         Ok(None)
     }
@@ -95,12 +95,12 @@ impl Supervisor {
         if let Fault::FailStarts(starts) = fault {
             tracing::warn!(%device, %fault, "a fault is injected");
             rung.fail_starts = FailStarts(starts);
-            self.chronicle.fault_injected(Some(slot), fault.name());
+            self.chronicle.fault_injected(Some(slot), &fault.to_string());
             return Ok(None);
         }
         let gone = || InjectError::NoWorker { device: device.to_string() };
-        let worker = rung.worker.as_ref().map(|(_, worker)| worker.clone()).ok_or_else(gone)?;
-        self.chronicle.fault_injected(Some(slot), fault.name());
+        let worker = rung.worker.as_ref().map(|worker| worker.actor.clone()).ok_or_else(gone)?;
+        self.chronicle.fault_injected(Some(slot), &fault.to_string());
         Ok(Some(worker))
     }
 }

@@ -20,7 +20,7 @@ mod level;
 mod pin;
 
 pub(crate) use actor::{
-    MAILBOX, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerLost, WorkerReady,
+    MAILBOX, Orphaned, Shutdown, Supervisor, SupervisorArgs, WorkerEnded, WorkerLost, WorkerReady,
     WorkerStuck,
 };
 pub(crate) use board::Board;
@@ -35,5 +35,5 @@ pub(crate) use pin::Pin;
 
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use ladder::{
-    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, Ladder, Limits,
+    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, Ladder, Limits, Restored,
 };

@@ -6,15 +6,15 @@
 //! goes back as soon as no answer can come for it any more; another process is started only when
 //! this one is reaped.
 
-use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use forebay_protocol::{Hello, PROTOCOL_VERSION, Ready, WorkerExit};
-use forebay_stage::{Stage, StageFailure};
+use forebay_protocol::{Ready, WorkerExit};
+use forebay_stage::Stage;
 use kameo::Actor;
 use kameo::actor::{ActorId, ActorRef, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible};
@@ -23,15 +23,16 @@ use rustix::net::Shutdown;
 use tokio::sync::{mpsc, oneshot};
 
 use super::child;
-use super::deliver::Delivery;
+use super::conversation::Conversation;
 use super::reader;
 use super::spawn::{LaunchSpec, Spawned, spawn};
-use crate::canary::CanaryJudge;
 use crate::config::Device;
-use crate::dispatch::lane::{InFlight, LaneSpec, WorkerLane};
+use crate::dispatch::lane::WorkerLane;
 use crate::dispatch::{DispatchEvent, DispatchSender, EndedWorker, WorkerId};
 use crate::metrics::{Metrics, RungMetrics};
-use crate::supervisor::{EndCause, Supervisor, WorkerEnded, WorkerLost, WorkerReady, WorkerStuck};
+use crate::supervisor::{
+    EndCause, Orphaned, Supervisor, WorkerEnded, WorkerLost, WorkerReady, WorkerStuck,
+};
 
 /// Control messages that may wait for one worker's actor.
 pub(crate) const MAILBOX: usize = 16;
@@ -42,6 +43,8 @@ const LOG_DEADLINE: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub(crate) struct WorkerArgs {
     pub(crate) id: WorkerId,
+    /// Whether there is a process that has not been reaped.
+    pub(crate) process_exists: Arc<AtomicBool>,
     pub(crate) launch: Arc<LaunchSpec>,
     pub(crate) supervisor: ActorRef<Supervisor>,
     pub(crate) dispatch: DispatchSender,
@@ -82,9 +85,9 @@ struct Process {
 /// Starts the process; the actor sends it to itself.
 struct Launch;
 /// The handshake succeeded; from the reader's thread.
-struct Greeted(Ready, Arc<WorkerLane>);
+pub(super) struct Greeted(pub(super) Ready, pub(super) Arc<WorkerLane>);
 /// The socket has ended or the worker broke the protocol; from the reader's thread.
-struct SocketEnded(Result<(), EndCause>);
+pub(super) struct SocketEnded(pub(super) Result<(), EndCause>);
 /// The process was reaped.
 struct Reaped(std::io::Result<ExitStatus>);
 /// The process was to end and has not been reaped and read to its end in time.
@@ -188,7 +191,8 @@ impl WorkerProcess {
         let id = self.args.id;
         if !self.draining {
             let batches = self.lane.as_ref().map(|lane| lane.abandon()).unwrap_or_default();
-            self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches });
+            let blameless = self.cause.as_ref().is_some_and(EndCause::is_blameless);
+            self.args.dispatch.send(DispatchEvent::WorkerLost { id, batches, blameless });
         }
         self.args.supervisor.tell(WorkerLost { id, reason }).send().await.ok();
     }
@@ -252,8 +256,8 @@ impl Message<Launch> for WorkerProcess {
         let me = context.actor_ref().clone();
         let Spawned { mut child, socket, arena } = match spawn(&self.args.launch) {
             Ok(spawned) => spawned,
-            Err(message) => {
-                self.end(EndCause::StartFailed(message), &me).await;
+            Err(cause) => {
+                self.end(cause, &me).await;
                 self.stop_if_finished(context);
                 return;
             }
@@ -262,7 +266,7 @@ impl Message<Launch> for WorkerProcess {
             Ok(own) => own,
             Err(error) => {
                 let message = format!("cannot share socket: {error}");
-                self.end(EndCause::StartFailed(message), &me).await;
+                self.end(EndCause::StartLost(message), &me).await;
                 self.stop_if_finished(context);
                 return;
             }
@@ -273,10 +277,15 @@ impl Message<Launch> for WorkerProcess {
         }
         let (kill, kills) = mpsc::channel(1);
         let pid = child.id().unwrap_or_default();
-        let reaped = me.clone();
+        let (reaped, supervisor) = (me.clone(), self.args.supervisor.clone());
+        let (id, process_exists) = (self.args.id, Arc::clone(&self.args.process_exists));
+        process_exists.store(true, Ordering::Release);
         tokio::spawn(async move {
             let status = child::reap(child, kills).await;
-            reaped.tell(Reaped(status)).send().await.ok();
+            process_exists.store(false, Ordering::Release);
+            if reaped.tell(Reaped(status)).send().await.is_err() {
+                supervisor.tell(Orphaned(id)).send().await.ok();
+            }
         });
         self.process = Some(Process { pid, kill, socket: own_socket, log_ended: Some(log_ended) });
         let conversation = Conversation { args: self.args.clone(), socket, arena, me: me.clone() };
@@ -394,61 +403,5 @@ impl Message<End> for WorkerProcess {
             self.end(cause, &me).await;
         }
         self.stop_if_finished(context);
-    }
-}
-
-/// What the reader's thread goes through from the first packet to the last.
-struct Conversation {
-    args: WorkerArgs,
-    socket: OwnedFd,
-    arena: (forebay_arena::HostArena, forebay_arena::SlotTable<InFlight>),
-    me: ActorRef<WorkerProcess>,
-}
-
-impl Conversation {
-    fn run(self) -> Result<(), StageFailure> {
-        let me = self.me.clone();
-        let end = self.talk();
-        // An actor that is gone has reported already.
-        me.tell(SocketEnded(end)).blocking_send().ok();
-        Ok(())
-    }
-
-    fn talk(self) -> Result<(), EndCause> {
-        let Self { args, socket, arena, me } = self;
-        let hello = Hello {
-            protocol: PROTOCOL_VERSION,
-            release: env!("CARGO_PKG_VERSION").to_owned(),
-            incarnation: args.id.incarnation,
-            arena: args.launch.arena,
-            worker: args.launch.worker.clone(),
-        };
-        let deadline = Instant::now() + args.launch.config.start_deadline();
-        let Some(ready) = reader::handshake(&socket, &hello, deadline)? else { return Ok(()) };
-        let sending = socket
-            .try_clone()
-            .map_err(|error| EndCause::StartFailed(format!("cannot share socket: {error}")))?;
-        let ending = me.clone();
-        let spec = LaneSpec {
-            id: args.id,
-            tier: args.launch.device.tier(),
-            timing: args.launch.config.clone(),
-            canary: Arc::clone(&args.launch.canary),
-            rung: Arc::clone(&args.rung),
-        };
-        // A full mailbox means that the actor is busy with this worker's end already.
-        let end = Box::new(move |cause| drop(ending.tell(End(cause)).try_send()));
-        let lane = Arc::new(WorkerLane::new(spec, arena, sending, end));
-        me.tell(Greeted(ready, Arc::clone(&lane))).blocking_send().ok();
-        let judge = CanaryJudge::new(Arc::clone(&args.launch.canary), args.id.slot);
-        let delivery = Delivery {
-            lane,
-            dispatch: args.dispatch,
-            metrics: args.metrics,
-            rung: args.rung,
-            norm_tolerance: args.norm_tolerance,
-            judge: RefCell::new(judge),
-        };
-        reader::answers(&socket, args.spin, &delivery)
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_arena::SlotLease;
-use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass, output_checksum};
+use forebay_protocol::{Descriptor, DescriptorKind, ErrorClass, OutputChecksum};
 
 use crate::canary::CanaryJudge;
 use crate::dispatch::answer::CheckedRows;
@@ -30,7 +30,15 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Handles one answer. An error text means that the worker broke the protocol and must end.
-    pub(crate) fn answer(&self, answer: &Descriptor, now: Instant) -> Result<(), String> {
+    ///
+    /// `copied` is where the rows are copied out to, and is only memory: new memory for each batch
+    /// would cost more than the copy. It grows to the size of the largest batch.
+    pub(crate) fn answer(
+        &self,
+        answer: &Descriptor,
+        now: Instant,
+        copied: &mut Vec<f32>,
+    ) -> Result<(), String> {
         let (lease, batch, service) = match self.lane.complete(answer, now) {
             Ok(completed) => completed,
             Err(Unusable::Stale(stale)) => {
@@ -59,7 +67,7 @@ impl Delivery {
         let padding = answer.padded_tokens.saturating_sub(answer.tokens);
         self.metrics.batch_computed(u64::from(answer.tokens), u64::from(padding));
         match answer.kind {
-            DescriptorKind::Done => self.rows(answer, lease, batch, service, now),
+            DescriptorKind::Done => self.rows(answer, lease, batch, (service, now), copied),
             _ => {
                 let class = answer.error.unwrap_or(ErrorClass::Internal);
                 let message = self.message(answer, lease);
@@ -77,12 +85,14 @@ impl Delivery {
         read.unwrap_or_else(|error| error.to_string())
     }
 
-    /// The output rows; the slot goes back before anybody is told: the next batch can be written
-    /// meanwhile.
-    fn output(&self, lease: SlotLease, rows: usize) -> Result<Vec<f32>, String> {
-        let read = self.lane.arena().read_output(&lease, rows * self.row_values());
+    /// Copies the output rows and says what their checksum is; the slot goes back before anybody is
+    /// told: the next batch can be written meanwhile.
+    fn output(&self, lease: SlotLease, rows: usize, values: &mut Vec<f32>) -> Result<u32, String> {
+        let mut checksum = OutputChecksum::default();
+        let (count, seen) = (rows * self.row_values(), |piece: &[f32]| checksum.update(piece));
+        let read = self.lane.arena().read_output_into(&lease, count, values, seen);
         self.lane.release(lease);
-        read.map_err(|error| error.to_string())
+        read.map(|()| checksum.finish()).map_err(|error| error.to_string())
     }
 
     fn row_values(&self) -> usize {
@@ -97,15 +107,16 @@ impl Delivery {
         service: Duration,
     ) -> Result<(), String> {
         let failed = |message: String| {
-            let (worker, class) = (self.lane.id(), answer.error.unwrap_or(ErrorClass::Corrupt));
-            self.dispatch.send(DispatchEvent::CanaryFailed { worker, class, message });
+            let worker = self.lane.id();
+            self.dispatch.send(DispatchEvent::CanaryFailed { worker, message });
             Ok(())
         };
         if answer.kind != DescriptorKind::Done {
             return failed(self.message(answer, lease));
         }
-        let values = self.output(lease, answer.rows as usize)?;
-        if let Some(reason) = corrupt(answer, &values) {
+        let mut values = Vec::new();
+        let found = self.output(lease, answer.rows as usize, &mut values)?;
+        if let Some(reason) = corrupt(answer, found) {
             self.metrics.reply_check_failed(ReplyCheck::Checksum);
             return failed(reason);
         }
@@ -128,15 +139,15 @@ impl Delivery {
         answer: &Descriptor,
         lease: SlotLease,
         batch: InFlight,
-        service: Duration,
-        answered_at: Instant,
+        (service, answered_at): (Duration, Instant),
+        values: &mut Vec<f32>,
     ) -> Result<(), String> {
         let start = Instant::now();
         let InFlight { rows, tokens, exclusive, span, sent_at, .. } = batch;
         // The batch is done with; what follows has a span of its own.
         drop(span);
         let _span = tracing::debug_span!("reply", rows = rows.len());
-        let values = self.output(lease, rows.len());
+        let found = self.output(lease, rows.len(), values);
         let alone = rows.len() == 1;
         let failed_before = self.judge.borrow().wrong().map(ToOwned::to_owned);
         if let Some(reason) = failed_before {
@@ -153,21 +164,21 @@ impl Delivery {
             exclusive,
             good: false,
         };
-        let values = match values {
-            Ok(values) => values,
+        let found = match found {
+            Ok(found) => found,
             Err(message) => {
                 self.dispatch.send(DispatchEvent::Completed(done));
                 return Err(message);
             }
         };
-        if let Some(reason) = corrupt(answer, &values) {
+        if let Some(reason) = corrupt(answer, found) {
             self.metrics.reply_check_failed(ReplyCheck::Checksum);
             tracing::warn!(rows = rows.len(), "{reason}");
             self.dispatch.send(DispatchEvent::Completed(done));
             self.failed(ErrorClass::Corrupt, reason, alone, rows);
             return Ok(());
         }
-        let checked = CheckedRows::new(rows, &values, self.row_values(), self.norm_tolerance);
+        let checked = CheckedRows::new(rows, values, self.row_values(), self.norm_tolerance);
         let done = BatchDone { texts: checked.good(), good: checked.all_good(), ..done };
         self.dispatch.send(DispatchEvent::Completed(done));
         let (replies, wrong) = checked.hand_out(&self.metrics, InWorker { sent_at, answered_at });
@@ -190,8 +201,8 @@ impl Delivery {
 }
 
 /// What is wrong if the rows as copied out are not those that the worker wrote.
-fn corrupt(answer: &Descriptor, values: &[f32]) -> Option<String> {
-    let (said, found) = (answer.output_checksum, output_checksum(values));
+fn corrupt(answer: &Descriptor, found: u32) -> Option<String> {
+    let said = answer.output_checksum;
     let differ = || format!("rows have checksum {found:#010x}, the worker said {said:#010x}");
     (said != found).then(differ)
 }

@@ -8,6 +8,7 @@
 
 pub(crate) mod actor;
 mod child;
+mod conversation;
 pub(crate) mod deliver;
 pub(crate) mod inject;
 pub(crate) mod locate;

@@ -15,6 +15,8 @@ use super::deliver::Delivery;
 use crate::supervisor::EndCause;
 
 pub(crate) const NAME: &str = "fb-reply";
+/// A deadline that is noticed so much too late says more of the host than of the worker.
+const HELD_UP: Duration = Duration::from_secs(1);
 
 /// Greets a worker and waits until it is ready, at most until `deadline`. `None` if it ends without
 /// a word: its exit status says more.
@@ -69,6 +71,7 @@ pub(crate) fn answers(
 ) -> Result<(), EndCause> {
     // One byte more than a descriptor, so that a longer packet is seen as such.
     let mut packet = [0_u8; forebay_protocol::DESCRIPTOR_BYTES + 1];
+    let mut rows = Vec::new();
     loop {
         let length = match look(socket, &mut packet, spin)? {
             Some(length) => length,
@@ -82,7 +85,7 @@ pub(crate) fn answers(
             .map_err(|error| EndCause::Protocol(error.to_string()))?;
         match answer.kind {
             DescriptorKind::Done | DescriptorKind::Failed => {
-                delivery.answer(&answer, now).map_err(EndCause::Protocol)?;
+                delivery.answer(&answer, now, &mut rows).map_err(EndCause::Protocol)?;
             }
             // The end of the socket follows.
             DescriptorKind::Drained => {}
@@ -119,17 +122,44 @@ fn receive(socket: &OwnedFd, packet: &mut [u8]) -> Result<usize, EndCause> {
     }
 }
 
-/// Waits until there is something to read; `false` if `deadline` passes first.
+/// Waits until there is something to read; `false` if `deadline` passes first. It is moved once if the
+/// host stood still meanwhile.
 fn readable(socket: &OwnedFd, deadline: Instant) -> Result<bool, EndCause> {
+    let began = Instant::now();
+    let (mut deadline, mut may_move) = (deadline, true);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let left = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
         let mut fds = [PollFd::new(socket, PollFlags::IN)];
         match poll(&mut fds, Some(&left)) {
-            Ok(0) => return Ok(false),
+            Ok(0) => match moved(deadline, began, Instant::now()).filter(|_| may_move) {
+                Some(later) => (deadline, may_move) = (later, false),
+                None => return Ok(false),
+            },
             Ok(_) => return Ok(true),
             Err(Errno::INTR) => {}
             Err(errno) => return Err(EndCause::Protocol(format!("socket: {errno}"))),
         }
+    }
+}
+
+/// Where a deadline of something that began at `began` is moved to if it was noticed so late, at
+/// `now`, that the host must have stood still, and perhaps the worker with it.
+fn moved(deadline: Instant, began: Instant, now: Instant) -> Option<Instant> {
+    let stood_still = now > deadline + HELD_UP;
+    stood_still.then(|| now + deadline.saturating_duration_since(began))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_moves_if_the_host_stood_still_and_not_for_a_late_thread() {
+        let began = Instant::now();
+        let deadline = began + Duration::from_secs(20);
+        assert_eq!(moved(deadline, began, deadline + HELD_UP), None);
+        let awake = deadline + Duration::from_secs(7_200);
+        assert_eq!(moved(deadline, began, awake), Some(awake + Duration::from_secs(20)));
     }
 }

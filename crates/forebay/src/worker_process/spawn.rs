@@ -1,6 +1,7 @@
 //! Makes a worker process with a sealed arena and one end of a socket pair, both inherited. The
 //! worker closes whatever else it inherits.
 
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use command_fds::{CommandFdExt, FdMapping};
 use forebay_arena::{HostArena, SlotTable};
 use forebay_protocol::{ArenaSpec, WORKER_FDS_ENV, WorkerSpec};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::process::{Child, Command};
 
@@ -16,6 +18,7 @@ use super::visible::Environment;
 use crate::canary::Canary;
 use crate::config::{Device, LogLevel, WorkerConfig};
 use crate::dispatch::lane::InFlight;
+use crate::supervisor::EndCause;
 
 /// Numbers of the inherited file descriptors in the worker.
 const SOCKET_FD: i32 = 3;
@@ -42,14 +45,20 @@ pub(crate) struct Spawned {
     pub(crate) arena: (HostArena, SlotTable<InFlight>),
 }
 
-/// Starts the process. The text of an error says what could not be done.
-pub(crate) fn spawn(spec: &LaunchSpec) -> Result<Spawned, String> {
-    let arena = HostArena::create(spec.arena).map_err(|error| error.to_string())?;
-    let pair = |errno: rustix::io::Errno| format!("cannot make a socket pair: {errno}");
+/// Starts the process.
+///
+/// # Errors
+/// What keeps it from being started: a program that cannot be run will not run the next time either;
+/// what the system lacks now it may have then.
+pub(crate) fn spawn(spec: &LaunchSpec) -> Result<Spawned, EndCause> {
+    let passing = |message: String| EndCause::StartLost(message);
+    let arena = HostArena::create(spec.arena).map_err(|error| passing(error.to_string()))?;
+    let pair = |errno: Errno| passing(format!("cannot make a socket pair: {errno}"));
     let (socket, theirs) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
             .map_err(pair)?;
-    let memory = arena.0.fd().try_clone_to_owned().map_err(|e| format!("cannot share: {e}"))?;
+    let memory = arena.0.fd().try_clone_to_owned();
+    let memory = memory.map_err(|error| passing(format!("cannot share memory: {error}")))?;
     let mut command = Command::new(&spec.program);
     command
         .arg("worker")
@@ -66,9 +75,18 @@ pub(crate) fn spawn(spec: &LaunchSpec) -> Result<Spawned, String> {
             FdMapping { parent_fd: theirs, child_fd: SOCKET_FD },
             FdMapping { parent_fd: memory, child_fd: ARENA_FD },
         ])
-        .map_err(|_| "file descriptors for the worker collide".to_owned())?;
+        .map_err(|_| passing("file descriptors for the worker collide".to_owned()))?;
     let child = command.spawn().map_err(|error| {
-        format!("cannot start {}: {error}; check worker.program", spec.program.display())
+        let program = spec.program.display();
+        let message = format!("cannot start {program}: {error}; check worker.program");
+        match error.kind() {
+            ErrorKind::NotFound | ErrorKind::PermissionDenied => EndCause::StartFailed(message),
+            // A file that is no program says so with a code of its own.
+            _ if error.raw_os_error() == Some(Errno::NOEXEC.raw_os_error()) => {
+                EndCause::StartFailed(message)
+            }
+            _ => EndCause::StartLost(message),
+        }
     })?;
     if let Some(pid) = child.id() {
         // Where the kernel refuses, the worker merely is no preferred victim.

@@ -20,6 +20,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ("forebay-arena/src/host.rs", "maps the sealed memfd and hands out its slots"),
     ("forebay-arena/src/worker.rs", "maps the inherited memfd and hands out its slots"),
     ("forebay-cli/tests/fake_worker/rogue.rs", "takes over the descriptors inherited at spawn"),
+    ("forebay-cli/tests/faults/stuck.rs", "holds a process so that its parent cannot reap it"),
     ("forebay-cuda/examples/edge_probe.rs", "maps and registers shared memory to probe a device"),
     ("forebay-cuda/src/edge/context.rs", "calls the driver: contexts and threads"),
     ("forebay-cuda/src/edge/device.rs", "calls the driver: devices and their properties"),

@@ -4,7 +4,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use forebay::config::{Device, Fallback, Rungs};
 use forebay::{Config, EmbedOptions, Embedding, Runtime};
@@ -45,6 +45,8 @@ impl Answers {
             let mut config = config.clone();
             config.devices.rungs = Rungs::Listed(vec![*device]);
             config.devices.fallback = Fallback::None;
+            // The drilled runtime writes there.
+            config.events.folder = PathBuf::new();
             let runtime = match Runtime::start(config).await {
                 Ok(runtime) => runtime,
                 Err(error) => {

@@ -1,7 +1,7 @@
 //! `forebay drill`: faults under load, and whether anybody but the operator noticed.
 //!
 //! [`answers`] computes what may come out, [`schedule`] says what is injected, [`load`] submits and
-//! records, [`watch`] sees the level go and come back, [`tally`] counts, [`report`] shows.
+//! records, [`watch`] reads in the event log when the level went and came back, [`tally`] counts, [`report`] shows.
 
 mod answers;
 mod event;
@@ -33,8 +33,10 @@ use schedule::{On, Step, duration};
 use tally::Tally;
 use watch::Watch;
 
-/// Time between two looks at the level.
-const LOOK: Duration = Duration::from_millis(1);
+/// Time between two looks at the event log, whose events say when they happened.
+const LOOK: Duration = Duration::from_millis(10);
+/// Newest events of a look: far more than happen between two.
+const EVENTS_LOOK: usize = 1024;
 /// Texts that measure the bulk rate at least; the lines are repeated to reach it.
 const BULK_TEXTS_MIN: usize = 4000;
 /// Highest rate that the clients keep up with.
@@ -232,7 +234,10 @@ async fn inject(
     best: Level,
     step: &Step,
 ) -> Done {
-    let mut watch = Watch::new(best, &step.devices, &runtime.status().workers);
+    let (levels, log) = ([runtime.level(), best], runtime.events());
+    let workers = runtime.status().workers;
+    let last = log.recent(1).pop();
+    let mut watch = Watch::new(levels, &step.devices, step.shows(), &workers, last.as_ref());
     let (on, fault) = (step.on(), step.fault);
     running.note(|at_us| Event::Fault { at_us, on, fault }).await;
     let start = Instant::now();
@@ -243,8 +248,7 @@ async fn inject(
     let (mut undo, mut over_since) = (step.undo(), None);
     while refused.is_none() && start.elapsed() < args.heal_within.max(args.pause) {
         tokio::time::sleep(LOOK).await;
-        let (level, workers) = (runtime.level(), runtime.status().workers);
-        watch.look(start.elapsed(), level, &workers);
+        watch.look(&log.recent(EVENTS_LOOK));
         if start.elapsed() < args.pause {
             continue;
         }

@@ -74,8 +74,6 @@ impl Step {
     pub(super) fn undo(&self) -> Option<Fault> {
         match self.fault {
             Fault::Slow(_) => Some(Fault::Slow(1)),
-            Fault::MonitorHang(_) => Some(Fault::MonitorHang(false)),
-            Fault::MonitorLies(_) => Some(Fault::MonitorLies(false)),
             Fault::LogDiskFull(_) => Some(Fault::LogDiskFull(false)),
             _ => None,
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use forebay::config::LogFormat;
 use forebay::metrics::prometheus::{self, FileWriter};
 use forebay::{Config, Runtime};
 use forebay_server::{Drained, Reloader, RunningServer, Server, ServerArgs, Service, sole_owner};
@@ -102,8 +103,11 @@ pub(crate) async fn run(
             return Err(error.into());
         }
     };
-    for address in server.handle().addresses() {
-        note!("listening on {address}");
+    // Who collects the log has it from there.
+    if service.config().log.format == LogFormat::Text {
+        for address in server.handle().addresses() {
+            note!("listening on {address}");
+        }
     }
     let load = move || args.config(&settings).map_err(|failure| failure.message);
     let on_config = move |config: &Config| level.set(config.log.level);

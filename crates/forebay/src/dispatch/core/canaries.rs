@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use forebay_protocol::ErrorClass;
-
 use super::Core;
-use crate::dispatch::port::{CanaryDone, Standing, WorkerId, WorkerNews, WorkerPort};
+use super::ends::FAILURES_MAX;
+use crate::dispatch::port::{CanaryDone, Load, Standing, WorkerId, WorkerNews, WorkerPort};
 use crate::dispatch::roster::Member;
+use crate::supervisor::EndCause;
 
 impl<W: WorkerPort> Core<W> {
     /// A worker shall run a canary batch as soon as it has a free slot.
@@ -23,9 +23,11 @@ impl<W: WorkerPort> Core<W> {
             let tier = member.worker.tier();
             if verdict.is_err() {
                 member.standing = Standing::Suspect;
-            } else {
-                self.failures.forget(id);
             }
+            member.canaries_failed = 0;
+            // A canary is a batch like any other; for a worker that serves seldom it is all there is
+            // to know its speed by.
+            self.lateness.observe(tier, tokens, service);
             if verdict.is_ok() && self.batcher.tokens_per_s_of(tier).is_none() {
                 // Something to go by before the first text.
                 self.batcher.observe(tier, tokens, service);
@@ -36,32 +38,30 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// A canary batch was not computed. That says nothing about its numbers, so it is tried again; a
-    /// worker that fails whatever it is given is ended as for any other batch.
-    pub(crate) fn canary_failed(
-        &mut self,
-        id: WorkerId,
-        class: ErrorClass,
-        message: &str,
-        now: Instant,
-    ) {
-        // The known texts are well; whatever it says of them is its own fault.
-        let class = match class {
-            ErrorClass::Input | ErrorClass::NonFinite => ErrorClass::Internal,
-            class => class,
-        };
-        self.count_failure(id, class, message, now);
-        self.run_canary(id);
+    /// worker that fails several in a row is ended, whatever it does with other batches.
+    pub(crate) fn canary_failed(&mut self, id: WorkerId, message: &str, now: Instant) {
+        let Some(member) = self.workers.find_mut(id) else { return };
+        member.canaries_failed += 1;
+        member.canary_due = true;
+        if member.canaries_failed >= FAILURES_MAX {
+            let message = format!("known answers cannot be had: {message}");
+            member.worker.end(EndCause::BatchesFailed(message));
+            self.worker_leaving(id, now);
+        }
     }
 
     /// Sends the canary batches that are due to workers with a free slot and no suspect in them.
     pub(super) fn send_canaries(&mut self, now: Instant) {
         let due = |member: &Member<W>| {
-            let load = member.worker.load();
-            member.canary_due && load.free > 0 && !load.exclusive
+            let can = |load: Load| load.free > 0 && !load.exclusive;
+            member.canary_due && can(member.worker.load())
         };
         while let Some(index) = self.workers.members().iter().position(due) {
             let tokens = self.workers.members()[index].worker.canary_tokens();
-            let late_after = self.late_after(index, tokens);
+            // One that warms up gets no work that would wait for it: it may take its time, and counts
+            // as hung like any other.
+            let warms_up = self.workers.members()[index].standing == Standing::Warming;
+            let late_after = self.late_after(index, tokens).filter(|_| !warms_up);
             let batch_id = self.new_batch_id();
             let member = &mut self.workers.members_mut()[index];
             member.canary_due = false;

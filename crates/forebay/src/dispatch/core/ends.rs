@@ -18,7 +18,7 @@ pub(super) const EXECUTIONS_MAX: u32 = 2;
 /// A worker that fails so many batches in a row is ended: whatever it fails at, the texts are not to
 /// blame, and while it serves it is given all the work. A bad text alone gets to two, as it runs
 /// twice.
-const FAILURES_MAX: u32 = 3;
+pub(super) const FAILURES_MAX: u32 = 3;
 
 /// Rows that a worker answered as failed, each of which may run once more, alone. There may be none
 /// left that wait for an answer.
@@ -29,6 +29,17 @@ pub(crate) struct FailedRows {
     /// The batch had one row. Otherwise `rows` may still be one: the rest has been answered.
     pub(crate) alone: bool,
     pub(crate) rows: Vec<Pending>,
+}
+
+/// What is known about why a worker was lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// One of its texts may have done it.
+    Unknown,
+    /// It was ended for something that its texts cannot have brought about.
+    Elsewhere,
+    /// It was told to end, with everything else.
+    Shutdown,
 }
 
 /// How many batches each worker has failed since its last success, or since its start.
@@ -69,32 +80,40 @@ impl FailuresInARow {
 impl<W: WorkerPort> Core<W> {
     /// A worker is gone, and this is what it had in flight.
     pub(crate) fn worker_ended(&mut self, ended: EndedWorker, now: Instant) {
-        let EndedWorker { id, batches, requested } = ended;
+        let EndedWorker { id, mut batches, requested } = ended;
         self.worker_leaving(id, now);
-        self.workers.gone(id);
+        // Usually that is nothing: an actor that failed has handed nothing back.
+        batches.extend(self.workers.gone(id));
         self.failures.forget(id);
-        self.given_up(batches, requested, now);
+        let fault = if requested { Fault::Shutdown } else { Fault::Unknown };
+        self.given_up(batches, fault, now);
     }
 
     /// No more answers can come from a worker, and this is what it had in flight. Its process may
-    /// still be there.
-    pub(crate) fn worker_lost(&mut self, id: WorkerId, batches: Vec<EndedBatch>, now: Instant) {
+    /// still be there. `blameless`: it was ended for something else than its texts.
+    pub(crate) fn worker_lost(
+        &mut self,
+        id: WorkerId,
+        batches: Vec<EndedBatch>,
+        blameless: bool,
+        now: Instant,
+    ) {
         self.worker_leaving(id, now);
         if mutated!(LosesBatches) {
             return;
         }
-        self.given_up(batches, false, now);
+        let fault = if blameless { Fault::Elsewhere } else { Fault::Unknown };
+        self.given_up(batches, fault, now);
     }
 
-    /// `requested`: the worker was told to end.
-    fn given_up(&mut self, batches: Vec<EndedBatch>, requested: bool, now: Instant) {
+    fn given_up(&mut self, batches: Vec<EndedBatch>, fault: Fault, now: Instant) {
         for EndedBatch { rows, exclusive } in batches {
             // What a twin has answered, or may yet answer, is no longer here.
             let rows: Vec<Pending> = rows.into_iter().filter_map(Pending::give_up).collect();
             if rows.is_empty() {
                 continue;
             }
-            if requested {
+            if fault == Fault::Shutdown {
                 // We ended it; its texts are under no suspicion, and there is no next worker.
                 for pending in rows {
                     pending.refuse(EmbedError::ShuttingDown);
@@ -102,12 +121,16 @@ impl<W: WorkerPort> Core<W> {
                 continue;
             }
             self.metrics.suspects(rows.len());
+            let blamed = exclusive && fault == Fault::Unknown;
             let (over, again): (Vec<_>, Vec<_>) = rows
                 .into_iter()
-                .partition(|pending| exclusive || pending.owed.executions() >= EXECUTIONS_MAX);
+                .partition(|pending| blamed || pending.owed.executions() >= EXECUTIONS_MAX);
             for pending in over {
                 let executions = pending.owed.executions();
-                pending.refuse(EmbedError::PoisonInput { executions });
+                pending.refuse(match fault {
+                    Fault::Elsewhere => EmbedError::WorkerLost,
+                    _ => EmbedError::PoisonInput { executions },
+                });
             }
             self.run_again(again, now);
         }
@@ -167,13 +190,7 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// Counts a failure of a worker that serves, and ends one that fails everything.
-    pub(super) fn count_failure(
-        &mut self,
-        id: WorkerId,
-        class: ErrorClass,
-        message: &str,
-        now: Instant,
-    ) {
+    fn count_failure(&mut self, id: WorkerId, class: ErrorClass, message: &str, now: Instant) {
         let known = self.workers.members().iter().find(|member| member.worker.id() == id);
         let Some(member) = known.filter(|_| self.failures.add(id, class)) else { return };
         let worker = &member.worker;

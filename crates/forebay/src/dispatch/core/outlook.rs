@@ -18,6 +18,9 @@ const FLOOR_TEXTS: usize = 16;
 /// How the runtime is doing, as far as the dispatcher knows.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct VitalSigns {
+    /// Expected time until what is queued now has been computed, by all the workers that ordinary
+    /// batches go to.
+    pub(crate) backlog: Duration,
     /// What the workers that get ordinary batches compute together, by what was measured of their
     /// tier; 0 while there is none or nothing is measured.
     pub(crate) capacity_tokens_per_s: f64,
@@ -44,20 +47,11 @@ impl TextLength {
 }
 
 impl<W: WorkerPort> Core<W> {
-    /// Expected time until what is queued now has been computed, by all the workers that ordinary
-    /// batches go to.
-    pub(crate) fn backlog(&self) -> Duration {
-        let waiting = self.batcher.depth().tokens_total();
-        let (workers, in_flight) = self.workers.busy();
-        self.expected_duration((waiting + in_flight).div_ceil(workers.max(1)))
-    }
-
     /// How many texts of each class may be under way, of which `under_way` are: what is computed
     /// within the class's longest wait, less what more urgent classes have under way. `None` for no
     /// limit, also before anything is measured. While nothing serves, the last known speed counts.
     pub(crate) fn texts_allowed(&self, under_way: [usize; 3]) -> [Option<usize>; 3] {
-        let (workers, _) = self.workers.busy();
-        let workers = workers.max(1);
+        let workers = self.workers.takers().count().max(1);
         let Some(rate) = self.batcher.tokens_per_s().filter(|_| self.text_length.mean > 0.0) else {
             return [None; 3];
         };
@@ -78,14 +72,24 @@ impl<W: WorkerPort> Core<W> {
     /// How the runtime is doing.
     pub(crate) fn vital_signs(&self, now: Instant) -> VitalSigns {
         let depth = self.batcher.depth();
-        let (workers, _) = self.workers.busy();
+        let mut takers = self.workers.takers().map(|(index, _)| index).peekable();
+        let (mut workers, mut tokens) = (0, depth.tokens_total());
+        let mut oldest = self.workers.leaving().filter_map(W::oldest_queued_at).min();
+        for (index, member) in self.workers.members().iter().enumerate() {
+            let view = member.worker.view();
+            if takers.next_if_eq(&index).is_some() {
+                workers += 1;
+                tokens += view.load.tokens;
+            }
+            oldest = oldest.into_iter().chain(view.oldest_queued_at).min();
+        }
+        let waiting = [depth.oldest_queued_at, self.suspects.oldest_queued_at(), oldest];
+        let oldest = waiting.into_iter().flatten().min();
         let rate = self.batcher.tokens_per_s().unwrap_or(0.0);
-        let in_flight = self.workers.all().filter_map(W::oldest_queued_at).min();
-        let oldest = [depth.oldest_queued_at, self.suspects.oldest_queued_at(), in_flight];
-        let oldest = oldest.into_iter().flatten().min();
         let capacity = rate * workers as f64;
         let mean = self.text_length.mean;
         VitalSigns {
+            backlog: self.expected_duration(tokens.div_ceil(workers.max(1))),
             capacity_tokens_per_s: capacity,
             capacity_texts_per_s: if mean > 0.0 { capacity / mean } else { 0.0 },
             worst_age: oldest.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),

@@ -24,11 +24,11 @@ impl<W: WorkerPort> Core<W> {
         self.send_suspect(now) || self.send_on_probation(now) || self.send_ordinary(now)
     }
 
-    /// The workers that ordinary batches go to now, with their places and loads.
-    pub(super) fn ordinary_takers(&self, now: Instant) -> impl Iterator<Item = (usize, Load)> {
+    /// The places of the workers that ordinary batches go to now, in their order.
+    pub(super) fn ordinary_takers(&self, now: Instant) -> impl Iterator<Item = usize> {
         let kept_clear = self.kept_clear(now);
-        let takers = self.workers.takers().map(|(index, member)| (index, member.worker.load()));
-        takers.filter(move |(index, _)| !kept_clear.contains(index))
+        let takers = self.workers.takers().map(|(index, _)| index);
+        takers.filter(move |index| !kept_clear.contains(index))
     }
 
     /// Whether a worker should be given an ordinary batch. One that is computed and one that waits
@@ -44,6 +44,7 @@ impl<W: WorkerPort> Core<W> {
     fn send_ordinary(&mut self, now: Instant) -> bool {
         let mut offers: Vec<(usize, usize, usize)> = self
             .ordinary_takers(now)
+            .map(|index| (index, self.workers.members()[index].worker.load()))
             .filter(|(_, load)| self.has_room(load))
             .map(|(index, load)| (load.tokens, load.batches, index))
             .collect();
@@ -101,9 +102,11 @@ impl<W: WorkerPort> Core<W> {
             oldest_wait: sealed.oldest_wait,
             reason: sealed.reason,
         });
-        let rows: Vec<Pending> = sealed.entries.into_iter().map(|e| e.payload).collect();
-        let (gone, rows) = rows.into_iter().partition::<Vec<_>, _>(|p| p.owed.is_cancelled());
-        gone.into_iter().for_each(|pending| self.cancelled(pending));
+        let mut rows: Vec<Pending> = sealed.entries.into_iter().map(|e| e.payload).collect();
+        // As a rule there are none, and the others stay where they are.
+        for gone in rows.extract_if(.., |pending| pending.owed.is_cancelled()) {
+            self.cancelled(gone);
+        }
         if !rows.is_empty() {
             self.hand_over(index, rows, false, now);
         }

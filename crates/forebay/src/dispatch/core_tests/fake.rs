@@ -259,6 +259,13 @@ impl WorkerPort for FakeWorker {
         state.in_flight.iter().map(|batch| batch.late).min_by_key(|late| late.at)
     }
 
+    fn postpone(&self, by: Duration) {
+        for batch in &mut self.state.borrow_mut().in_flight {
+            batch.hung_at += by;
+            batch.late.at += by;
+        }
+    }
+
     fn twins(&self, executions_max: u32, texts_max: usize) -> Vec<Pending> {
         let mut state = self.state.borrow_mut();
         let rows = state.in_flight.iter_mut().flat_map(|batch| batch.rows.iter_mut().flatten());
@@ -271,6 +278,12 @@ impl WorkerPort for FakeWorker {
         let state = self.state.borrow();
         let rows = state.in_flight.iter().flat_map(|batch| batch.rows.iter().flatten());
         rows.map(|pending| pending.queued_at).min()
+    }
+
+    /// The world hands back what it held before it says that it is gone.
+    fn abandon(&self) -> Vec<EndedBatch> {
+        assert!(self.state.borrow().in_flight.is_empty());
+        Vec::new()
     }
 
     fn publish(&self) {}

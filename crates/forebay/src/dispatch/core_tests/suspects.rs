@@ -21,6 +21,31 @@ fn contended(world: &World) -> Vec<Handed> {
 }
 
 #[test]
+fn a_text_is_not_to_blame_for_what_the_host_ends_for_another_reason() {
+    for blameless in [false, true] {
+        let mut world = World::new(&Arc::new(Metrics::new()));
+        world.ends_blameless = blameless;
+        world.service = ms(50);
+        world.start_worker(Duration::ZERO);
+        let text = world.text(4, Priority::Control, Effect::None, None);
+        world.arrive(vec![text], ms(1));
+        // Its first worker goes, and the one in which it is alone.
+        for runs in 1..=2 {
+            while world.runs(text) < runs {
+                assert!(world.step(), "it runs");
+            }
+            let id = *world.workers.keys().next_back().expect("a worker");
+            world.kill_worker(id, ms(1));
+        }
+        world.run_to_the_end();
+        let result = world.texts[&text].result.as_ref().expect("answered");
+        let expected = if blameless { "worker_lost" } else { "poison_input" };
+        assert_eq!(result.as_ref().map_err(EmbedError::code), Err(expected));
+        assert_eq!(world.runs(text), 2);
+    }
+}
+
+#[test]
 fn suspects_and_ordinary_batches_share_the_time_of_one_worker() {
     for service_us in [500, 2_000, 7_000, 15_000] {
         let mut world = World::new(&Arc::new(Metrics::new()));

@@ -84,13 +84,13 @@ fn estimates_follow_the_level() {
     let texts: Vec<_> =
         (0..64).map(|_| world.text(16, Priority::Bulk, Effect::None, None)).collect();
     world.accept(texts);
-    let with_gpu = world.core.backlog();
+    let with_gpu = world.core.vital_signs(world.now).backlog;
     world.core.worker_leaving(gpu, world.now);
-    let with_cpu = world.core.backlog();
+    let with_cpu = world.core.vital_signs(world.now).backlog;
     assert!(with_cpu > with_gpu * 10, "{with_cpu:?}, {with_gpu:?}");
     // With nobody left the last known speed stands.
     world.core.worker_leaving(cpu, world.now);
-    assert_eq!(world.core.backlog(), with_cpu);
+    assert_eq!(world.core.vital_signs(world.now).backlog, with_cpu);
 }
 
 #[test]
@@ -102,8 +102,8 @@ fn two_gpus_halve_the_estimate() {
     let texts: Vec<_> =
         (0..64).map(|_| world.text(16, Priority::Bulk, Effect::None, None)).collect();
     world.accept(texts);
-    let one = world.core.backlog();
+    let one = world.core.vital_signs(world.now).backlog;
     world.start(Tier::Gpu);
-    let two = world.core.backlog();
+    let two = world.core.vital_signs(world.now).backlog;
     assert!(two.abs_diff(one / 2) < Duration::from_micros(1), "{one:?}, {two:?}");
 }

@@ -82,6 +82,8 @@ pub(super) struct World {
     pub(super) hang_next: bool,
     pub(super) break_next: bool,
     pub(super) corrupt_next: bool,
+    /// Workers that are lost are ended for something else than their texts.
+    pub(super) ends_blameless: bool,
     /// How a worker gets from greeting to serving.
     pub(super) ladder: Ladder,
     /// What the core had to say, in order.
@@ -136,6 +138,7 @@ impl World {
             hang_next: false,
             break_next: false,
             corrupt_next: false,
+            ends_blameless: false,
             ladder: Ladder::None,
             news: Vec::new(),
             due: BTreeMap::new(),
@@ -294,7 +297,7 @@ impl World {
     pub(super) fn accept(&mut self, ids: Vec<u32>) {
         let take = |id| self.texts.get_mut(&id).and_then(|text| text.pending.take());
         let pending: Vec<Pending> = ids.into_iter().filter_map(take).collect();
-        self.core.accept(pending, self.now);
+        self.core.accept(pending);
     }
 
     /// Tells the core that nothing will serve soon, if that is so.

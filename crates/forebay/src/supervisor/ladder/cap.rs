@@ -36,11 +36,11 @@ impl Ladder {
         let is_gpu = |slot: &&mut Slot| matches!(slot.device(), Device::Cuda(_));
         for state in [WorkerState::Serving, WorkerState::Probation, WorkerState::Warming] {
             for slot in slots.iter_mut().filter(is_gpu).filter(|slot| slot.state() == state) {
-                match (room.checked_sub(1), *cap) {
-                    (Some(left), _) => room = left,
-                    // One that warms up gets nothing anyway.
-                    (None, Some(cap)) if state != WorkerState::Warming => slot.cap(cap, out),
-                    (None, _) => {}
+                slot.capped = cap.filter(|_| room == 0);
+                room = room.saturating_sub(1);
+                // One that warms up gets nothing yet; its known answers make it a capped one.
+                if let Some(level) = slot.capped.filter(|_| state != WorkerState::Warming) {
+                    slot.cap(level, out);
                 }
             }
         }
@@ -52,12 +52,13 @@ impl Ladder {
 }
 
 impl Slot {
-    fn cap(&mut self, level: Level, out: &mut Vec<Action>) {
+    pub(super) fn cap(&mut self, level: Level, out: &mut Vec<Action>) {
         self.go(WorkerState::Capped, format!("the operator has capped the level at {level}"), out);
         self.hold_back(out);
     }
 
     fn uncap(&mut self, out: &mut Vec<Action>) {
+        self.capped = None;
         self.go(WorkerState::Warming, "there is room below the cap on the level", out);
         self.ask_for_canary(out);
     }

@@ -91,10 +91,29 @@ pub(crate) enum Action {
     Changed(Change),
     /// A slot went into quarantine: why, in words, and how long until it is probed.
     Quarantined(usize, QuarantineReason, String, Option<Duration>),
-    /// A slot is out of quarantine.
-    Released(usize),
+    /// A slot is out of quarantine, by a probe that succeeded or by somebody's word.
+    Released(usize, ReleasedBy),
     /// The service level changed.
     Level(Level, Level),
+}
+
+/// What ended a quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReleasedBy {
+    /// It was started and has shown that it can serve.
+    Ladder,
+    /// Somebody said so.
+    Operator,
+}
+
+impl ReleasedBy {
+    /// The name in the event log.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ladder => "ladder",
+            Self::Operator => "operator",
+        }
+    }
 }
 
 /// One step of one slot.
@@ -112,6 +131,8 @@ pub(crate) struct Restored {
     pub(crate) slot: usize,
     pub(crate) reason: QuarantineReason,
     pub(crate) detail: String,
+    /// How long until it is probed, if its reason is one that is probed.
+    pub(crate) probe_after: Duration,
 }
 
 /// The numbers that the ladder goes by.
@@ -149,10 +170,11 @@ impl Ladder {
 
     /// Starts every slot that no earlier run has left in quarantine; the last one, the CPU, first:
     /// it is what answers before any other is ready.
-    pub(crate) fn start(&mut self, restored: Vec<Restored>, now: Instant) {
-        for Restored { slot, reason, detail } in restored {
-            if let Some(slot) = self.slots.get_mut(slot) {
-                slot.restore(reason, detail, now, &mut self.actions);
+    /// With `watched` something will be heard of the devices.
+    pub(crate) fn start(&mut self, restored: Vec<Restored>, watched: bool, now: Instant) {
+        for restored in restored {
+            if let Some(slot) = self.slots.get_mut(restored.slot) {
+                slot.restore(restored, watched, now, &mut self.actions);
             }
         }
         for slot in self.slots.iter_mut().rev() {
@@ -217,6 +239,22 @@ impl Ladder {
         self.level
     }
 
+    /// The slots that are in quarantine: why, in words, and how long until they are probed.
+    pub(crate) fn quarantines(
+        &self,
+        now: Instant,
+    ) -> impl Iterator<Item = (usize, QuarantineReason, &str, Option<Duration>)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(move |(index, slot)| {
+            slot.quarantine(now).map(|(reason, detail, wait)| (index, reason, detail, wait))
+        })
+    }
+
+    /// Whether a slot is in quarantine, or will be as things stand.
+    pub(crate) fn awaits_release(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(Slot::awaits_release)
+    }
+
     /// The operator's cap on it.
     pub(crate) fn cap(&self) -> Option<Level> {
         self.cap
@@ -260,7 +298,7 @@ impl Ladder {
         }
         let serving = self.slots.iter().filter(|slot| slot.state() == WorkerState::Serving);
         let level = Level::of(serving.map(Slot::device));
-        if level != self.level {
+        if level != self.level && !(mutated!(KeepsLevel) && level < self.level) {
             self.actions.push(Action::Level(self.level, level));
             self.level = level;
         }

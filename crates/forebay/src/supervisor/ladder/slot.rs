@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 use super::restarts::{Next, RestartPolicy};
-use super::{Action, Change, Limits, QuarantineReason, WorkerState};
+use super::{Action, Change, Level, Limits, QuarantineReason, ReleasedBy, WorkerState};
 use crate::config::Device;
 use crate::dispatch::{Standing, WorkerId};
 use crate::supervisor::EndCause;
@@ -38,6 +38,14 @@ pub(super) struct Slot {
     quarantine: Option<(QuarantineReason, String)>,
     /// Why it must not serve now although it could.
     hold: Option<String>,
+    /// The last that was heard of its device is that it is well.
+    well: bool,
+    /// It has been heard in this run that its device is well.
+    ever_well: bool,
+    /// An earlier run left it in quarantine, and nothing has been heard of its device since.
+    awaits_verdict: bool,
+    /// The operator's cap, while it leaves no room for this slot.
+    pub(super) capped: Option<Level>,
     /// It was started to see whether it can be.
     probing: bool,
     settled: bool,
@@ -64,6 +72,10 @@ impl Slot {
             launch_at: None,
             quarantine: None,
             hold: None,
+            well: false,
+            ever_well: false,
+            awaits_verdict: false,
+            capped: None,
             probing: false,
             settled: false,
         }
@@ -95,10 +107,8 @@ impl Slot {
             | WorkerState::Draining
             | WorkerState::Exited => !self.probing && self.quarantine.is_none(),
             WorkerState::Backoff => true,
-            WorkerState::Absent
-            | WorkerState::Capped
-            | WorkerState::Quarantined
-            | WorkerState::Stuck => false,
+            WorkerState::Quarantined => self.awaits_verdict,
+            WorkerState::Absent | WorkerState::Capped | WorkerState::Stuck => false,
         }
     }
 
@@ -197,17 +207,22 @@ impl Slot {
         if let Err(message) = verdict
             && !mutated!(BelievesWrongAnswers)
         {
-            self.wrong(message, out);
+            self.wrong(message, now, out);
             return;
         }
-        match self.state {
-            WorkerState::Warming => {
+        match (self.state, self.capped) {
+            (WorkerState::Warming, Some(level)) => {
+                self.canary_at = Some(now + self.limits.canary_interval);
+                self.cap(level, out);
+            }
+            (WorkerState::Warming, None) => {
                 self.good = 0;
                 self.dwell_until = Some(now + self.dwell());
                 self.canary_at = Some(now + self.probation_gap());
                 self.go(WorkerState::Probation, "known answers are right", out);
+                out.push(Action::Standing(self.id(), Standing::Probation));
             }
-            WorkerState::Probation => {
+            (WorkerState::Probation, _) => {
                 self.good();
                 self.canary_at = Some(now + self.probation_gap());
             }
@@ -216,7 +231,7 @@ impl Slot {
     }
 
     /// It gave wrong numbers, so nothing that it says is worth anything.
-    fn wrong(&mut self, message: String, out: &mut Out) {
+    fn wrong(&mut self, message: String, now: Instant, out: &mut Out) {
         if !matches!(
             self.state,
             WorkerState::Warming
@@ -227,14 +242,20 @@ impl Slot {
         ) {
             return;
         }
-        self.wrong_numbers += 1;
-        let reason = match self.wrong_numbers {
-            1 => QuarantineReason::Canary,
-            _ => QuarantineReason::Operator,
-        };
-        self.quarantine = Some((reason, message.clone()));
+        // It may have served for long enough that what was before is forgiven.
+        self.relapse(now);
+        self.quarantine = Some((self.count_wrong_numbers(), message.clone()));
         out.push(Action::End(self.id(), EndCause::Canary(message.clone())));
         self.fall(format!("wrong numbers: {message}"), out);
+    }
+
+    /// Once may be a particle from space; twice is a device.
+    fn count_wrong_numbers(&mut self) -> QuarantineReason {
+        self.wrong_numbers += 1;
+        match self.wrong_numbers {
+            1 => QuarantineReason::Canary,
+            _ => QuarantineReason::Operator,
+        }
     }
 
     pub(super) fn good(&mut self) {
@@ -282,7 +303,7 @@ impl Slot {
         self.canary_at = Some(now + self.limits.canary_interval);
         self.probing = false;
         if self.quarantine.take().is_some() {
-            out.push(Action::Released(self.index));
+            out.push(Action::Released(self.index, ReleasedBy::Ladder));
         }
         self.go(WorkerState::Serving, reason, out);
         out.push(Action::Standing(self.id(), Standing::Serving));
@@ -355,6 +376,13 @@ impl Slot {
             self.go(WorkerState::Absent, cause.to_string(), out);
             return;
         }
+        let next = match next {
+            // Its own check at the start says the same as a canary would.
+            Next::Quarantine(QuarantineReason::Canary, wait) if settled_before.is_none() => {
+                Next::Quarantine(self.count_wrong_numbers(), wait)
+            }
+            next => next,
+        };
         let next = match (next, settled_before) {
             // What put it into quarantine has not changed by this end.
             (Next::Quarantine(_, wait), Some((reason, _))) => Next::Quarantine(reason, wait),

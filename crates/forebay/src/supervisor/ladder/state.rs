@@ -81,7 +81,7 @@ impl WorkerState {
         match self {
             Absent => matches!(next, Starting | Quarantined),
             Starting => matches!(next, Warming | Draining | Exited | Stuck),
-            Warming => matches!(next, Probation | Suspect | Draining | Exited | Stuck),
+            Warming => matches!(next, Probation | Capped | Suspect | Draining | Exited | Stuck),
             Probation => matches!(next, Serving | Capped | Suspect | Draining | Exited | Stuck),
             Serving => matches!(next, Capped | Suspect | Draining | Exited | Stuck),
             // Both show anew that they give the known answers.

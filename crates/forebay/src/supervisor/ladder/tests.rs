@@ -2,7 +2,7 @@
 //! allowed steps are taken, nobody serves without having shown that it may, and once things go well
 //! the best level comes back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use forebay_protocol::WorkerExit;
@@ -10,6 +10,8 @@ use rand::rngs::{SmallRng, StdRng};
 use rand::{Rng, SeedableRng};
 
 use super::*;
+
+mod cap;
 
 const DEVICES: [Device; 3] = [Device::Cuda(0), Device::Cuda(1), Device::Cpu];
 
@@ -41,7 +43,7 @@ struct Watched {
     canaries: BTreeSet<WorkerId>,
     /// Workers that have given the known answers since they were last in doubt.
     proven: BTreeSet<WorkerId>,
-    to_end: BTreeSet<WorkerId>,
+    to_end: BTreeMap<WorkerId, EndCause>,
     to_drain: BTreeSet<WorkerId>,
     changes: Vec<Change>,
 }
@@ -56,11 +58,11 @@ impl Watched {
             processes: BTreeSet::new(),
             canaries: BTreeSet::new(),
             proven: BTreeSet::new(),
-            to_end: BTreeSet::new(),
+            to_end: BTreeMap::new(),
             to_drain: BTreeSet::new(),
             changes: Vec::new(),
         };
-        watched.ladder.start(Vec::new(), watched.now);
+        watched.ladder.start(Vec::new(), false, watched.now);
         watched.look();
         watched
     }
@@ -114,8 +116,8 @@ impl Watched {
                     assert!(self.processes.contains(&id));
                     assert!(self.canaries.insert(id), "a second canary while one is owed");
                 }
-                Action::End(id, _) => {
-                    self.to_end.insert(id);
+                Action::End(id, cause) => {
+                    self.to_end.insert(id, cause);
                 }
                 Action::Drain(id) => {
                     self.to_drain.insert(id);
@@ -124,7 +126,7 @@ impl Watched {
                     assert_eq!(from, self.level);
                     self.level = to;
                 }
-                Action::Quarantined(..) | Action::Released(_) => {}
+                Action::Quarantined(..) | Action::Released(..) => {}
             }
         }
         let serving =
@@ -132,6 +134,7 @@ impl Watched {
         assert_eq!(self.level, Level::of(serving.map(|(device, _)| *device)));
         assert_eq!(self.level, self.ladder.level());
         assert_eq!(self.ladder.states().collect::<Vec<_>>(), self.states);
+        assert!(self.ladder.cap().is_none_or(|cap| self.level <= cap), "above the cap");
     }
 
     fn to(&mut self, at: Instant) {
@@ -153,7 +156,9 @@ impl Watched {
     fn go_well(&mut self, long: Duration) {
         let until = self.now + long;
         for _ in 0..100_000 {
-            if let Some(id) = self.to_end.first().or(self.to_drain.first()).copied() {
+            if let Some((id, cause)) = self.to_end.pop_first() {
+                self.handle(Event::Ended(id, cause));
+            } else if let Some(id) = self.to_drain.first().copied() {
                 self.handle(Event::Ended(id, EndCause::Requested));
             } else if let Some(id) = self.canaries.first().copied() {
                 self.handle(Event::Canary(id, Ok(())));
@@ -179,6 +184,17 @@ impl Watched {
         panic!("it never comes to rest");
     }
 
+    /// Somebody releases what only somebody can.
+    fn release_those_that_wait(&mut self) {
+        let waits = |(slot, reason, ..): (usize, QuarantineReason, &str, Option<Duration>)| {
+            (reason == QuarantineReason::Operator).then_some(slot)
+        };
+        let waiting: Vec<usize> = self.ladder.quarantines(self.now).filter_map(waits).collect();
+        for slot in waiting {
+            self.handle(Event::Released(slot));
+        }
+    }
+
     fn crash(&mut self, slot: usize) {
         let id = self.of(slot);
         self.handle(Event::Lost(id, "end of socket".to_owned()));
@@ -191,7 +207,7 @@ impl Watched {
         let id = self.of(slot);
         let gone = !self.processes.contains(&id);
         let text = || "something".to_owned();
-        let event = match random.random_range(0..14) {
+        let event = match random.random_range(0..16) {
             0 => Event::Greeted(id),
             1 => Event::Canary(id, Ok(())),
             2 if random.random_bool(0.1) => Event::Canary(id, Err(text())),
@@ -213,6 +229,7 @@ impl Watched {
             11 => Event::Device(slot, DeviceNews::Hold(text())),
             12 => Event::Device(slot, DeviceNews::Unfit(QuarantineReason::Reset, text())),
             13 => Event::Device(slot, DeviceNews::Shaken(text())),
+            14 => Event::Capped([None, Some(Level::Cpu), Some(Level::Gpu(1))][slot]),
             _ => Event::Tick,
         };
         let answers = matches!(&event, Event::Canary(id, _) if !self.canaries.contains(id));
@@ -242,14 +259,12 @@ fn whatever_happens_only_allowed_steps_are_taken_and_the_best_level_comes_back()
                 watched.handle(Event::Ended(id, EndCause::Signal(9)));
             }
         }
+        watched.handle(Event::Capped(None));
         for slot in 0..3 {
             watched.handle(Event::Device(slot, DeviceNews::Well));
-            watched.handle(Event::Released(slot));
         }
         watched.go_well(ms(4_000_000));
-        for slot in 0..3 {
-            watched.handle(Event::Released(slot));
-        }
+        watched.release_those_that_wait();
         watched.go_well(ms(4_000_000));
         assert_eq!(watched.level, Level::Gpu(2), "seed {seed}: {:?}", watched.states);
         reached.extend(watched.changes.iter().map(|change| change.to.as_str()));
@@ -316,7 +331,7 @@ fn wrong_numbers_end_the_worker_at_once_and_the_second_time_for_good() {
     watched.to(watched.now);
     let id = watched.of(0);
     watched.handle(Event::Canary(id, Err("bit 3 of row 1".to_owned())));
-    assert_eq!((watched.level, watched.to_end.contains(&id)), (Level::Gpu(1), true));
+    assert_eq!((watched.level, watched.to_end.contains_key(&id)), (Level::Gpu(1), true));
     watched.go_well(ms(0));
     assert_eq!(watched.states[0], WorkerState::Quarantined);
     watched.go_well(ms(5_000));
@@ -338,6 +353,7 @@ fn wrong_numbers_end_the_worker_at_once_and_the_second_time_for_good() {
 fn a_device_that_needs_a_reset_waits_for_it_and_one_on_hold_is_not_promoted() {
     let mut watched = Watched::new(1);
     watched.go_well(ms(1));
+    watched.handle(Event::Device(1, DeviceNews::Well));
     let reset = DeviceNews::Unfit(QuarantineReason::Reset, "recovery action 1".to_owned());
     watched.handle(Event::Device(1, reset));
     assert_eq!(watched.level, Level::Gpu(1));
@@ -372,9 +388,10 @@ fn no_second_process_is_started_beside_one_that_cannot_be_killed() {
 fn what_an_earlier_run_left_in_quarantine_stays_there() {
     let mut ladder = Ladder::new(&DEVICES, &limits(), StdRng::seed_from_u64(1));
     let now = Instant::now();
-    let left = |slot, reason| Restored { slot, reason, detail: "then".to_owned() };
-    let restored = vec![left(0, QuarantineReason::Operator), left(1, QuarantineReason::Intensity)];
-    ladder.start(restored, now);
+    let left =
+        |slot, reason| Restored { slot, reason, detail: "then".to_owned(), probe_after: ms(1_000) };
+    let restored = vec![left(0, QuarantineReason::Operator), left(1, QuarantineReason::Canary)];
+    ladder.start(restored, false, now);
     let launched = |ladder: &mut Ladder| -> Vec<usize> {
         let actions = ladder.take_actions().into_iter();
         actions
@@ -387,4 +404,78 @@ fn what_an_earlier_run_left_in_quarantine_stays_there() {
     ladder.handle(Event::Tick, probe);
     assert_eq!(launched(&mut ladder), [1]);
     assert_eq!(ladder.next_wakeup(), None, "the first waits for somebody");
+    // Its wrong numbers are not forgotten either.
+    let id = WorkerId { slot: 1, incarnation: 1 };
+    let why = || "wrong again".to_owned();
+    ladder.handle(Event::Greeted(id), probe);
+    ladder.handle(Event::Canary(id, Err(why())), probe);
+    ladder.handle(Event::Ended(id, EndCause::Canary(why())), probe);
+    let for_good = |action: &Action| {
+        matches!(action, Action::Quarantined(1, QuarantineReason::Operator, _, None))
+    };
+    let actions = ladder.take_actions();
+    assert!(actions.iter().any(for_good), "{actions:?}");
+}
+
+#[test]
+fn wrong_numbers_cost_a_probation_and_are_forgiven_like_any_fall() {
+    let mut watched = Watched::new(1);
+    let wrong = |watched: &mut Watched| {
+        watched.now += ms(10_000);
+        watched.to(watched.now);
+        watched.handle(Event::Canary(watched.of(0), Err("bit 3 of row 1".to_owned())));
+        watched.changes.clear();
+        watched.go_well(ms(1_000));
+    };
+    watched.go_well(ms(1));
+    wrong(&mut watched);
+    assert_eq!(watched.states[0], WorkerState::Probation, "it has a relapse on record");
+    watched.go_well(ms(5_000));
+    assert_eq!(watched.states[0], WorkerState::Serving);
+    // Ten minutes of good service, and the next time is the first again.
+    watched.go_well(ms(600_001));
+    wrong(&mut watched);
+    watched.go_well(ms(5_000));
+    assert_eq!(watched.states[0], WorkerState::Serving);
+    // The time of service before a fall counts once, for that fall.
+    wrong(&mut watched);
+    watched.go_well(ms(600_001));
+    assert_eq!(watched.states[0], WorkerState::Quarantined);
+}
+
+#[test]
+fn a_device_that_became_well_before_its_worker_was_gone_is_tried_again() {
+    for stuck in [false, true] {
+        let mut watched = Watched::new(1);
+        watched.go_well(ms(1));
+        let id = watched.of(1);
+        let reset = DeviceNews::Unfit(QuarantineReason::Reset, "recovery action 1".to_owned());
+        watched.handle(Event::Device(1, reset));
+        if stuck {
+            watched.handle(Event::Unkillable(id));
+        }
+        watched.handle(Event::Device(1, DeviceNews::Well));
+        let cause = watched.to_end.remove(&id).expect("it is to end");
+        watched.handle(Event::Ended(id, cause));
+        watched.go_well(ms(10_000));
+        assert_eq!(watched.level, Level::Gpu(2), "stuck: {stuck}");
+    }
+}
+
+#[test]
+fn what_is_unknown_changes_nothing_and_is_tried_only_where_nothing_is_ever_known() {
+    let mut watched = Watched::new(1);
+    watched.go_well(ms(1));
+    watched.handle(Event::Device(0, DeviceNews::Hold("too hot".to_owned())));
+    watched.crash(0);
+    watched.handle(Event::Device(0, DeviceNews::Unknown));
+    watched.go_well(ms(100_000));
+    assert_eq!(watched.states[0], WorkerState::Probation, "still too hot, for all that is known");
+    let reset = || DeviceNews::Unfit(QuarantineReason::Reset, "xid 119".to_owned());
+    watched.handle(Event::Device(1, reset()));
+    watched.go_well(ms(100_000));
+    assert_eq!(watched.states[1], WorkerState::Quarantined);
+    watched.handle(Event::Device(1, DeviceNews::Unknown));
+    watched.go_well(ms(100_000));
+    assert_eq!(watched.states[1], WorkerState::Serving, "no report ever says that it is well");
 }

@@ -199,7 +199,8 @@ impl World {
             rows: batch.rows.into_iter().flatten().collect(),
             exclusive: batch.exclusive,
         });
-        self.core.worker_lost(id, batches.collect(), self.now);
+        let blameless = self.ends_blameless;
+        self.core.worker_lost(id, batches.collect(), blameless, self.now);
     }
 
     pub(super) fn ended(&mut self, id: WorkerId) {

@@ -4,21 +4,27 @@ use std::time::{Duration, Instant};
 
 use super::{Out, Slot};
 use crate::supervisor::EndCause;
-use crate::supervisor::ladder::{Action, DeviceNews, QuarantineReason, WorkerState};
+use crate::supervisor::ladder::{
+    Action, DeviceNews, QuarantineReason, ReleasedBy, Restored, WorkerState,
+};
 
 impl Slot {
-    /// An earlier run left it in quarantine.
+    /// An earlier run left it in quarantine. With `watched` something will be heard of its device.
     pub(in crate::supervisor::ladder) fn restore(
         &mut self,
-        reason: QuarantineReason,
-        detail: String,
+        restored: Restored,
+        watched: bool,
         now: Instant,
         out: &mut Out,
     ) {
-        self.go(WorkerState::Quarantined, format!("as an earlier run left it: {detail}"), out);
-        let wait = reason.is_probed().then(|| self.limits.restarts.quarantine_probe(0));
-        self.launch_at = wait.map(|wait| now + wait);
-        self.quarantine = Some((reason, detail));
+        let Restored { reason, detail, probe_after, .. } = restored;
+        self.wrong_numbers = match reason {
+            QuarantineReason::Canary => 1,
+            QuarantineReason::Operator => 2,
+            _ => 0,
+        };
+        self.awaits_verdict = watched && reason.ends_with_health();
+        self.quarantine_for(reason, detail, probe_after, now, out);
     }
 
     pub(super) fn quarantine_for(
@@ -29,7 +35,9 @@ impl Slot {
         now: Instant,
         out: &mut Out,
     ) {
-        let wait = reason.is_probed().then_some(wait);
+        // A device may have been reported well while its worker was still on its way out.
+        let well = self.well && reason.ends_with_health();
+        let wait = (reason.is_probed() || well).then_some(wait);
         self.launch_at = wait.map(|wait| now + wait);
         self.quarantine = Some((reason, detail.clone()));
         self.go(WorkerState::Quarantined, format!("{reason}: {detail}"), out);
@@ -42,16 +50,24 @@ impl Slot {
         now: Instant,
         out: &mut Out,
     ) {
-        self.hold = None;
+        self.awaits_verdict = false;
+        self.well = news == DeviceNews::Well;
+        self.ever_well |= self.well;
+        // What is unknown changes nothing about what was known.
+        if news != DeviceNews::Unknown {
+            self.hold = None;
+        }
+        let ends = |(reason, _): &(QuarantineReason, String)| reason.ends_with_health();
+        let waits =
+            self.state == WorkerState::Quarantined && self.quarantine.as_ref().is_some_and(ends);
         match news {
-            DeviceNews::Unknown => {}
-            DeviceNews::Well => {
-                let waits = self.state == WorkerState::Quarantined;
-                let ends = |(reason, _): &(QuarantineReason, String)| reason.ends_with_health();
-                if waits && self.quarantine.as_ref().is_some_and(ends) {
-                    self.launch_at = Some(now);
-                }
+            // Where a device is never reported well, all that can be done is to try.
+            DeviceNews::Unknown if waits && !self.ever_well && self.launch_at.is_none() => {
+                self.launch_at = Some(now + self.limits.restarts.quarantine_probe(0));
             }
+            DeviceNews::Unknown => {}
+            DeviceNews::Well if waits => self.launch_at = Some(now),
+            DeviceNews::Well => {}
             DeviceNews::Hold(why) => self.hold = Some(why),
             DeviceNews::Shaken(_) => {
                 use WorkerState::{Capped, Probation, Serving};
@@ -92,14 +108,29 @@ impl Slot {
         }
     }
 
-    /// Somebody vouches for it.
+    /// Somebody vouches for it: whatever would keep it from being started is forgotten.
     pub(in crate::supervisor::ladder) fn release(&mut self, now: Instant, out: &mut Out) {
+        self.quarantine = None;
+        self.wrong_numbers = 0;
         if self.state == WorkerState::Quarantined {
-            self.quarantine = None;
-            self.wrong_numbers = 0;
             self.launch_at = Some(now);
-            out.push(Action::Released(self.index));
+            out.push(Action::Released(self.index, ReleasedBy::Operator));
             self.go(WorkerState::Backoff, "released", out);
         }
+    }
+
+    /// Whether it is in quarantine, or will be as things stand.
+    pub(in crate::supervisor::ladder) fn awaits_release(&self) -> bool {
+        self.quarantine.is_some()
+    }
+
+    /// Why it is in quarantine, if it is, and how long it is until it is probed.
+    pub(in crate::supervisor::ladder) fn quarantine(
+        &self,
+        now: Instant,
+    ) -> Option<(QuarantineReason, &str, Option<Duration>)> {
+        let (reason, detail) = self.quarantine.as_ref()?;
+        let wait = self.launch_at.map(|at| at.saturating_duration_since(now));
+        (self.state == WorkerState::Quarantined).then_some((*reason, detail.as_str(), wait))
     }
 }
