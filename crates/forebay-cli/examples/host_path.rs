@@ -6,6 +6,9 @@
 //! Processor time is read from the kernel's accounts of this process's threads, so other work on the
 //! machine changes little of it.
 
+#![allow(clippy::expect_used, reason = "shares files with the tests, where that is a failure")]
+#![allow(clippy::print_stdout, reason = "it is a program")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -107,7 +107,7 @@ fn a_slow_worker_catches_up_and_comes_back_through_its_canary() {
     let device = GPU.to_string();
     let of_device = outcome.events.iter().filter(|event| event.kind.device() == Some(&device));
     let said: Vec<String> = of_device.map(words).collect();
-    let from = said.iter().position(|said| said == "fault slow").expect("injected");
+    let from = said.iter().position(|said| said == "fault slow=1000").expect("injected");
     assert_eq!(said[from + 1..from + 3], ["hedged", "serving to suspect"]);
     // As long as it is slow its canary is late, too.
     let back = said.iter().rposition(|said| said == "suspect to warming").expect("it caught up");

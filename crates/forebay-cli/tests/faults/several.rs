@@ -7,7 +7,7 @@ use forebay::events::{Event, EventKind};
 use forebay::{EmbedError, EmbedOptions, Fault};
 
 use crate::history::words;
-use crate::load::{GPU, OTHER, patient, script, under_load, under_load_of};
+use crate::load::{GPU, OTHER, patient, script, under_load_of};
 use crate::support::script::Script;
 use crate::support::tiny::{BAD_ID, BAD_WORD};
 
@@ -105,7 +105,9 @@ fn everything_that_can_be_asked_for_one_after_the_other() {
         Fault::Kill,
         Fault::LogDiskFull(false),
     ];
-    let outcome = under_load(|loaded| {
+    let folder = tempfile::tempdir().expect("a folder for the event log");
+    let change = |config: &mut forebay::Config| config.events.folder = folder.path().to_owned();
+    let outcome = under_load_of(&script(), change, |loaded| {
         for (nth, fault) in faults.into_iter().enumerate() {
             let device = if nth % 2 == 0 { GPU } else { OTHER };
             if fault.is_of_device() {
@@ -119,7 +121,7 @@ fn everything_that_can_be_asked_for_one_after_the_other() {
     outcome.assert_few_suspects(faults.len());
     assert_eq!(outcome.wrong, 0);
     for fault in faults {
-        let injected = format!("fault {}", fault.name());
+        let injected = format!("fault {}", fault);
         assert!(is_there(&outcome.events, &injected), "{injected}");
     }
 }

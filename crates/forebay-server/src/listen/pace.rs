@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(lasts(1_000, 10_000), None);
         assert_eq!(lasts(0, 100), Some(11));
         // Half of the rate costs half a second each second.
-        assert_eq!(lasts(500, 100), Some(21));
+        assert_eq!(lasts(500, 100), Some(20));
     }
 
     proptest! {

@@ -45,7 +45,7 @@ impl Message<DeviceReport> for Supervisor {
 }
 
 impl Message<Release> for Supervisor {
-    /// Whether there is such a rung, in quarantine or on its way there.
+    /// Whether there is such a rung; one that is in no quarantine is left as it is.
     type Reply = bool;
 
     async fn handle(
@@ -55,10 +55,9 @@ impl Message<Release> for Supervisor {
     ) -> Self::Reply {
         let slot = self.rungs.iter().position(|rung| rung.launch.device == device);
         let Some(slot) = slot else { return false };
-        let waits = self.ladder.awaits_release(slot);
         let me = context.actor_ref().clone();
         self.happen(Event::Released(slot), &me).await;
-        waits
+        true
     }
 }
 

@@ -250,11 +250,6 @@ impl Ladder {
         })
     }
 
-    /// Whether a slot is in quarantine, or will be as things stand.
-    pub(crate) fn awaits_release(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(Slot::awaits_release)
-    }
-
     /// The operator's cap on it.
     pub(crate) fn cap(&self) -> Option<Level> {
         self.cap

@@ -119,11 +119,6 @@ impl Slot {
         }
     }
 
-    /// Whether it is in quarantine, or will be as things stand.
-    pub(in crate::supervisor::ladder) fn awaits_release(&self) -> bool {
-        self.quarantine.is_some()
-    }
-
     /// Why it is in quarantine, if it is, and how long it is until it is probed.
     pub(in crate::supervisor::ladder) fn quarantine(
         &self,
