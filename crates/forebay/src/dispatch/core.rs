@@ -121,11 +121,12 @@ impl<W: WorkerPort> Core<W> {
 
     /// The ladder says what a worker may be given from now on.
     pub(crate) fn set_standing(&mut self, id: WorkerId, standing: Standing, now: Instant) {
-        let Some(member) = self.workers.find_mut(id) else { return };
+        // Of one that is late it was said before that was heard: what follows comes after it.
+        let known = self.workers.find_mut(id).filter(|member| !member.late);
+        let Some(member) = known else { return };
         if standing == Standing::Probation && member.standing != Standing::Probation {
             member.credit = 1.0;
         }
-        member.late &= standing == Standing::Suspect;
         member.standing = standing;
         self.follow_level(now);
     }
