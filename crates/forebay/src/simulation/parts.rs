@@ -42,8 +42,14 @@ impl World {
         match due {
             Due::ToCore(message) => self.core_hears(message),
             Due::ToLadder(event) => {
-                if let LadderEvent::Canary(id, Ok(())) = &event {
-                    self.proven.insert(*id);
+                match &event {
+                    LadderEvent::Canary(id, Ok(())) => {
+                        self.proven.insert(*id);
+                    }
+                    LadderEvent::Late(id, _) => {
+                        self.proven.remove(id);
+                    }
+                    _ => {}
                 }
                 self.ladder.handle(event, self.now);
                 return self.follow();
@@ -116,7 +122,6 @@ impl World {
                 }
                 WorkerNews::Late { id, reason, .. } => {
                     self.sometimes("a worker was late");
-                    self.proven.remove(&id);
                     LadderEvent::Late(id, reason)
                 }
                 WorkerNews::CaughtUp { id } => {
