@@ -234,22 +234,29 @@ impl<W: WorkerPort> Core<W> {
     }
 
     fn wakeup(&self, now: Instant) -> Option<Instant> {
-        let batcher = match self.ordinary_takers(now).any(|(_, load)| self.has_room(&load)) {
+        let mut takers = self.ordinary_takers(now).peekable();
+        let (mut has_room, mut busy, mut judgement, mut expiry) = (false, false, None, None);
+        for (index, member) in self.workers.members().iter().enumerate() {
+            let view = member.worker.view();
+            has_room |= takers.next_if_eq(&index).is_some() && self.has_room(&view.load);
+            busy |= view.next_hung.is_some();
+            judgement = earlier(judgement, self.next_judgement(member, &view, now));
+            expiry = earlier(expiry, view.next_expiry);
+        }
+        let of_leaving = self.workers.leaving().filter_map(W::next_expiry).min();
+        let expiry = earlier(expiry, of_leaving).map(|at| at + self.settings.deadline_slack);
+        let batcher = match has_room {
             true => self.batcher.next_wakeup(now),
             false => self.batcher.next_expiry(),
         };
         let suspects = self.suspects.next_expiry();
         let for_slower = self.slower_overdue_at(now);
-        let hung = self.workers.members().iter().filter_map(|m| m.worker.next_hung()).min();
-        let hung = hung.map(|at| self.punctuality.judged_at(at));
-        let look = hung.map(|_| now + LOOK_AROUND);
-        let late = self.next_late(now);
-        let expiry = self.workers.all().filter_map(W::next_expiry).min();
-        let expiry = expiry.map(|expiry| expiry + self.settings.deadline_slack);
+        let look = busy.then(|| now + LOOK_AROUND);
         let waiting = !self.batcher.is_empty() || !self.suspects.is_empty();
         let down =
             self.down_since.filter(|_| waiting).map(|since| since + self.settings.down_grace);
-        [batcher, suspects, for_slower, hung, look, late, expiry, down].into_iter().flatten().min()
+        let all = [batcher, suspects, for_slower, judgement, look, expiry, down];
+        all.into_iter().flatten().min()
     }
 
     fn refusal(&self, now: Instant) -> Option<EmbedError> {
@@ -332,6 +339,10 @@ impl<W: WorkerPort> Core<W> {
         }
         self.workers.members().iter().for_each(|member| member.worker.publish());
     }
+}
+
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 fn expired(pending: Pending, waiting: &'static str) {
