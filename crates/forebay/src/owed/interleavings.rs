@@ -27,7 +27,8 @@ fn text() -> (Arc<ReplyGroup>, Arc<Admission>, Owed) {
 }
 
 fn embedding(value: f32) -> EmbedResult {
-    Ok(Embedding { vector: vec![value], tokens: 1, tokens_before_cut: 1 })
+    let times = crate::options::TextTimes::default();
+    Ok(Embedding { vector: vec![value], tokens: 1, tokens_before_cut: 1, times })
 }
 
 /// The caller has the only answer, and its room is back by the time that it has it.

@@ -18,7 +18,8 @@ fn group(texts: usize) -> (Arc<ReplyGroup>, Vec<Replier>) {
 }
 
 fn embedding(tokens: usize) -> EmbedResult {
-    Ok(Embedding { vector: vec![1.0], tokens, tokens_before_cut: tokens })
+    let times = crate::options::TextTimes::default();
+    Ok(Embedding { vector: vec![1.0], tokens, tokens_before_cut: tokens, times })
 }
 
 /// Answers the first text, and drops the second or, if it is withdrawn, says so.
