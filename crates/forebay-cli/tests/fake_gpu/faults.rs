@@ -61,7 +61,8 @@ fn a_call_that_fails_costs_its_batch_another_run_and_no_worker() {
 #[test]
 fn a_failed_call_that_ends_the_process_replaces_the_worker_and_no_text_is_lost() {
     let end = fails_once("fault cuGraphLaunch 6 719", Fallback::None);
-    let said = ["sticky_cuda", "cuGraphLaunch", "(719)", "stage=infer", "device=cuda:0"];
+    // Which stage meets it first is chance.
+    let said = ["sticky_cuda", "cuGraphLaunch", "(719)", "stage=", "device=cuda:0"];
     assert_one_record(&end, &said);
 }
 

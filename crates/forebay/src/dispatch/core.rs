@@ -109,6 +109,11 @@ impl<W: WorkerPort> Core<W> {
             return;
         }
         for text in texts {
+            // Withdrawn on its way here, and the notice of that has been heard before it came.
+            if text.owed.is_cancelled() {
+                self.cancelled(text);
+                continue;
+            }
             self.text_length.observe(text.ids.len());
             self.enqueue(text);
         }
