@@ -5,7 +5,7 @@
 //! refused: a prompt that the model does not have. Token ids are taken as they are.
 
 mod info;
-mod tokens;
+pub(crate) mod tokens;
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use info::{__path_info, info};
+pub(crate) use info::{__path_info, info, of_now};
 pub(crate) use tokens::{__path_decode, __path_tokenize, decode, tokenize};
 
 use super::answer::{Answer, Encoding};
@@ -100,7 +100,8 @@ pub(crate) struct VertexResponse {
     predictions: Vec<Vec<Vec<f32>>>,
 }
 
-fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
+/// Refuses a prompt by its name: the model has none.
+pub(crate) fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
     match name {
         None => Ok(()),
         Some(_) => {
@@ -266,7 +267,7 @@ pub(crate) async fn similarity(
 }
 
 /// The refusal of a route that another type of model has.
-fn wrong_model(api: &Api, needs: &str) -> Problem {
+pub(crate) fn wrong_model(api: &Api, needs: &str) -> Problem {
     let name = api.service().model_name();
     let message = format!("`{name}` gives one dense embedding per text; this route needs {needs}");
     Problem::new(Kind::ModelType, message)
