@@ -45,8 +45,9 @@ const PROBLEMS: Metric = Metric {
     kind: MetricKind::Counter,
     unit: Unit::Count,
     labels: &[PROBLEM, DIALECT],
-    help: "Requests that were answered with an error, by its kind",
-    watch: "`invalid_api_key` or `forbidden`: somebody tries; `poison_input` and `backend` at all",
+    help: "Requests that a handler answered with an error, by its kind; what was refused before is in \
+           `forebay_http_refused_total`",
+    watch: "`poison_input` and `backend` at all",
 };
 const REQUEST_BYTES: Metric = Metric {
     name: "forebay_http_request_body_bytes_total",

@@ -24,7 +24,8 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use error::{Dialect, Kind};
+pub(crate) use error::{Dialect, Kind, Problem};
+pub(crate) use observe::mark_level;
 use state::Api;
 
 use crate::service::Service;

@@ -21,7 +21,7 @@ use super::body::{Complete, Fate, GuardedBody, LimitedBody};
 use super::metrics::{ConnectionMetrics, Listener, Refused};
 use super::pace::Pace;
 use super::standing::Standing;
-use crate::guard::refusal::too_slow;
+use crate::guard::refusal::{answer, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::policy::Policy;
 
@@ -51,7 +51,7 @@ impl HyperService<Request<Incoming>> for Handler {
             let version = request.version();
             let (method, start) = (request.method().clone(), Instant::now());
             let path = request.uri().path().to_owned();
-            let mut response = respond(&policy, listener, router, request, &id).await;
+            let mut response = respond(&shared, &policy, listener, router, request, &id).await;
             let headers = response.headers_mut();
             headers.insert(X_REQUEST_ID, id.header());
             if shared.service.is_draining() && version <= Version::HTTP_11 {
@@ -67,6 +67,7 @@ impl HyperService<Request<Incoming>> for Handler {
 
 /// The answer to one request.
 async fn respond(
+    shared: &Shared,
     policy: &Policy,
     listener: Listener,
     router: Router,
@@ -76,9 +77,10 @@ async fn respond(
     let metrics = ConnectionMetrics::get();
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    let say = |problem| answer(&problem, listener, &path, &shared.service);
     let refuse = |refused: Refused| {
         metrics.refused(refused);
-        refused.response(&path)
+        say(refused.problem())
     };
     if let Err(refused) = crate::guard::check(policy, listener, &parts) {
         return refuse(refused);
@@ -97,12 +99,12 @@ async fn respond(
     // What handlers make of an error of the body is theirs to say, but its status is not.
     if fate.is_too_large() {
         if response.status() != StatusCode::PAYLOAD_TOO_LARGE {
-            response = Refused::BodySize.response(&path);
+            response = say(Refused::BodySize.problem());
         }
         metrics.refused(Refused::BodySize);
     } else if fate.is_too_slow() {
         if response.status() != StatusCode::REQUEST_TIMEOUT {
-            response = too_slow(&path);
+            response = say(too_slow());
         }
         metrics.cut(super::metrics::Cut::Body);
     }
