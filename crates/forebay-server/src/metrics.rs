@@ -112,12 +112,13 @@ metric_list! {
     IN_FLIGHT = "forebay_http_requests_in_flight", Gauge, Count, [Dialect::SET],
         "Requests without an answer yet", watch "";
     PROBLEMS = "forebay_http_problems_total", Counter, Count, [Kind::SET, Dialect::SET],
-        "Requests that were answered with an error, by its kind",
-        watch "`invalid_api_key` or `forbidden`: somebody tries; `poison_input` and `backend` at all";
+        "Requests that a handler answered with an error, by its kind; what was refused before is in \
+         `forebay_http_refused_total`",
+        watch "`poison_input` and `backend` at all";
     REQUEST_BYTES = "forebay_http_request_body_bytes_total", Counter, Bytes, [],
         "Bytes of bodies of requests that were read whole", watch "";
     GRPC_STATUSES = "forebay_grpc_statuses_total", Counter, Count, [GrpcStatus::SET],
-        "Calls of gRPC by the status that they ended with",
+        "Calls of gRPC that were let in, by the status that they ended with",
         watch "`INTERNAL` and `UNKNOWN` at all; `UNAVAILABLE` for long";
     GRPC_STREAM_TEXTS = "forebay_grpc_stream_texts", Gauge, Count, [],
         "Texts of streams that are under way",

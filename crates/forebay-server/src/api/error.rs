@@ -64,8 +64,10 @@ pub(crate) enum Kind {
     TooSlow,
     /// No known key came with the request.
     Unauthorized,
-    /// The caller may not do this.
+    /// A page of another origin sent the request.
     Forbidden,
+    /// The request is for a name that is none of this server's.
+    Misdirected,
     /// There is no such route.
     NotFound,
     /// There is no such model.
@@ -131,6 +133,7 @@ impl Problem {
             Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Kind::Unauthorized => StatusCode::UNAUTHORIZED,
             Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NotFound | Kind::NoModel => StatusCode::NOT_FOUND,
             Kind::Method => StatusCode::METHOD_NOT_ALLOWED,
             Kind::ModelType => StatusCode::FAILED_DEPENDENCY,
@@ -191,7 +194,7 @@ impl Problem {
 
 impl Kind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Syntax,
         Self::Validation,
         Self::Empty,
@@ -201,6 +204,7 @@ impl Kind {
         Self::TooSlow,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::Misdirected,
         Self::NotFound,
         Self::NoModel,
         Self::Method,
@@ -224,7 +228,8 @@ impl Kind {
             Self::TooLarge => "body_too_large",
             Self::TooSlow => "request_timeout",
             Self::Unauthorized => "invalid_api_key",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden => "origin_not_allowed",
+            Self::Misdirected => "host_not_allowed",
             Self::NotFound => "not_found",
             Self::NoModel => "model_not_found",
             Self::Method => "method_not_allowed",

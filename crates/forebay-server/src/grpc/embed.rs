@@ -6,13 +6,13 @@ use forebay::{EmbedOptions, Embedding};
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
+use super::call;
 use super::embed_stream;
 use super::refused::{Answers, of_another_model};
 use super::status::refuse;
 use super::tei::embed_server;
 use super::tei::{EmbedAllRequest, EmbedAllResponse, EmbedRequest, EmbedSparseRequest};
 use super::tei::{EmbedResponse, EmbedSparseResponse, Metadata, TruncationDirection};
-use super::call;
 use crate::api::{Api, Kind, Problem, embed_together, empty, no_prompts};
 
 const SPARSE: &str = "a model with SPLADE pooling";
@@ -65,7 +65,10 @@ pub(super) fn answer(row: Embedding, characters: usize, started: Instant) -> Emb
 }
 
 impl Embed {
-    async fn one(&self, request: Request<EmbedRequest>) -> Result<Response<EmbedResponse>, Problem> {
+    async fn one(
+        &self,
+        request: Request<EmbedRequest>,
+    ) -> Result<Response<EmbedResponse>, Problem> {
         let started = Instant::now();
         let until = call::until(request.metadata(), started)?;
         let request = request.into_inner();

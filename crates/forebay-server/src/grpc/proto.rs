@@ -10,8 +10,7 @@ pub mod tei {
 }
 
 /// The contract as descriptors, which reflection shows.
-pub const TEI_DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/tei_descriptors.bin"));
+pub const TEI_DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tei_descriptors.bin"));
 
 /// An embedding. On the wire a packed list of floats is its little-endian bytes behind their number,
 /// as a field of bytes is, so the vector is written in one piece.
@@ -59,7 +58,8 @@ mod tests {
     fn a_vector_is_on_the_wire_what_a_packed_list_of_floats_is() {
         let vector = vec![1.5_f32, -0.0, f32::MIN_POSITIVE, 3e38, -7.25];
         let metadata = Some(tei::Metadata { compute_tokens: 9, ..tei::Metadata::default() });
-        let answer = EmbedResponse { embeddings: EmbedResponse::bytes_of(vector.clone()), metadata };
+        let answer =
+            EmbedResponse { embeddings: EmbedResponse::bytes_of(vector.clone()), metadata };
         let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         let wire = answer.encode_to_vec();
         // The same two fields as the code that is made for a list of floats writes them.

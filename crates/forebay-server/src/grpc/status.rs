@@ -22,7 +22,7 @@ fn code(kind: Kind) -> Code {
         // As tonic has it, whose own check of a message comes first.
         Kind::TooLarge => Code::OutOfRange,
         Kind::Unauthorized => Code::Unauthenticated,
-        Kind::Forbidden => Code::PermissionDenied,
+        Kind::Forbidden | Kind::Misdirected => Code::PermissionDenied,
         Kind::NoModel => Code::NotFound,
         Kind::ModelType | Kind::Poison | Kind::Backend => Code::FailedPrecondition,
         Kind::Overloaded => Code::ResourceExhausted,

@@ -25,7 +25,11 @@ fn simple(token: forebay::Token) -> SimpleToken {
     SimpleToken { id, text, special, start: place(start), stop: place(stop) }
 }
 
-async fn encode(api: Api, request: EncodeRequest, time: Duration) -> Result<EncodeResponse, Problem> {
+async fn encode(
+    api: Api,
+    request: EncodeRequest,
+    time: Duration,
+) -> Result<EncodeResponse, Problem> {
     no_prompts(request.prompt_name.as_deref())?;
     let text = request.inputs;
     if text.is_empty() {
@@ -38,12 +42,17 @@ async fn encode(api: Api, request: EncodeRequest, time: Duration) -> Result<Enco
     Ok(EncodeResponse { tokens: found.into_iter().map(simple).collect() })
 }
 
-async fn decode(api: Api, request: DecodeRequest, time: Duration) -> Result<DecodeResponse, Problem> {
+async fn decode(
+    api: Api,
+    request: DecodeRequest,
+    time: Duration,
+) -> Result<DecodeResponse, Problem> {
     let DecodeRequest { ids, skip_special_tokens } = request;
     if ids.is_empty() {
         return Err(empty("ids"));
     }
-    let work = move |runtime: &forebay::Runtime| runtime.tokenizer().decode(&ids, skip_special_tokens);
+    let work =
+        move |runtime: &forebay::Runtime| runtime.tokenizer().decode(&ids, skip_special_tokens);
     Ok(DecodeResponse { text: tokens::apart(&api, time, work).await? })
 }
 
@@ -89,7 +98,8 @@ where
             Some(until) => tokio::time::timeout_at(until.into(), requests.message()).await,
             None => Ok(requests.message().await),
         };
-        let late = forebay::EmbedError::DeadlineExceeded { waiting: "waiting for the next message" };
+        let late =
+            forebay::EmbedError::DeadlineExceeded { waiting: "waiting for the next message" };
         let answered = match message {
             Ok(Ok(Some(request))) => {
                 let answered = answer(api.clone(), request, time(&api, until)).await;

@@ -23,7 +23,7 @@ use super::metrics::{ConnectionMetrics, Listener, Refused};
 use super::pace::Pace;
 use super::standing::Standing;
 use crate::grpc;
-use crate::guard::refusal::too_slow;
+use crate::guard::refusal::{answer, dialect, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::policy::Policy;
 
@@ -79,9 +79,11 @@ async fn respond(
     let metrics = ConnectionMetrics::get();
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    let dialect = dialect(listener, &parts);
+    let say = |problem| answer(&problem, dialect, &shared.service);
     let refuse = |refused: Refused| {
         metrics.refused(refused);
-        refused.response(&path)
+        say(refused.problem())
     };
     if let Err(refused) = crate::guard::check(policy, listener, &parts) {
         return refuse(refused);
@@ -109,12 +111,12 @@ async fn respond(
     // What handlers make of an error of the body is theirs to say, but its status is not.
     if fate.is_too_large() {
         if response.status() != StatusCode::PAYLOAD_TOO_LARGE {
-            response = Refused::BodySize.response(&path);
+            response = say(Refused::BodySize.problem());
         }
         metrics.refused(Refused::BodySize);
     } else if fate.is_too_slow() {
         if response.status() != StatusCode::REQUEST_TIMEOUT {
-            response = too_slow(&path);
+            response = say(too_slow());
         }
         metrics.cut(super::metrics::Cut::Body);
     }

@@ -91,7 +91,7 @@ group! {
         /// Body of a request.
         body_bytes_max: u32 = 8_388_608, "bytes", Integer(1_024, 1_073_741_824);
         /// Texts of a request.
-        texts_per_request_max: u32 = 2_048, "texts", Integer(1, 1_000_000);
+        texts_per_request_max: u32 = 2_048, "texts", Integer(1, 65_536);
         /// Text that one request may have made into tokens for it to read: each byte may become a
         /// token, and each token takes a hundred bytes of the answer.
         tokenize_bytes_max: u32 = 262_144, "bytes", Integer(1, 1_073_741_824);
