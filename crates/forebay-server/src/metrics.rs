@@ -10,6 +10,7 @@ use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recor
 
 use crate::api::{Dialect, Kind, ROUTES};
 use crate::listen::metrics::CONNECTION_METRICS;
+use crate::trace::metrics::TRACE_METRICS;
 
 const ROUTE: LabelSet = LabelSet { name: "route", values: &[] };
 const DIALECT: LabelSet = LabelSet { name: "dialect", values: &["openai", "tei", "native"] };
@@ -73,7 +74,7 @@ const REQUEST_METRICS: [Metric; 6] =
 /// [`install_with`](forebay::metrics::prometheus::install_with).
 #[must_use]
 pub fn all_metrics() -> Vec<Metric> {
-    REQUEST_METRICS.iter().chain(CONNECTION_METRICS).copied().collect()
+    REQUEST_METRICS.iter().chain(CONNECTION_METRICS).chain(TRACE_METRICS).copied().collect()
 }
 
 /// How a request ended, as the metrics tell it apart.
@@ -106,6 +107,13 @@ impl Class {
 /// A route's place in the handles; the last is for paths that are no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RouteIndex(usize);
+
+impl RouteIndex {
+    /// The pattern of the route; `None` for a path that is none.
+    pub(crate) fn pattern(self) -> Option<&'static str> {
+        ROUTES.get(self.0).copied()
+    }
+}
 
 struct PerRoute {
     requests: [Counter; Class::WORDS.len()],

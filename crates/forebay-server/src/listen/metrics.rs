@@ -98,6 +98,13 @@ label! {
     }
 }
 
+impl Refused {
+    /// The word that the metrics have for it.
+    pub(crate) fn word(self) -> &'static str {
+        Self::SET.values[self.index()]
+    }
+}
+
 const OPEN: Metric = Metric {
     name: "forebay_connections_open",
     kind: Kind::Gauge,

@@ -32,7 +32,7 @@ fn docs() -> String {
     }
     let codes: Vec<&str> = Kind::ALL.iter().map(|kind| kind.code()).collect();
     text.push_str("\n## Label values\n\n| label | values |\n|---|---|\n");
-    let connections = CONNECTION_METRICS.iter().flat_map(|metric| {
+    let others = CONNECTION_METRICS.iter().chain(TRACE_METRICS).flat_map(|metric| {
         let label =
             |set: &LabelSet| (format!("{} of {}", set.name, metric.name), set.values.join(", "));
         metric.labels.iter().map(label).collect::<Vec<_>>()
@@ -44,7 +44,7 @@ fn docs() -> String {
         (PROBLEM.name, codes.join(", ")),
     ];
     let requests = requests.map(|(label, values)| (label.to_owned(), values));
-    for (label, values) in requests.into_iter().chain(connections) {
+    for (label, values) in requests.into_iter().chain(others) {
         text.push_str(&format!("| {label} | {values} |\n"));
     }
     text
