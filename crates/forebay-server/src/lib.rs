@@ -12,6 +12,7 @@ mod metrics;
 mod policy;
 mod reload;
 mod service;
+mod trace;
 
 pub use admin::ReloadAsked;
 pub use error::ServeError;

@@ -28,6 +28,7 @@ mod near;
 mod process;
 mod render;
 mod server;
+mod tracing;
 mod value;
 
 #[cfg(test)]
@@ -50,9 +51,10 @@ pub use process::{
     WorkerConfig,
 };
 pub use server::{AuthConfig, CostConfig, LimitsConfig, ServerConfig, TlsConfig};
+pub use tracing::TracingConfig;
 pub use value::{
     CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, DeviceMonitor, EventSync,
-    Fallback, LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
+    Fallback, LaneWait, LogFormat, LogLevel, OtlpProtocol, Precision, Rungs, Tier,
 };
 
 use declare::Group;
@@ -110,6 +112,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// `[log]`: what is logged.
     pub log: LogConfig,
+    /// `[tracing]`: traces of requests.
+    pub tracing: TracingConfig,
     /// `[server]`: where the daemon listens.
     pub server: ServerConfig,
     /// `[tls]`: TLS of the daemon.
@@ -123,7 +127,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 24] = [
+static GROUPS: [&Group; 25] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -143,6 +147,7 @@ static GROUPS: [&Group; 24] = [
     &EventsConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
+    &TracingConfig::GROUP,
     &ServerConfig::GROUP,
     &TlsConfig::GROUP,
     &AuthConfig::GROUP,
