@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 pub(crate) use info::{__path_info, info};
 pub(crate) use tokens::{__path_decode, __path_tokenize, decode, tokenize};
+pub(super) use tokens::{DecodeRequest, TokenizeRequest};
 
 use super::answer::{Answer, Encoding};
 use super::body::Json;
