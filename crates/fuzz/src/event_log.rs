@@ -19,7 +19,8 @@ pub fn event_log(data: &[u8]) {
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
         let file = |name: &str| folder.path().join(name);
-        let (first, second) = (file("00000000000000000001.events"), file("00000000000000000003.events"));
+        let (first, second) =
+            (file("00000000000000000001.events"), file("00000000000000000003.events"));
         std::fs::write(&first, data).expect("a file can be written");
         read(folder);
         std::fs::write(&second, with_sums(data)).expect("a file can be written");
@@ -35,7 +36,7 @@ fn read(folder: &TempDir) {
     for event in &history.events {
         events::explain(&history.events, event.id);
     }
-    events::standing_quarantines(&history.events);
+    events::standing_quarantines(&history.events, "0e1f");
 }
 
 /// The same bytes with the sum that each record should have.

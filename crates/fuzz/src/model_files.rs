@@ -19,19 +19,16 @@ const FILES: [(&str, &str); 8] = [
         r#"[{"idx":0,"path":"","type":"sentence_transformers.models.Transformer"},
         {"idx":1,"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}]"#,
     ),
-    (
-        "1_Pooling/config.json",
-        r#"{"word_embedding_dimension":4,"pooling_mode_mean_tokens":true}"#,
-    ),
+    ("1_Pooling/config.json", r#"{"word_embedding_dimension":4,"pooling_mode_mean_tokens":true}"#),
     ("sentence_bert_config.json", r#"{"max_seq_length":8,"do_lower_case":false}"#),
     ("model.safetensors", "\u{2}\0\0\0\0\0\0\0{}"),
     ("model.safetensors.index.json", ""),
     (
         "tokenizer.json",
-        r#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
+        r###"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[],"normalizer":null,
         "decoder":null,"pre_tokenizer":{"type":"BertPreTokenizer"},"post_processor":null,
         "model":{"type":"WordPiece","unk_token":"[UNK]","continuing_subword_prefix":"##",
-        "max_input_chars_per_word":100,"vocab":{"[PAD]":0,"[UNK]":1,"a":2,"b":3,"c":4,"d":5}}}"#,
+        "max_input_chars_per_word":100,"vocab":{"[PAD]":0,"[UNK]":1,"a":2,"b":3,"c":4,"d":5}}}"###,
     ),
     ("manifest.json", ""),
 ];

@@ -65,6 +65,12 @@ fn the_other_routes_refuse_alike() {
             "Empty",
         ),
         ("/similarity", json!({"inputs": {"sentences": ["w1"]}}), 422, "Validation"),
+        (
+            "/similarity",
+            json!({"inputs": {"source_sentence": "w1", "sentences": "w1"}}),
+            422,
+            "Validation",
+        ),
         ("/vertex", json!({"instances": []}), 400, "Empty"),
         ("/vertex", json!({"instances": [{"inputs": ""}]}), 400, "Empty"),
         ("/vertex", json!({"instances": [{}]}), 422, "Validation"),

@@ -92,6 +92,7 @@ pub(crate) struct SimilarityRequest {
 /// Requests for embeddings as Vertex AI sends them.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct VertexRequest {
+    #[schema(min_items = 1)]
     instances: Vec<TeiEmbedRequest>,
 }
 
@@ -240,6 +241,7 @@ pub(crate) async fn similarity(
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
+    let sentences = sentences.only_list("sentences")?;
     let sentences = sentences.take_texts(api.texts_max() - 1, "sentences")?;
     if source_sentence.is_empty() {
         return Err(empty("source_sentence"));
