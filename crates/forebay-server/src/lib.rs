@@ -13,6 +13,7 @@ mod metrics;
 mod policy;
 mod reload;
 mod service;
+mod trace;
 
 pub use admin::ReloadAsked;
 pub use error::ServeError;

@@ -9,6 +9,8 @@ mod body;
 mod docs;
 mod embed;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod input;
 mod native;

@@ -18,6 +18,8 @@ use utoipa::ToSchema;
 
 pub(crate) use info::{__path_info, info, of_now};
 pub(crate) use tokens::{__path_decode, __path_tokenize, decode, tokenize};
+pub(super) use tokens::{DecodeRequest, TokenizeRequest};
+pub(super) use vertex::VertexRequest;
 pub(crate) use vertex::{__path_vertex, vertex};
 
 use super::answer::{Answer, Encoding};
@@ -197,9 +199,10 @@ pub(crate) async fn similarity(
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
-    let sentences = sentences.take_texts(api.texts_max() - 1, "sentences")?;
+    let sentences = sentences.only_list("inputs.sentences")?;
+    let sentences = sentences.take_texts(api.texts_max() - 1, "inputs.sentences")?;
     if source_sentence.is_empty() {
-        return Err(empty("source_sentence"));
+        return Err(empty("inputs.source_sentence"));
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Into::into).collect();
     let options = EmbedOptions {
