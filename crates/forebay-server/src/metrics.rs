@@ -5,70 +5,85 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use forebay::metrics::names::{Kind as MetricKind, LabelSet, Metric, Unit};
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, with_recorder};
+use forebay::metrics::LabelValue;
+use forebay::metrics::handles::{ByLabel, ByLabels, Handle, describe, plain};
+use forebay::metrics::names::{LabelSet, Metric};
+use forebay::{Health, metric_label, metric_list};
+use metrics::{Counter, Gauge, Histogram, Label};
 
 use crate::api::{Dialect, Kind, ROUTES};
 use crate::listen::metrics::CONNECTION_METRICS;
 use crate::trace::metrics::TRACE_METRICS;
 
+/// The values are [`ROUTES`], and `other` for paths that are no route.
 const ROUTE: LabelSet = LabelSet { name: "route", values: &[] };
-const DIALECT: LabelSet = LabelSet { name: "dialect", values: &["openai", "tei", "native"] };
-const CLASS: LabelSet = LabelSet { name: "class", values: &Class::WORDS };
-const PROBLEM: LabelSet = LabelSet { name: "problem", values: &[] };
 
-const REQUESTS: Metric = Metric {
-    name: "forebay_http_requests_total",
-    kind: MetricKind::Counter,
-    unit: Unit::Count,
-    labels: &[ROUTE, DIALECT, CLASS],
-    help: "Requests by how they ended; `gone` if the client left before the answer",
-    watch: "`5xx` at all; `503` and `504` for long",
-};
-const SECONDS: Metric = Metric {
-    name: "forebay_http_request_seconds",
-    kind: MetricKind::Histogram,
-    unit: Unit::Seconds,
-    labels: &[ROUTE, DIALECT],
-    help: "From the headers of a request to its answer, the body of the request included",
-    watch: "its tail against the runtime's `forebay_request_seconds`",
-};
-const IN_FLIGHT: Metric = Metric {
-    name: "forebay_http_requests_in_flight",
-    kind: MetricKind::Gauge,
-    unit: Unit::Count,
-    labels: &[DIALECT],
-    help: "Requests without an answer yet",
-    watch: "",
-};
-const PROBLEMS: Metric = Metric {
-    name: "forebay_http_problems_total",
-    kind: MetricKind::Counter,
-    unit: Unit::Count,
-    labels: &[PROBLEM, DIALECT],
-    help: "Requests that were answered with an error, by its kind",
-    watch: "`invalid_api_key` or `forbidden`: somebody tries; `poison_input` and `backend` at all",
-};
-const REQUEST_BYTES: Metric = Metric {
-    name: "forebay_http_request_body_bytes_total",
-    kind: MetricKind::Counter,
-    unit: Unit::Bytes,
-    labels: &[],
-    help: "Bytes of bodies of requests that were read whole",
-    watch: "",
-};
-const RESPONSE_BYTES: Metric = Metric {
-    name: "forebay_http_response_body_bytes_total",
-    kind: MetricKind::Counter,
-    unit: Unit::Bytes,
-    labels: &[],
-    help: "Bytes of bodies of answers",
-    watch: "",
-};
+metric_label! {
+    /// How a request ended.
+    enum Class as "class" {
+        /// With what was asked for.
+        Ok = "2xx",
+        /// The client is to change something.
+        Client = "4xx",
+        /// There was no room.
+        Overloaded = "429",
+        /// A fault of this side.
+        Server = "5xx",
+        /// Nothing serves.
+        Unavailable = "503",
+        /// Its deadline passed.
+        Deadline = "504",
+        /// The client left before the answer.
+        Gone = "gone",
+    }
+}
 
-/// Every metric of this module.
-const REQUEST_METRICS: [Metric; 6] =
-    [REQUESTS, SECONDS, IN_FLIGHT, PROBLEMS, REQUEST_BYTES, RESPONSE_BYTES];
+impl LabelValue for Kind {
+    const SET: LabelSet = LabelSet {
+        name: "problem",
+        values: &{
+            let mut words = [""; Self::ALL.len()];
+            let mut nth = 0;
+            while nth < words.len() {
+                words[nth] = Self::ALL[nth].code();
+                nth += 1;
+            }
+            words
+        },
+    };
+
+    fn index(self) -> usize {
+        self as usize
+    }
+}
+
+metric_list! {
+    /// Every metric of this module.
+    const REQUEST_METRICS;
+    REQUESTS = "forebay_http_requests_total", Counter, Count, [ROUTE, Dialect::SET, Class::SET],
+        "Requests by how they ended; `gone` if the client left before the answer",
+        watch "`5xx` at all; `503` and `504` for long";
+    SECONDS = "forebay_http_request_seconds", Histogram, Seconds, [ROUTE, Dialect::SET],
+        "From the headers of a request to its answer, the body of the request included",
+        watch "its tail against the runtime's `forebay_request_seconds`";
+    IN_FLIGHT = "forebay_http_requests_in_flight", Gauge, Count, [Dialect::SET],
+        "Requests without an answer yet", watch "";
+    PROBLEMS = "forebay_http_problems_total", Counter, Count, [Kind::SET, Dialect::SET],
+        "Requests that were answered with an error, by its kind",
+        watch "`invalid_api_key` or `forbidden`: somebody tries; `poison_input` and `backend` at all";
+    REQUEST_BYTES = "forebay_http_request_body_bytes_total", Counter, Bytes, [],
+        "Bytes of bodies of requests that were read whole", watch "";
+    RESPONSE_BYTES = "forebay_http_response_body_bytes_total", Counter, Bytes, [],
+        "Bytes of bodies of answers", watch "";
+    READY = "forebay_ready", Gauge, Count, [],
+        "1 if `/readyz` said yes at the last `GET /metrics`", watch "0";
+    HEARTBEAT_AGE = "forebay_heartbeat_age_seconds", Gauge, Seconds, [],
+        "Since the dispatcher had gone round its loop, at the last `GET /metrics`",
+        watch "near `server.watchdog_age_ms_max`: the watchdog is about to end the daemon";
+    OLDEST_TEXT_AGE = "forebay_oldest_text_age_seconds", Gauge, Seconds, [],
+        "Age of the oldest text without an answer, at the last `GET /metrics`",
+        watch "a steady rise: something stands still";
+}
 
 /// Every metric of this crate; to be given to
 /// [`install_with`](forebay::metrics::prometheus::install_with).
@@ -77,21 +92,7 @@ pub fn all_metrics() -> Vec<Metric> {
     REQUEST_METRICS.iter().chain(CONNECTION_METRICS).chain(TRACE_METRICS).copied().collect()
 }
 
-/// How a request ended, as the metrics tell it apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Class {
-    Ok,
-    Client,
-    Overloaded,
-    Server,
-    Unavailable,
-    Deadline,
-    Gone,
-}
-
 impl Class {
-    const WORDS: [&'static str; 7] = ["2xx", "4xx", "429", "5xx", "503", "504", "gone"];
-
     fn of(status: StatusCode) -> Self {
         match status {
             StatusCode::TOO_MANY_REQUESTS => Self::Overloaded,
@@ -116,53 +117,54 @@ impl RouteIndex {
 }
 
 struct PerRoute {
-    requests: [Counter; Class::WORDS.len()],
+    requests: ByLabel<Class, Counter>,
     seconds: Histogram,
+}
+
+impl PerRoute {
+    fn new(path: &'static str) -> Self {
+        let dialect = Label::new(Dialect::SET.name, Dialect::of(path).as_str());
+        let labels = vec![Label::new(ROUTE.name, path), dialect];
+        Self {
+            requests: ByLabel::beside(&REQUESTS, &labels),
+            seconds: Histogram::register(&SECONDS, labels),
+        }
+    }
 }
 
 /// The handles. They bind to the recorder that is installed when this is made.
 pub(crate) struct HttpMetrics {
     routes: Vec<PerRoute>,
-    in_flight: Vec<Gauge>,
-    problems: Vec<Vec<Counter>>,
+    in_flight: ByLabel<Dialect, Gauge>,
+    problems: ByLabels<Kind, Dialect, Counter>,
     request_bytes: Counter,
     response_bytes: Counter,
+    ready: Gauge,
+    heartbeat_age: Gauge,
+    oldest_text_age: Gauge,
 }
 
 impl HttpMetrics {
     pub(crate) fn new() -> Self {
-        describe();
-        let dialects = Dialect::ALL.map(|dialect| Label::new(DIALECT.name, dialect.as_str()));
+        describe(REQUEST_METRICS);
         let paths = ROUTES.iter().copied().chain(std::iter::once("other"));
-        let route = |path: &'static str| {
-            let dialect = Label::new(DIALECT.name, Dialect::of(path).as_str());
-            let labels = vec![Label::new(ROUTE.name, path), dialect];
-            let class = |word: &&'static str| {
-                let mut labels = labels.clone();
-                labels.push(Label::new(CLASS.name, *word));
-                counter(&REQUESTS, labels)
-            };
-            PerRoute {
-                requests: Class::WORDS.each_ref().map(class),
-                seconds: histogram(&SECONDS, labels.clone()),
-            }
-        };
-        let problem = |kind: &Kind| {
-            let of = |dialect: &Label| {
-                counter(&PROBLEMS, vec![Label::new(PROBLEM.name, kind.code()), dialect.clone()])
-            };
-            dialects.iter().map(of).collect()
-        };
         Self {
-            routes: paths.map(route).collect(),
-            in_flight: dialects
-                .iter()
-                .map(|label| gauge(&IN_FLIGHT, vec![label.clone()]))
-                .collect(),
-            problems: Kind::ALL.iter().map(problem).collect(),
-            request_bytes: counter(&REQUEST_BYTES, Vec::new()),
-            response_bytes: counter(&RESPONSE_BYTES, Vec::new()),
+            routes: paths.map(PerRoute::new).collect(),
+            in_flight: ByLabel::new(&IN_FLIGHT),
+            problems: ByLabels::new(&PROBLEMS),
+            request_bytes: plain(&REQUEST_BYTES),
+            response_bytes: plain(&RESPONSE_BYTES),
+            ready: plain(&READY),
+            heartbeat_age: plain(&HEARTBEAT_AGE),
+            oldest_text_age: plain(&OLDEST_TEXT_AGE),
         }
+    }
+
+    /// How things are now.
+    pub(crate) fn state(&self, ready: bool, health: &Health) {
+        self.ready.set(f64::from(u8::from(ready)));
+        self.heartbeat_age.set(health.beat_age);
+        self.oldest_text_age.set(health.worst_age);
     }
 
     /// The place of a route by its pattern; without one it is no route.
@@ -173,15 +175,13 @@ impl HttpMetrics {
 
     /// A request began. What is returned tells of its end, and of a client that left when dropped.
     pub(crate) fn began(&self, route: RouteIndex, dialect: Dialect) -> UnderWay<'_> {
-        // One handle per dialect.
-        self.in_flight[dialect as usize].increment(1);
+        self.in_flight.of(dialect).increment(1);
         UnderWay { metrics: self, route, dialect, ended: false }
     }
 
     /// A request was answered with an error.
     pub(crate) fn problem(&self, kind: Kind, dialect: Dialect) {
-        // One row per kind and one handle per dialect in it.
-        self.problems[kind as usize][dialect as usize].increment(1);
+        self.problems.of(kind, dialect).increment(1);
     }
 
     /// The body of a request was read.
@@ -202,9 +202,9 @@ impl UnderWay<'_> {
     /// It has its answer, of so many bytes if that is known.
     pub(crate) fn answered(mut self, status: StatusCode, elapsed: Duration, bytes: Option<u64>) {
         self.ended = true;
-        // One place per route and one beyond; one handle per class.
+        // One place per route and one beyond.
         let route = &self.metrics.routes[self.route.0];
-        route.requests[Class::of(status) as usize].increment(1);
+        route.requests.of(Class::of(status)).increment(1);
         route.seconds.record(elapsed);
         self.metrics.response_bytes.increment(bytes.unwrap_or(0));
     }
@@ -212,43 +212,11 @@ impl UnderWay<'_> {
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.metrics.in_flight[self.dialect as usize].decrement(1);
+        self.metrics.in_flight.of(self.dialect).decrement(1);
         if !self.ended {
-            self.metrics.routes[self.route.0].requests[Class::Gone as usize].increment(1);
+            self.metrics.routes[self.route.0].requests.of(Class::Gone).increment(1);
         }
     }
-}
-
-fn metadata() -> Metadata<'static> {
-    Metadata::new("forebay", Level::INFO, None)
-}
-
-fn counter(metric: &Metric, labels: Vec<Label>) -> Counter {
-    let key = Key::from_parts(metric.name, labels);
-    with_recorder(|recorder| recorder.register_counter(&key, &metadata()))
-}
-
-fn gauge(metric: &Metric, labels: Vec<Label>) -> Gauge {
-    let key = Key::from_parts(metric.name, labels);
-    with_recorder(|recorder| recorder.register_gauge(&key, &metadata()))
-}
-
-fn histogram(metric: &Metric, labels: Vec<Label>) -> Histogram {
-    let key = Key::from_parts(metric.name, labels);
-    with_recorder(|recorder| recorder.register_histogram(&key, &metadata()))
-}
-
-fn describe() {
-    with_recorder(|recorder| {
-        for metric in &REQUEST_METRICS {
-            let (name, help) = (metric.name.into(), metric.help.into());
-            match metric.kind {
-                MetricKind::Counter => recorder.describe_counter(name, None, help),
-                MetricKind::Gauge => recorder.describe_gauge(name, None, help),
-                MetricKind::Histogram => recorder.describe_histogram(name, None, help),
-            }
-        }
-    });
 }
 
 #[cfg(test)]

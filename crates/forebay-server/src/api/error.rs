@@ -8,26 +8,24 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use forebay::EmbedError;
+use forebay::{EmbedError, metric_label};
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Whose error body a route has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// OpenAI's: an object under `error` with message, type, param and code.
-    OpenAi,
-    /// text-embeddings-inference's: `error` and `error_type`.
-    Tei,
-    /// Ours: an object under `error` with code and message.
-    Native,
+metric_label! {
+    /// Whose error body a route has.
+    pub(crate) enum Dialect as "dialect" {
+        /// OpenAI's: an object under `error` with message, type, param and code.
+        OpenAi = "openai",
+        /// text-embeddings-inference's: `error` and `error_type`.
+        Tei = "tei",
+        /// Ours: an object under `error` with code and message.
+        Native = "native",
+    }
 }
 
 impl Dialect {
-    /// Every dialect.
-    pub(crate) const ALL: [Self; 3] = [Self::OpenAi, Self::Tei, Self::Native];
-
     /// The dialect in which a path is answered, whether or not there is such a route.
     pub(crate) fn of(path: &str) -> Self {
         if path == "/v1" || path.starts_with("/v1/") || path == "/embeddings" {
@@ -36,15 +34,6 @@ impl Dialect {
             Self::Native
         } else {
             Self::Tei
-        }
-    }
-
-    /// The word in metrics and logs.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Tei => "tei",
-            Self::Native => "native",
         }
     }
 }
@@ -216,7 +205,7 @@ impl Kind {
     ];
 
     /// The stable name of the kind.
-    pub(crate) fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::Syntax => "invalid_json",
             Self::Validation => "invalid_request",
