@@ -13,6 +13,7 @@ use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
 use crate::commands::selftest::SelftestArgs;
 use crate::commands::serve::ServeArgs;
+use crate::commands::top::TopArgs;
 use crate::settings::Settings;
 
 /// Text in, embeddings out, by worker processes that are watched and replaced
@@ -60,6 +61,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Embed(EmbedArgs),
     Serve(ServeArgs),
+    Top(TopArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
     #[command(subcommand)]

@@ -17,3 +17,4 @@ pub(crate) mod explain;
 pub(crate) mod selftest;
 pub(crate) mod serve;
 mod timing;
+pub(crate) mod top;
