@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "a test reports by panicking")]
 
 #[path = "../../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "a crate of its own elsewhere")]
 mod targets;
 
 use std::collections::BTreeSet;

@@ -1,10 +1,11 @@
 //! The daemon's HTTP: a [`Service`] holds the runtime that answers now, [`api`] speaks the dialects
-//! of clients, `guard` decides who may ask, and `listen` owns sockets, connections and their limits.
+//! of clients, [`grpc`] is that of gRPC, `guard` decides who may ask, and `listen` owns sockets, connections and their limits.
 //! It starts no process and reads no command line: `forebay serve` does.
 
 mod admin;
 pub mod api;
 mod error;
+pub mod grpc;
 mod guard;
 mod listen;
 mod metrics;

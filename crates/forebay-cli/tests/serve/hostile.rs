@@ -210,7 +210,9 @@ fn a_request_that_takes_too_long_is_answered() {
     let daemon = Daemon::start("[limits]\nrequest_ms = 200");
     let hold = daemon.model.hold();
     let mut connection = daemon.connect();
-    assert_eq!(connection.embed("w1").expect("answers").status, 504);
+    let answer = connection.embed("w1").expect("answers");
+    assert_eq!((answer.status, answer.header("x-embed-level")), (504, Some("cpu")));
+    assert_eq!(answer.json()["error_type"], "Timeout");
     drop(hold);
     let again = || daemon.connect().embed("w1").expect("answers").status;
     eventually("an answer", || (again() == 200).then_some(()));

@@ -140,6 +140,9 @@ fn tokens_have_their_places_and_lead_back() {
     assert_eq!(lengths, [1, 2]);
     let own = json!({"ids": &ids("w7 w12")[1..3]});
     assert_eq!(daemon.posted("/decode", &own), json!(["w7 w12"]));
+    // What frames a text is left out, though this tokenizer.json lists no special tokens.
+    let framed = json!({"ids": [ids("w7"), ids("w1 w2"), [2, 3]]});
+    assert_eq!(daemon.posted("/decode", &framed), json!(["w7", "w1 w2", ""]));
     let several = json!({"ids": [ids("w7"), ids("w1")], "skip_special_tokens": false});
     let texts = daemon.posted("/decode", &several);
     assert_eq!(texts, json!(["[CLS] w7 [SEP]", "[CLS] w1 [SEP]"]));

@@ -49,7 +49,7 @@ fn taken<T>(result: Result<T, Problem>) -> Option<T> {
         Ok(value) => return Some(value),
         Err(problem) => problem,
     };
-    for dialect in Dialect::ALL {
+    for dialect in [Dialect::OpenAi, Dialect::Tei, Dialect::Native] {
         let response = problem.respond(dialect);
         assert!(response.status().is_client_error(), "{:?}", response.status());
         let body = whole(response);

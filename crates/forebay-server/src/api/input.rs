@@ -13,9 +13,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::error::{Kind, Problem};
 
-/// Elements of a list that are kept at most; far above what the model takes of one text, and above
-/// the texts of a request. What comes after them is counted.
-const KEPT_MAX: usize = 1 << 16;
+/// Elements of a list that are kept at most; far above what the model takes of one text, and as many
+/// as `limits.texts_per_request_max` may be. What comes after them is counted.
+pub(crate) const KEPT_MAX: usize = 1 << 16;
 
 /// One text, several, or token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
