@@ -1,6 +1,7 @@
-//! The daemon's HTTP: a [`Service`] holds the runtime that answers now, [`api`] speaks the dialects
-//! of clients, [`grpc`] is that of gRPC, `guard` decides who may ask, and `listen` owns sockets, connections and their limits.
-//! It starts no process and reads no command line: `forebay serve` does.
+//! The daemon's HTTP and gRPC: a [`Service`] holds the runtime that answers now, [`api`] speaks the
+//! dialects of HTTP and [`grpc`] the calls of clients, `guard` decides who may ask, and `listen` owns
+//! sockets, connections and their limits. It starts no process and reads no command line:
+//! `forebay serve` does.
 
 mod admin;
 pub mod api;
@@ -12,6 +13,7 @@ mod metrics;
 mod policy;
 mod reload;
 mod service;
+mod trace;
 
 pub use admin::ReloadAsked;
 pub use error::ServeError;

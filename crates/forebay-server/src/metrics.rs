@@ -16,6 +16,7 @@ use tonic::Code;
 use crate::api::{Dialect, Kind, ROUTES};
 use crate::grpc::{METHODS, StreamTexts};
 use crate::listen::metrics::CONNECTION_METRICS;
+use crate::trace::metrics::TRACE_METRICS;
 
 /// The values are [`ROUTES`], [`METHODS`], and `other` for paths that are no route.
 const ROUTE: LabelSet = LabelSet { name: "route", values: &[] };
@@ -131,7 +132,7 @@ metric_list! {
 /// [`install_with`](forebay::metrics::prometheus::install_with).
 #[must_use]
 pub fn all_metrics() -> Vec<Metric> {
-    REQUEST_METRICS.iter().chain(CONNECTION_METRICS).copied().collect()
+    REQUEST_METRICS.iter().chain(CONNECTION_METRICS).chain(TRACE_METRICS).copied().collect()
 }
 
 impl Class {
@@ -169,6 +170,13 @@ impl GrpcStatus {
 /// A route's place in the handles; the last two are for paths that are no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RouteIndex(usize);
+
+impl RouteIndex {
+    /// The pattern of the route; `None` for a path that is none.
+    pub(crate) fn pattern(self) -> Option<&'static str> {
+        ROUTES.get(self.0).copied()
+    }
+}
 
 struct PerRoute {
     requests: ByLabel<Class, Counter>,

@@ -30,7 +30,7 @@ pub(crate) struct Manifest {
 
 /// Why a text is no manifest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ManifestError {
+pub(crate) enum ManifestError {
     #[error("its first line is not `{FORMAT}`")]
     Format,
     #[error("line {line} is not what belongs there: {what}")]

@@ -42,6 +42,31 @@ fn what_took_how_long_stands_in_the_headers() {
 }
 
 #[test]
+fn every_route_that_embeds_says_what_it_took() {
+    let daemon = Daemon::start();
+    for (path, request) in [
+        ("/embed", json!({"inputs": "w1"})),
+        ("/", json!({"inputs": "w1"})),
+        ("/invocations", json!({"inputs": "w1"})),
+        ("/similarity", json!({"inputs": {"source_sentence": "w1", "sentences": ["w2"]}})),
+        ("/vertex", json!({"instances": [{"inputs": "w1"}]})),
+        ("/v1/embeddings", json!({"input": "w1"})),
+        ("/embeddings", json!({"input": "w1"})),
+    ] {
+        let answer = daemon.post(path, &request);
+        assert_eq!(answer.status, 200, "{path}: {answer}");
+        assert_eq!(answer.header("x-compute-type"), "cpu+optimized", "{path}");
+        assert!(answer.number("x-compute-tokens") >= 3, "{path}: {answer}");
+        assert!(answer.number("x-compute-characters") >= 2, "{path}: {answer}");
+        for time in ["compute", "total", "tokenization", "queue", "inference"] {
+            // Whole milliseconds: a number, and no more than the whole.
+            let time = answer.number(&format!("x-{time}-time"));
+            assert!(time <= answer.number("x-total-time"), "{path}: {answer}");
+        }
+    }
+}
+
+#[test]
 fn a_slow_worker_shows_as_inference_time() {
     use crate::support::script::Script;
     use crate::support::tiny::TinyModel;

@@ -14,6 +14,7 @@ use super::state::Api;
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::metrics::HttpMetrics;
 use crate::service::Service;
+use crate::trace::{Route, current};
 
 const LEVEL: HeaderName = HeaderName::from_static("x-embed-level");
 
@@ -26,13 +27,23 @@ pub(super) async fn observed(State(api): State<Api>, request: Request, next: Nex
     let id = request.extensions().get::<RequestId>().cloned();
     let id = id.unwrap_or_else(|| RequestId::of(request.headers()));
     let under_way = api.metrics().began(route, dialect);
+    let trace = current();
+    if let Some(trace) = &trace {
+        trace.route(Route { pattern: route.pattern(), dialect: dialect.as_str() });
+    }
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = written(&api, &problem, dialect, &response);
+        if let Some(trace) = &trace {
+            trace.problem(problem.kind.code());
+        }
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id.header());
     mark_level(headers, api.service());
+    if let Some(trace) = &trace {
+        trace.level(api.runtime().level());
+    }
     if dialect == Dialect::Grpc {
         return crate::grpc::observed(response, under_way, started);
     }

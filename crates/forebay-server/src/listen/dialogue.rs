@@ -160,3 +160,75 @@ impl<B: Body + Unpin> Body for DialogueAnswer<B> {
         self.inner.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::future::{pending, ready};
+    use std::task::Waker;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Gives what it has, and waits for more.
+    struct Parts(VecDeque<Bytes>);
+
+    impl Body for Parts {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let part = self.0.pop_front();
+            part.map_or(Poll::Pending, |part| Poll::Ready(Some(Ok(Frame::data(part)))))
+        }
+    }
+
+    /// One that began 100 seconds ago and may be quiet for 60.
+    fn old(
+        parts: &[usize],
+        ending: impl Future<Output = ()> + Send + 'static,
+    ) -> DialogueBody<Parts> {
+        let limits =
+            LimitsConfig { idle_ms: 60_000, request_ms: 30_000, ..LimitsConfig::default() };
+        let began = Instant::now().checked_sub(100 * SECOND).expect("a clock that has run");
+        let parts = parts.iter().map(|bytes| vec![0; *bytes].into()).collect();
+        DialogueBody::new(Parts(parts), &limits, Answered::new(began), ending)
+    }
+
+    fn poll(body: &mut DialogueBody<Parts>) -> Poll<Option<Result<usize, BodyError>>> {
+        let polled = Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        polled.map_ok(|frame| frame.data_ref().map_or(0, Bytes::len))
+    }
+
+    #[tokio::test]
+    async fn it_lasts_for_as_long_as_something_moves() {
+        assert_eq!(poll(&mut old(&[], pending())), Poll::Ready(Some(Err(BodyError::Idle))));
+        let mut answered = old(&[], pending());
+        answered.answered.note(Instant::now());
+        assert_eq!(poll(&mut answered), Poll::Pending);
+        let mut fed = old(&[1 << 20], pending());
+        assert_eq!(poll(&mut fed), Poll::Ready(Some(Ok(1 << 20))));
+        assert_eq!(poll(&mut fed), Poll::Pending);
+    }
+
+    #[tokio::test]
+    async fn who_sends_too_little_is_not_kept() {
+        // A byte at a time earns nothing to speak of.
+        let mut slow = old(&[1], pending());
+        slow.until = Instant::now();
+        assert_eq!(poll(&mut slow), Poll::Ready(Some(Ok(1))));
+        assert!(slow.until < Instant::now() + SECOND);
+    }
+
+    #[tokio::test]
+    async fn at_the_end_nothing_more_is_taken() {
+        let mut body = old(&[5, 6], ready(()));
+        assert_eq!(poll(&mut body), Poll::Ready(Some(Err(BodyError::Ending))));
+        assert_eq!(poll(&mut body), Poll::Ready(None));
+    }
+}

@@ -24,6 +24,7 @@ use arc_swap::ArcSwap;
 
 use crate::policy::Policy;
 use crate::service::Service;
+use crate::trace::Tracer;
 
 pub use body::BodyError;
 pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, ServerHandle};
@@ -32,4 +33,6 @@ pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, 
 pub(crate) struct Shared {
     pub(crate) service: Arc<Service>,
     pub(crate) policy: ArcSwap<Policy>,
+    /// `None` if nothing is traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 }

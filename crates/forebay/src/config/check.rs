@@ -65,6 +65,7 @@ pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, Strin
         | Allowed::PathOr(..)
         | Allowed::Name(_)
         | Allowed::Address(_)
+        | Allowed::Url(_)
         | Allowed::Rungs => Ok(Value::String(text.to_owned())),
         // As in PATH; empty parts name nothing.
         Allowed::PathList(_) => {
@@ -124,6 +125,7 @@ pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
         (Allowed::Address(_), Value::String(text)) => {
             text.is_empty() || text.parse::<SocketAddr>().is_ok()
         }
+        (Allowed::Url(_), Value::String(text)) => text.is_empty() || is_url(text),
         (Allowed::NameList(count), Value::Array(items)) => {
             return check_texts(items, count, is_name);
         }
@@ -178,6 +180,24 @@ fn is_name(text: &str) -> bool {
     const BYTES_MAX: usize = 255;
     let ordinary = |c: char| !c.is_whitespace() && !c.is_control() && c != ',';
     (1..=BYTES_MAX).contains(&text.len()) && text.chars().all(ordinary)
+}
+
+/// Whether a text is an `http://` address of a host, with a port and a path if need be.
+fn is_url(text: &str) -> bool {
+    const BYTES_MAX: usize = 1_024;
+    let Some(rest) = text.strip_prefix("http://").filter(|_| text.len() <= BYTES_MAX) else {
+        return false;
+    };
+    let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match authority.rsplit_once(':') {
+        // A colon inside of brackets is one of an IPv6 address.
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let ordinary = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}?#@".contains(c);
+    !host.is_empty()
+        && rest.chars().all(ordinary)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Whether a text is a SHA-256 sum.

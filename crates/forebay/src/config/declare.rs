@@ -48,6 +48,8 @@ pub(super) enum Allowed {
     HashList(usize),
     /// An IP address with a port; the text says what an empty one means.
     Address(&'static str),
+    /// An `http://` address; the text says what an empty one means.
+    Url(&'static str),
     /// `"auto"` or a list of devices.
     Rungs,
     /// At most this many paths.
@@ -83,6 +85,10 @@ impl fmt::Display for Allowed {
             Self::Address(empty) => {
                 write!(f, "an address with a port such as \"127.0.0.1:8080\", \"\" for {empty}")
             }
+            Self::Url(empty) => write!(
+                f,
+                "an address such as \"http://127.0.0.1:4318\", without TLS, \"\" for {empty}"
+            ),
             Self::Rungs => f.write_str("\"auto\" or a list such as [\"cuda:0\", \"cpu\"]"),
             Self::PathList(count) => write!(f, "a list of at most {count} paths"),
             Self::IntegerList(count, low, high) => {

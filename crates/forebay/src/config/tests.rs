@@ -109,6 +109,17 @@ fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
             vec!["\"\"".into(), "'127.0.0.1:80'".into(), "'[::1]:0'".into()],
             vec!["'127.0.0.1'".into(), "80".into(), "'localhost:80'".into()],
         ),
+        Allowed::Url(_) => (
+            vec!["\"\"".into(), "'http://127.0.0.1:4318'".into(), "'http://[::1]/a/b'".into()],
+            vec![
+                "'https://collector'".into(),
+                "'127.0.0.1:4318'".into(),
+                "'http://'".into(),
+                "'http://a:0'".into(),
+                "'http://u@a'".into(),
+                "'http://a b'".into(),
+            ],
+        ),
         Allowed::Rungs => (
             vec!["\"auto\"".into(), "\"cpu\"".into(), "['cuda:63', 'cuda:0', 'cpu']".into()],
             vec!["[]".into(), "['cuda:64']".into(), "['cuda:+1']".into(), "[1]".into()],

@@ -199,10 +199,10 @@ pub(crate) async fn similarity(
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
-    let sentences = sentences.only_list("sentences")?;
-    let sentences = sentences.take_texts(api.texts_max() - 1, "sentences")?;
+    let sentences = sentences.only_list("inputs.sentences")?;
+    let sentences = sentences.take_texts(api.texts_max() - 1, "inputs.sentences")?;
     if source_sentence.is_empty() {
-        return Err(empty("source_sentence"));
+        return Err(empty("inputs.source_sentence"));
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Into::into).collect();
     let options = EmbedOptions {

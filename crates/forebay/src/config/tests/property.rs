@@ -30,6 +30,9 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
         Allowed::Address(_) => any::<Option<std::net::SocketAddrV4>>()
             .prop_map(|to| format!("'{}'", to.map(|to| to.to_string()).unwrap_or_default()))
             .boxed(),
+        Allowed::Url(_) => "(http://[a-z0-9.]{1,12}(:[1-9][0-9]{0,3})?(/[a-z/]{0,6})?)?"
+            .prop_map(|url| format!("'{url}'"))
+            .boxed(),
         Allowed::Rungs => (0u32..64).prop_map(|n| format!("[\"cuda:{n}\", \"cpu\"]")).boxed(),
         Allowed::PathList(count) => proptest::collection::vec("[a-z \"'é]{1,12}", 0..=count)
             .prop_map(|paths| toml::Value::from(paths).to_string())
