@@ -1,7 +1,6 @@
 //! Problems as statuses of gRPC, and what becomes of a stream whose client breaks off.
 
 use std::collections::HashMap;
-use std::error::Error;
 
 use http::header::RETRY_AFTER;
 use tonic::metadata::MetadataMap;
@@ -67,21 +66,16 @@ pub(super) fn refuse(api: &Api, problem: impl Into<Problem>) -> Status {
 /// What is said when the client's side of a stream does not go on: what the listener found, else
 /// what was wrong with the message.
 pub(super) fn broken(api: &Api, status: Status) -> Status {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<BodyError>() {
-            let kind = match error {
-                BodyError::TooLarge { .. } => Kind::TooLarge,
-                BodyError::TooSlow | BodyError::Idle => Kind::TooSlow,
-                BodyError::Ending => Kind::Unavailable,
-                // Nobody is there to hear it.
-                BodyError::Broken => return Status::cancelled(error.to_string()),
-            };
-            return refuse(api, Problem::new(kind, error.to_string()));
-        }
-        source = error.source();
-    }
-    status
+    let Some(error) = BodyError::among(&status) else { return status };
+    let kind = match error {
+        BodyError::TooLarge { .. } => Kind::TooLarge,
+        BodyError::NoRoom => Kind::Overloaded,
+        BodyError::TooSlow | BodyError::Idle => Kind::TooSlow,
+        BodyError::Ending => Kind::Unavailable,
+        // Nobody is there to hear it.
+        BodyError::Broken => return Status::cancelled(error.to_string()),
+    };
+    refuse(api, Problem::new(kind, error.to_string()))
 }
 
 #[cfg(test)]
