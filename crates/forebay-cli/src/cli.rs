@@ -15,6 +15,7 @@ use crate::commands::explain::ExplainArgs;
 use crate::commands::ready::ReadyArgs;
 use crate::commands::selftest::SelftestArgs;
 use crate::commands::serve::ServeArgs;
+use crate::commands::top::TopArgs;
 use crate::settings::Settings;
 
 /// Text in, embeddings out, by worker processes that are watched and replaced
@@ -63,6 +64,7 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     Serve(ServeArgs),
     Ready(ReadyArgs),
+    Top(TopArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
     #[command(subcommand)]

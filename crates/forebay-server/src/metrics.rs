@@ -9,7 +9,7 @@ use axum::http::StatusCode;
 use forebay::metrics::LabelValue;
 use forebay::metrics::handles::{ByLabel, ByLabels, Handle, describe, plain};
 use forebay::metrics::names::{LabelSet, Metric};
-use forebay::{metric_label, metric_list};
+use forebay::{Health, metric_label, metric_list};
 use metrics::{Counter, Gauge, Histogram, Label};
 use tonic::Code;
 
@@ -126,6 +126,14 @@ metric_list! {
         watch "near `limits.grpc_stream_texts_max` for each stream: clients send faster than is computed";
     RESPONSE_BYTES = "forebay_http_response_body_bytes_total", Counter, Bytes, [],
         "Bytes of bodies of answers", watch "";
+    READY = "forebay_ready", Gauge, Count, [],
+        "1 if `/readyz` said yes at the last `GET /metrics`", watch "0";
+    HEARTBEAT_AGE = "forebay_heartbeat_age_seconds", Gauge, Seconds, [],
+        "Since the dispatcher had gone round its loop, at the last `GET /metrics`",
+        watch "near `server.watchdog_age_ms_max`: the watchdog is about to end the daemon";
+    OLDEST_TEXT_AGE = "forebay_oldest_text_age_seconds", Gauge, Seconds, [],
+        "Age of the oldest text without an answer, at the last `GET /metrics`",
+        watch "a steady rise: something stands still";
 }
 
 /// Every metric of this crate; to be given to
@@ -203,6 +211,9 @@ pub(crate) struct HttpMetrics {
     grpc_stream_texts: Gauge,
     request_bytes: Counter,
     response_bytes: Counter,
+    ready: Gauge,
+    heartbeat_age: Gauge,
+    oldest_text_age: Gauge,
 }
 
 impl HttpMetrics {
@@ -220,7 +231,17 @@ impl HttpMetrics {
             grpc_stream_texts: plain(&GRPC_STREAM_TEXTS),
             request_bytes: plain(&REQUEST_BYTES),
             response_bytes: plain(&RESPONSE_BYTES),
+            ready: plain(&READY),
+            heartbeat_age: plain(&HEARTBEAT_AGE),
+            oldest_text_age: plain(&OLDEST_TEXT_AGE),
         }
+    }
+
+    /// How things are now.
+    pub(crate) fn state(&self, ready: bool, health: &Health) {
+        self.ready.set(f64::from(u8::from(ready)));
+        self.heartbeat_age.set(health.beat_age);
+        self.oldest_text_age.set(health.worst_age);
     }
 
     /// The place of a route by its pattern; without one it is no route.

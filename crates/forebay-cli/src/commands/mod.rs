@@ -20,3 +20,4 @@ pub(crate) mod ready;
 pub(crate) mod selftest;
 pub(crate) mod serve;
 mod timing;
+pub(crate) mod top;

@@ -3,6 +3,13 @@
 
 #![expect(clippy::expect_used, reason = "a test reports by panicking")]
 
+#[path = "../serve/client.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod client;
+#[path = "../serve/daemon.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod daemon;
+mod exposed;
 mod library;
 mod process;
 mod states;

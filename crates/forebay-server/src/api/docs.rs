@@ -84,7 +84,9 @@ pub(crate) async fn page() -> Response {
             content_type = "text/plain"),
         (status = 404, description = "This program collects none", body = NativeError),
     ))]
-pub(crate) async fn metrics() -> Result<Response, Problem> {
+pub(crate) async fn metrics(State(api): State<Api>) -> Result<Response, Problem> {
+    let runtime = api.runtime();
+    api.metrics().state(api.readiness(&runtime).ready, &runtime.health());
     let Some(installed) = prometheus::installed() else {
         return Err(Problem::new(Kind::NotFound, "this program collects no metrics"));
     };

@@ -10,9 +10,9 @@ const DOCS_HEAD: &str = "\
 # Metrics of the daemon
 
 What `forebay serve` measures of its clients, beside the runtime's own [metrics](metrics.md), as
-declared in `crates/forebay-server/src/metrics.rs` and `listen/metrics.rs`; a test keeps this page
-and the code equal. `GET /metrics` shows all of them. No label holds anything of a client or of a
-text.
+declared in `crates/forebay-server/src`, `metrics.rs`, `listen/metrics.rs` and
+`trace/metrics.rs`; a test keeps this page and the code equal. `GET /metrics` shows all of them. No
+label holds anything of a client or of a text.
 
 ";
 

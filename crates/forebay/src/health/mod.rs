@@ -23,6 +23,7 @@ use std::time::Instant;
 use forebay_protocol::DeviceHealth;
 
 pub use process::{MonitorError, look};
+pub(crate) use verdict::slowdown_left_c;
 pub use verdict::{DeviceVerdict, VerdictLimits, verdict};
 pub use watcher::{DeviceWatch, InjectMonitorError, WatcherArgs, watch};
 pub use xid::{XidClass, class_of};

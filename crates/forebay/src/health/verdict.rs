@@ -227,7 +227,7 @@ fn vetoes(health: &DeviceHealth, limits: &VerdictLimits) -> Vec<String> {
 }
 
 /// Degrees Celsius until the hardware slows down; what the device says itself comes first.
-fn slowdown_left_c(health: &DeviceHealth) -> Option<i64> {
+pub(crate) fn slowdown_left_c(health: &DeviceHealth) -> Option<i64> {
     let said = health.slowdown_margin_c.map(i64::from);
     said.or_else(|| Some(i64::from(health.slowdown_c?) - i64::from(health.temperature_c?)))
 }

@@ -9,13 +9,17 @@ use metrics::{Counter, Gauge};
 use super::handles::{of_rung, plain};
 use super::names::{self, Metric};
 use super::recorder::Metrics;
+use crate::health::slowdown_left_c;
 
 /// The metrics of one watched GPU.
 pub struct DeviceMetrics {
     rung: String,
     temperature: Optional,
+    slowdown_margin: Optional,
     power: Optional,
+    power_limit: Optional,
     memory_used: Optional,
+    memory_total: Optional,
     utilisation: Optional,
     clocks: Optional,
     recovery_action: Optional,
@@ -53,8 +57,12 @@ impl DeviceMetrics {
         let rung = &self.rung;
         let set = |gauge: &mut Optional, value: Option<f64>| gauge.set(rung, value);
         set(&mut self.temperature, health.temperature_c.map(f64::from));
-        set(&mut self.power, health.power_mw.map(|milliwatts| f64::from(milliwatts) / 1_000.0));
+        set(&mut self.slowdown_margin, slowdown_left_c(health).map(|left| left as f64));
+        let watts = |milliwatts| f64::from(milliwatts) / 1_000.0;
+        set(&mut self.power, health.power_mw.map(watts));
+        set(&mut self.power_limit, health.power_limit_mw.map(watts));
         set(&mut self.memory_used, health.memory_used_bytes.map(|bytes| bytes as f64));
+        set(&mut self.memory_total, health.memory_total_bytes.map(|bytes| bytes as f64));
         set(
             &mut self.utilisation,
             health.utilisation_percent.map(|share| f64::from(share) / 100.0),
@@ -101,8 +109,11 @@ impl Metrics {
         DeviceMetrics {
             rung: rung.to_owned(),
             temperature: Optional::new(&names::DEVICE_TEMPERATURE),
+            slowdown_margin: Optional::new(&names::DEVICE_SLOWDOWN_MARGIN),
             power: Optional::new(&names::DEVICE_POWER),
+            power_limit: Optional::new(&names::DEVICE_POWER_LIMIT),
             memory_used: Optional::new(&names::DEVICE_MEMORY_USED),
+            memory_total: Optional::new(&names::DEVICE_MEMORY_TOTAL),
             utilisation: Optional::new(&names::DEVICE_UTILISATION),
             clocks: Optional::new(&names::DEVICE_CLOCKS_EVENT_REASONS),
             recovery_action: Optional::new(&names::DEVICE_RECOVERY_ACTION),

@@ -207,10 +207,16 @@ metric_list! {
         "Times that the log could not be written", watch "any rise: the disk is full or failing";
     DEVICE_TEMPERATURE = "forebay_device_temperature_celsius", Gauge, Celsius, [RUNG],
         "Temperature of a GPU", watch "near its slowdown temperature";
+    DEVICE_SLOWDOWN_MARGIN = "forebay_device_slowdown_margin_celsius", Gauge, Celsius, [RUNG],
+        "Degrees until a GPU slows itself down", watch "below `health.temperature_margin_c`";
     DEVICE_POWER = "forebay_device_power_watts", Gauge, Watts, [RUNG],
         "Power that a GPU draws", watch "";
+    DEVICE_POWER_LIMIT = "forebay_device_power_limit_watts", Gauge, Watts, [RUNG],
+        "Power that a GPU may draw", watch "";
     DEVICE_MEMORY_USED = "forebay_device_memory_used_bytes", Gauge, Bytes, [RUNG],
         "Memory of a GPU in use, by any process", watch "a steady rise";
+    DEVICE_MEMORY_TOTAL = "forebay_device_memory_total_bytes", Gauge, Bytes, [RUNG],
+        "Memory that a GPU has", watch "";
     DEVICE_UTILISATION = "forebay_device_utilisation_ratio", Gauge, Ratio, [RUNG],
         "Share of the last sampling period in which a kernel ran on a GPU", watch "";
     DEVICE_CLOCKS_EVENT_REASONS = "forebay_device_clocks_event_reasons", Gauge, Count, [RUNG],

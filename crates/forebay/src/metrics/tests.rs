@@ -161,8 +161,11 @@ fn every_event(metrics: &Metrics) {
         recovery_action: Some(0),
         clocks_event_reasons: Some(4),
         temperature_c: Some(50),
+        slowdown_margin_c: Some(30),
         power_mw: Some(300_500),
+        power_limit_mw: Some(700_000),
         memory_used_bytes: Some(1 << 30),
+        memory_total_bytes: Some(1 << 37),
         utilisation_percent: Some(25),
         ..Default::default()
     };
