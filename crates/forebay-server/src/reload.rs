@@ -75,7 +75,7 @@ fn differences(old: &Config, new: &Config) -> (Vec<&'static str>, bool) {
         model, devices, worker, cpu, cuda, lanes, admission, tokenize, batch, reply, hedge, canary,
         supervisor, health, shutdown, faults, events
     );
-    let of_daemon = differing!(metrics, log, server, tls, auth, limits, cost);
+    let of_daemon = differing!(metrics, log, tracing, server, tls, auth, limits, cost);
     let is_runtimes = !of_runtime.is_empty();
     (of_runtime.into_iter().chain(of_daemon).collect(), is_runtimes)
 }
@@ -116,6 +116,7 @@ impl Reloader {
         let (groups, needs_runtime) = differences(&old, &config);
         for (is_same, key) in [
             (config.metrics == old.metrics, "metrics"),
+            (config.tracing == old.tracing, "tracing"),
             (config.log.format == old.log.format, "log.format"),
         ] {
             if !is_same {
@@ -198,6 +199,7 @@ mod tests {
         new.events.flush_ms += 1;
         new.metrics.prometheus_interval_ms += 1;
         new.log.level = forebay::config::LogLevel::Trace;
+        new.tracing.sample_ratio = 1.0;
         new.server.drain_notice_ms += 1;
         new.tls.handshake_ms += 1;
         new.auth.users_allowed.push("root".to_owned());

@@ -10,13 +10,13 @@ use forebay_protocol::{BatchTimes, ErrorClass, Fault};
 
 use crate::engine::{Injection, StepError};
 
-/// What has been asked for and is not over. The stages share it; a worker without faults pays one
-/// load per batch and stage.
+/// What has been asked for and is not over. The stages share it; a worker without faults pays a
+/// load or two per batch and stage.
 #[derive(Debug)]
 pub(crate) struct Faults {
     enabled: bool,
-    /// Whether there is anything to do at all, now or for ever after.
-    any: AtomicBool,
+    /// Whether something waits; changed under the lock of what does.
+    asked: AtomicBool,
     /// For the next batch that the encoder takes.
     waiting: Mutex<Option<Fault>>,
     /// How many times as long a batch takes.
@@ -31,7 +31,7 @@ impl Faults {
     pub(crate) fn new(enabled: bool) -> Self {
         Self {
             enabled,
-            any: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             waiting: Mutex::new(None),
             slow: AtomicU32::new(1),
             flip: AtomicBool::new(false),
@@ -51,13 +51,15 @@ impl Faults {
             Fault::Slow(factor) => self.slow.store(factor, Ordering::Relaxed),
             Fault::FlipOutputBit => self.flip.store(true, Ordering::Relaxed),
             fault => {
-                let before = self.lock().replace(fault);
+                let mut waiting = self.lock();
+                let before = waiting.replace(fault);
+                self.asked.store(true, Ordering::Release);
+                drop(waiting);
                 if let Some(before) = before {
                     tracing::warn!(%before, "a fault was replaced before it began");
                 }
             }
         }
-        self.any.store(true, Ordering::Release);
     }
 
     /// Brings about what waits for the encoder, which is about to run a batch. `engine` is asked
@@ -69,10 +71,14 @@ impl Faults {
         &self,
         engine: impl FnOnce(Fault) -> Injection,
     ) -> Result<(), StepError> {
-        if !self.any.load(Ordering::Acquire) {
+        if !self.asked.load(Ordering::Acquire) {
             return Ok(());
         }
-        let Some(fault) = self.lock().take() else { return Ok(()) };
+        let mut waiting = self.lock();
+        let fault = waiting.take();
+        self.asked.store(false, Ordering::Release);
+        drop(waiting);
+        let Some(fault) = fault else { return Ok(()) };
         match engine(fault) {
             Injection::Begun => Ok(()),
             Injection::Imitate => self.imitate(fault),
@@ -107,9 +113,6 @@ impl Faults {
         row_values: usize,
         times: BatchTimes,
     ) -> BatchTimes {
-        if !self.any.load(Ordering::Acquire) {
-            return times;
-        }
         if self.wrong.load(Ordering::Relaxed) {
             spoil(rows, row_values);
         }
@@ -125,7 +128,7 @@ impl Faults {
 
     /// What happens to the rows behind their checksum.
     pub(crate) fn after_checksum(&self, rows: &mut [f32]) {
-        if !self.any.load(Ordering::Acquire) || !self.flip.swap(false, Ordering::Relaxed) {
+        if !self.flip.load(Ordering::Relaxed) || !self.flip.swap(false, Ordering::Relaxed) {
             return;
         }
         // The least bit of a value in the middle: no check of values can see it.

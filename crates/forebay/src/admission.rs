@@ -196,7 +196,8 @@ impl Admission {
         self.class(priority).requests_max as usize
     }
 
-    /// Texts of this class that are under way.
+    /// Texts of this class that are under way: permits that exist less those that are free. A limit
+    /// that fell owes permits until texts give them back.
     pub(crate) fn under_way(&self, priority: Priority) -> usize {
         let class = self.class(priority);
         let all = class.limit() + class.debt.load(Ordering::Acquire);

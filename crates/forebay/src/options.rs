@@ -141,6 +141,12 @@ pub struct TextTimes {
     pub infer: Duration,
     /// From being accepted to being answered.
     pub total: Duration,
+    /// From being accepted to the end of the tokenizer's work on it.
+    pub until_tokenized: Duration,
+    /// Texts that were in the worker together with it, itself included.
+    pub batch_texts: usize,
+    /// Their tokens.
+    pub batch_tokens: usize,
 }
 
 impl Embedding {

@@ -58,6 +58,10 @@ impl ReplyGroup {
         (group, repliers)
     }
 
+    pub(crate) fn submitted_at(&self) -> Instant {
+        self.submitted_at
+    }
+
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
     }

@@ -91,6 +91,9 @@ pub(crate) struct Pending {
 pub(crate) struct InWorker {
     pub(crate) sent_at: Instant,
     pub(crate) answered_at: Instant,
+    /// Texts of the batch, those included that were answered before.
+    pub(crate) texts: usize,
+    pub(crate) tokens: usize,
 }
 
 impl Pending {
@@ -132,13 +135,17 @@ impl Pending {
         Embedding { vector, tokens, tokens_before_cut, times: self.times(in_worker) }
     }
 
-    fn times(&self, InWorker { sent_at, answered_at }: InWorker) -> TextTimes {
+    fn times(&self, in_worker: InWorker) -> TextTimes {
+        let InWorker { sent_at, answered_at, texts, tokens } = in_worker;
         let before = sent_at.saturating_duration_since(self.spec.accepted_at);
         TextTimes {
             tokenize: self.tokenize,
             queue: before.saturating_sub(self.tokenize),
             infer: answered_at.saturating_duration_since(sent_at),
             total: Duration::ZERO,
+            until_tokenized: self.queued_at.saturating_duration_since(self.spec.accepted_at),
+            batch_texts: texts,
+            batch_tokens: tokens,
         }
     }
 }

@@ -278,6 +278,7 @@ impl Runtime {
         let queue = |priority| QueueStatus {
             priority,
             under_way: self.admission.under_way(priority),
+            limit: self.admission.limit(priority),
             requests_max: self.admission.requests_max(priority),
         };
         Status {

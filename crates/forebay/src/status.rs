@@ -14,7 +14,10 @@ pub struct QueueStatus {
     pub priority: Priority,
     /// Accepted and not yet answered.
     pub under_way: usize,
-    /// Beyond this many, further ones are refused or wait.
+    /// Beyond this many, further ones are refused or wait: follows what the workers that serve are
+    /// measured to compute.
+    pub limit: usize,
+    /// The most that the limit can be, as configured.
     pub requests_max: usize,
 }
 

@@ -25,6 +25,12 @@ impl BatchTicket {
         Self { group, cancel, taken: false }
     }
 
+    /// When the texts were submitted: what their times count from.
+    #[must_use]
+    pub fn submitted_at(&self) -> Instant {
+        self.group.submitted_at()
+    }
+
     /// Whether every text has been answered.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -78,6 +84,12 @@ impl std::fmt::Debug for BatchTicket {
 pub struct Ticket(pub(crate) BatchTicket);
 
 impl Ticket {
+    /// When the text was submitted: what its times count from.
+    #[must_use]
+    pub fn submitted_at(&self) -> Instant {
+        self.0.submitted_at()
+    }
+
     /// Whether the text has been answered.
     #[must_use]
     pub fn is_ready(&self) -> bool {

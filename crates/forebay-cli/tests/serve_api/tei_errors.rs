@@ -73,6 +73,12 @@ fn the_other_routes_refuse_alike() {
             422,
             "Validation",
         ),
+        (
+            "/similarity",
+            json!({"inputs": {"source_sentence": "w1", "sentences": "w1"}}),
+            422,
+            "Validation",
+        ),
         ("/decode", json!({"ids": [7, "w1"]}), 422, "Validation"),
         ("/vertex", json!({"instances": []}), 400, "Empty"),
         ("/vertex", json!({"instances": [{"inputs": ""}]}), 400, "Empty"),

@@ -11,6 +11,7 @@ use forebay::{BatchTicket, EmbedInput, EmbedOptions, EmbedResult, Embedding, Lev
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Problem;
+use crate::trace::current;
 
 /// What a request comes to.
 pub(crate) struct Embedded {
@@ -30,8 +31,19 @@ pub(crate) async fn embed(
     started: Instant,
 ) -> Result<Embedded, Problem> {
     let characters = inputs.iter().map(characters).sum();
+    if let Some(trace) = current() {
+        trace.priority(options.priority.as_str());
+    }
     let rows = match <[EmbedInput; 1]>::try_from(inputs) {
-        Ok([only]) => vec![runtime.try_submit(only, &options)?.await?],
+        Ok([only]) => {
+            let ticket = runtime.try_submit(only, &options)?;
+            let submitted_at = ticket.submitted_at();
+            let row = ticket.await?;
+            if let Some(trace) = current() {
+                trace.texts(submitted_at, [&row]);
+            }
+            vec![row]
+        }
         Err(inputs) => together(runtime, inputs, &options).await?,
     };
     Ok(Embedded { rows, characters, started, is_gpu: is_gpu(runtime) })
@@ -63,7 +75,12 @@ async fn together(
     }
     let mut rows = Vec::with_capacity(count);
     for ticket in tickets {
-        for result in ticket.await {
+        let submitted_at = ticket.submitted_at();
+        let results = ticket.await;
+        if let Some(trace) = current() {
+            trace.texts(submitted_at, results.iter().flatten());
+        }
+        for result in results {
             let index = rows.len();
             rows.push(of_text(result, index)?);
         }

@@ -1,34 +1,39 @@
-//! What is said when a request has no answer: one kind of problem, three dialects.
+//! What is said when a request has no answer: one kind of problem, four dialects.
 //!
 //! A handler returns a [`Problem`]; the outermost layer of the router writes it in the dialect of
-//! the path ([`Dialect::of`]), so that a refusal by a guard and one by a handler look alike. The
+//! the request ([`Dialect::of_request`]), so that a refusal by a guard and one by a handler look alike. The
 //! text that a caller sent is never repeated here.
 
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use forebay::EmbedError;
-use http::{HeaderValue, StatusCode, header};
+use forebay::{EmbedError, metric_label};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Whose error body a route has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// OpenAI's: an object under `error` with message, type, param and code.
-    OpenAi,
-    /// text-embeddings-inference's: `error` and `error_type`.
-    Tei,
-    /// Ours: an object under `error` with code and message.
-    Native,
+metric_label! {
+    /// Whose error body a route has.
+    pub(crate) enum Dialect as "dialect" {
+        /// OpenAI's: an object under `error` with message, type, param and code.
+        OpenAi = "openai",
+        /// text-embeddings-inference's: `error` and `error_type`.
+        Tei = "tei",
+        /// Ours: an object under `error` with code and message.
+        Native = "native",
+        /// gRPC's: a status among the trailers of an answer that is 200.
+        Grpc = "grpc",
+    }
 }
 
 impl Dialect {
-    /// Every dialect.
-    pub(crate) const ALL: [Self; 3] = [Self::OpenAi, Self::Tei, Self::Native];
+    /// The dialect in which a request is answered: gRPC if it says that it is, else that of its path.
+    pub(crate) fn of_request(path: &str, headers: &HeaderMap) -> Self {
+        if crate::grpc::is_grpc(headers) { Self::Grpc } else { Self::of(path) }
+    }
 
-    /// The dialect in which a path is answered, whether or not there is such a route.
+    /// The dialect of HTTP in which a path is answered, whether or not there is such a route.
     pub(crate) fn of(path: &str) -> Self {
         if path == "/v1" || path.starts_with("/v1/") || path == "/embeddings" {
             Self::OpenAi
@@ -36,15 +41,6 @@ impl Dialect {
             Self::Native
         } else {
             Self::Tei
-        }
-    }
-
-    /// The word in metrics and logs.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::OpenAi => "openai",
-            Self::Tei => "tei",
-            Self::Native => "native",
         }
     }
 }
@@ -125,6 +121,7 @@ impl Problem {
     /// The status of the answer.
     pub(crate) fn status(&self, dialect: Dialect) -> StatusCode {
         match self.kind {
+            _ if dialect == Dialect::Grpc => StatusCode::OK,
             Kind::Syntax | Kind::Empty => StatusCode::BAD_REQUEST,
             // OpenAI answers whatever a caller should change with 400.
             Kind::Validation | Kind::Tokenizer if dialect == Dialect::OpenAi => {
@@ -155,6 +152,7 @@ impl Problem {
     /// The answer in this dialect.
     pub(crate) fn respond(&self, dialect: Dialect) -> Response {
         let body = match dialect {
+            Dialect::Grpc => return crate::grpc::status(self).into_http(),
             Dialect::OpenAi => json(&OpenAiError { error: self.openai() }),
             Dialect::Tei => {
                 json(&TeiError { error: self.message.clone(), error_type: self.kind.tei() })
@@ -173,7 +171,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait));
         }
         if self.kind == Kind::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -220,7 +218,7 @@ impl Kind {
     ];
 
     /// The stable name of the kind.
-    pub(crate) fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::Syntax => "invalid_json",
             Self::Validation => "invalid_request",
@@ -368,6 +366,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// Seconds, rounded up and never 0: a client that waits as told finds room.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
+pub(crate) fn whole_seconds(time: Duration) -> HeaderValue {
+    let seconds: u64 = time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+    HeaderValue::from(seconds.max(1))
 }

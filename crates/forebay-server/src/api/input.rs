@@ -86,6 +86,17 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// The same where only a list is meant, even of one text.
+    pub(crate) fn only_list(self, field: &'static str) -> Result<Self, Problem> {
+        if self.is_list {
+            return Ok(self);
+        }
+        Err(Problem::new(Kind::Validation, format!("`{field}` must be a list of texts"))
+            .about(field))
+    }
+}
+
 fn unexpected(field: &'static str, wanted: &str) -> Problem {
     Problem::new(Kind::Validation, format!("`{field}` must have {wanted} only")).about(field)
 }

@@ -14,25 +14,39 @@ use super::state::Api;
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::metrics::HttpMetrics;
 use crate::service::Service;
+use crate::trace::{Route, current};
 
 const LEVEL: HeaderName = HeaderName::from_static("x-embed-level");
 
 /// The outermost layer of the router.
 pub(super) async fn observed(State(api): State<Api>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of_request(request.uri().path(), request.headers());
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let route = HttpMetrics::route(path);
+    let route = HttpMetrics::route(path, dialect);
     let id = request.extensions().get::<RequestId>().cloned();
     let id = id.unwrap_or_else(|| RequestId::of(request.headers()));
     let under_way = api.metrics().began(route, dialect);
+    let trace = current();
+    if let Some(trace) = &trace {
+        trace.route(Route { pattern: route.pattern(), dialect: dialect.as_str() });
+    }
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = written(&api, &problem, dialect, &response);
+        if let Some(trace) = &trace {
+            trace.problem(problem.kind.code());
+        }
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id.header());
     mark_level(headers, api.service());
+    if let Some(trace) = &trace {
+        trace.level(api.runtime().level());
+    }
+    if dialect == Dialect::Grpc {
+        return crate::grpc::observed(response, under_way, started);
+    }
     let (elapsed, bytes) = (started.elapsed(), response.body().size_hint().exact());
     under_way.answered(response.status(), elapsed, bytes);
     response
@@ -52,7 +66,7 @@ fn written(api: &Api, problem: &Problem, dialect: Dialect, left: &Response) -> R
     if let Some(allow) = left.headers().get(header::ALLOW) {
         response.headers_mut().insert(header::ALLOW, allow.clone());
     }
-    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+    if problem.status(Dialect::Native) == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(code = problem.code, "a request has failed: {}", problem.message);
     }
     response

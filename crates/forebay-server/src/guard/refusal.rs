@@ -2,6 +2,7 @@
 //! so that one kind of error has one form in the dialect of its route.
 
 use axum::response::Response;
+use http::request::Parts;
 
 use crate::api::{Dialect, Kind, Problem, mark_level};
 use crate::listen::metrics::{Listener, Refused};
@@ -30,15 +31,17 @@ pub(crate) fn too_slow() -> Problem {
     Problem::new(Kind::TooSlow, "request body did not arrive in time; send it faster")
 }
 
-/// A problem as the answer to a request for `path`, with what every answer has but the id. The
-/// operator's socket has our own dialect whatever its paths are called.
-pub(crate) fn answer(
-    problem: &Problem,
-    listener: Listener,
-    path: &str,
-    service: &Service,
-) -> Response {
-    let dialect = if listener == Listener::Admin { Dialect::Native } else { Dialect::of(path) };
+/// The dialect of a request's refusal. The operator's socket has our own whatever its paths are
+/// called.
+pub(crate) fn dialect(listener: Listener, parts: &Parts) -> Dialect {
+    match listener {
+        Listener::Admin => Dialect::Native,
+        _ => Dialect::of_request(parts.uri.path(), &parts.headers),
+    }
+}
+
+/// A problem as the answer to a request, with what every answer has but the id.
+pub(crate) fn answer(problem: &Problem, dialect: Dialect, service: &Service) -> Response {
     let mut response = problem.respond(dialect);
     mark_level(response.headers_mut(), service);
     response

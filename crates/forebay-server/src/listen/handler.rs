@@ -15,15 +15,19 @@ use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
 use tower::ServiceExt;
 use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::Shared;
 use super::body::{Complete, Fate, GuardedBody, LimitedBody};
+use super::dialogue::{Answered, DialogueAnswer, DialogueBody};
 use super::metrics::{ConnectionMetrics, Listener, Refused};
 use super::pace::Pace;
 use super::standing::Standing;
-use crate::guard::refusal::{answer, too_slow};
+use crate::grpc;
+use crate::guard::refusal::{answer, dialect, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::policy::Policy;
+use crate::trace::{Ending, current, scoped};
 
 /// Answers the requests of one connection.
 pub(crate) struct Handler {
@@ -42,16 +46,27 @@ impl HyperService<Request<Incoming>> for Handler {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let policy = self.shared.policy.load_full();
-        let under_way = UnderWay::begin(&self.standing, policy.limits.resets_max);
         let id = RequestId::of(request.headers());
-        let span = tracing::error_span!("request", id = id.as_str());
+        let span = tracing::error_span!("request", id = id.as_str(), trace_id = Empty);
+        let (mut ending, mut trace) = (None, None);
+        if let (Some(tracer), false) = (&self.shared.tracer, self.listener == Listener::Admin) {
+            let (begun, trace_id) = tracer.begin(&request, &id);
+            trace = begun.as_ref().map(|ending| ending.trace().clone());
+            ending = begun;
+            span.record("trace_id", trace_id.map(tracing::field::display));
+        }
+        let under_way = UnderWay::begin(&self.standing, policy.limits.resets_max, ending);
         let (shared, listener) = (Arc::clone(&self.shared), self.listener);
         let router = self.router.clone();
         let answering = async move {
             let version = request.version();
             let (method, start) = (request.method().clone(), Instant::now());
             let path = request.uri().path().to_owned();
-            let mut response = respond(&shared, &policy, listener, router, request, &id).await;
+            let responding = respond(&shared, &policy, listener, router, request, &id);
+            let mut response = scoped(trace.clone(), responding).await;
+            if let Some(trace) = trace {
+                trace.answered(response.status());
+            }
             let headers = response.headers_mut();
             headers.insert(X_REQUEST_ID, id.header());
             if shared.service.is_draining() && version <= Version::HTTP_11 {
@@ -77,9 +92,13 @@ async fn respond(
     let metrics = ConnectionMetrics::get();
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let say = |problem| answer(&problem, listener, &path, &shared.service);
+    let dialect = dialect(listener, &parts);
+    let say = |problem| answer(&problem, dialect, &shared.service);
     let refuse = |refused: Refused| {
         metrics.refused(refused);
+        if let Some(trace) = current() {
+            trace.problem(refused.as_str());
+        }
         say(refused.problem())
     };
     if let Err(refused) = crate::guard::check(policy, listener, &parts) {
@@ -87,9 +106,18 @@ async fn respond(
     }
     parts.extensions.insert(id.clone());
     let (limits, fate) = (&policy.limits, Fate::default());
-    let bytes_max = u64::from(limits.body_bytes_max);
-    let body = LimitedBody::new(body, bytes_max, Pace::of(limits), fate.clone());
-    let request = Request::from_parts(parts, Body::new(body));
+    let lasts = grpc::is_dialogue(&path, &parts.headers).then(|| Answered::new(Instant::now()));
+    let body = match lasts.clone() {
+        Some(answered) => {
+            let ending = shared.service.no_more_taken();
+            Body::new(DialogueBody::new(body, limits, answered, ending))
+        }
+        None => {
+            let bytes_max = u64::from(limits.body_bytes_max);
+            Body::new(LimitedBody::new(body, bytes_max, Pace::of(limits), fate.clone()))
+        }
+    };
+    let request = Request::from_parts(parts, body);
     let time = Duration::from_millis(limits.request_ms.into());
     let mut response = match tokio::time::timeout(time, router.oneshot(request)).await {
         Ok(Ok(response)) => response,
@@ -108,7 +136,10 @@ async fn respond(
         }
         metrics.cut(super::metrics::Cut::Body);
     }
-    response
+    match lasts {
+        Some(answered) => response.map(|inner| Body::new(DialogueAnswer { inner, answered })),
+        None => response,
+    }
 }
 
 /// A request of a connection, from its head to the end of its answer.
@@ -116,12 +147,15 @@ pub(crate) struct UnderWay {
     standing: Arc<Standing>,
     resets_max: u32,
     answered: bool,
+    /// Its trace, which ends with it.
+    _ending: Option<Ending>,
 }
 
 impl UnderWay {
-    fn begin(standing: &Arc<Standing>, resets_max: u32) -> Self {
+    fn begin(standing: &Arc<Standing>, resets_max: u32, ending: Option<Ending>) -> Self {
         standing.begin();
-        Self { standing: Arc::clone(standing), resets_max, answered: false }
+        let standing = Arc::clone(standing);
+        Self { standing, resets_max, answered: false, _ending: ending }
     }
 }
 

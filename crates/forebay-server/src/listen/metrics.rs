@@ -3,34 +3,13 @@
 use std::sync::OnceLock;
 
 use forebay::metrics::LabelValue;
-use forebay::metrics::names::{Kind, LabelSet, Metric, Unit};
-use metrics::{Counter, Gauge, Key, Label, Level, Metadata, with_recorder};
+use forebay::metrics::handles::{ByLabel, describe};
+use forebay::{metric_label, metric_list};
+use metrics::{Counter, Gauge};
 
-/// Declares a label whose values are the variants of an enum.
-macro_rules! label {
-    (
-        $(#[doc = $doc:literal])+
-        $Name:ident as $label:literal {
-            $( $(#[doc = $value_doc:literal])+ $Value:ident = $word:literal, )+
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub(crate) enum $Name { $( $(#[doc = $value_doc])+ $Value, )+ }
-
-        impl LabelValue for $Name {
-            const SET: LabelSet = LabelSet { name: $label, values: &[$($word),+] };
-
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-label! {
+metric_label! {
     /// Where a connection came in.
-    Listener as "listener" {
+    pub(crate) enum Listener as "listener" {
         /// The unix socket.
         Unix = "unix",
         /// TCP, with TLS or without.
@@ -40,9 +19,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// Why a connection was not let in.
-    Turned as "reason" {
+    pub(crate) enum Turned as "reason" {
         /// `limits.connections_max`, with a request under way on each of them.
         Total = "total",
         /// `limits.connections_per_peer_max`, likewise.
@@ -58,9 +37,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// Why a connection was cut off.
-    Cut as "reason" {
+    pub(crate) enum Cut as "reason" {
         /// `limits.first_byte_ms`.
         FirstByte = "first_byte",
         /// `limits.header_ms`.
@@ -82,9 +61,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// Why a request was refused before any handler saw it.
-    Refused as "reason" {
+    pub(crate) enum Refused as "reason" {
         /// No key, or none that is known.
         Key = "key",
         /// The Host header names none of the daemon's names.
@@ -98,66 +77,29 @@ label! {
     }
 }
 
-const OPEN: Metric = Metric {
-    name: "forebay_connections_open",
-    kind: Kind::Gauge,
-    unit: Unit::Count,
-    labels: &[Listener::SET],
-    help: "Connections that are open",
-    watch: "near `limits.connections_max`",
-};
-const ACCEPTED: Metric = Metric {
-    name: "forebay_connections_total",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-    labels: &[Listener::SET],
-    help: "Connections that were let in",
-    watch: "",
-};
-const TURNED: Metric = Metric {
-    name: "forebay_connections_refused_total",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-    labels: &[Turned::SET],
-    help: "Connections that were not let in, by why",
-    watch: "any rise",
-};
-const CUT: Metric = Metric {
-    name: "forebay_connections_cut_total",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-    labels: &[Cut::SET],
-    help: "Connections that were cut off, by why",
-    watch: "a rise of anything but `idle`",
-};
-const REFUSED: Metric = Metric {
-    name: "forebay_http_refused_total",
-    kind: Kind::Counter,
-    unit: Unit::Count,
-    labels: &[Refused::SET],
-    help: "Requests that were refused before they were looked at, by why",
-    watch: "a rise of `key`: somebody tries, or a client has an old key",
-};
-
-/// Every metric of this module.
-pub(crate) const CONNECTION_METRICS: &[Metric] = &[OPEN, ACCEPTED, TURNED, CUT, REFUSED];
-
-/// The handles, one for each value of each label.
-pub(crate) struct ConnectionMetrics {
-    open: Vec<Gauge>,
-    accepted: Vec<Counter>,
-    turned: Vec<Counter>,
-    cut: Vec<Counter>,
-    refused: Vec<Counter>,
+metric_list! {
+    /// Every metric of this module.
+    pub(crate) const CONNECTION_METRICS;
+    OPEN = "forebay_connections_open", Gauge, Count, [Listener::SET],
+        "Connections that are open", watch "near `limits.connections_max`";
+    ACCEPTED = "forebay_connections_total", Counter, Count, [Listener::SET],
+        "Connections that were let in", watch "";
+    TURNED = "forebay_connections_refused_total", Counter, Count, [Turned::SET],
+        "Connections that were not let in, by why", watch "any rise";
+    CUT = "forebay_connections_cut_total", Counter, Count, [Cut::SET],
+        "Connections that were cut off, by why", watch "a rise of anything but `idle`";
+    REFUSED = "forebay_http_refused_total", Counter, Count, [Refused::SET],
+        "Requests that were refused before they were looked at, by why",
+        watch "a rise of `key`: somebody tries, or a client has an old key";
 }
 
-fn register<L: LabelValue, H>(metric: &Metric, make: impl Fn(&Key, &Metadata<'_>) -> H) -> Vec<H> {
-    let metadata = Metadata::new("forebay", Level::INFO, None);
-    let handle = |word: &&'static str| {
-        let label = Label::from_static_parts(L::SET.name, word);
-        make(&Key::from_parts(metric.name, vec![label]), &metadata)
-    };
-    L::SET.values.iter().map(handle).collect()
+/// The handles.
+pub(crate) struct ConnectionMetrics {
+    open: ByLabel<Listener, Gauge>,
+    accepted: ByLabel<Listener, Counter>,
+    turned: ByLabel<Turned, Counter>,
+    cut: ByLabel<Cut, Counter>,
+    refused: ByLabel<Refused, Counter>,
 }
 
 impl ConnectionMetrics {
@@ -168,51 +110,39 @@ impl ConnectionMetrics {
     }
 
     fn new() -> Self {
-        let counter =
-            |key: &Key, data: &Metadata<'_>| with_recorder(|r| r.register_counter(key, data));
-        let gauge = |key: &Key, data: &Metadata<'_>| with_recorder(|r| r.register_gauge(key, data));
-        for metric in CONNECTION_METRICS {
-            let unit = Some(metrics::Unit::Count);
-            with_recorder(|recorder| match metric.kind {
-                Kind::Gauge => {
-                    recorder.describe_gauge(metric.name.into(), unit, metric.help.into());
-                }
-                _ => recorder.describe_counter(metric.name.into(), unit, metric.help.into()),
-            });
-        }
+        describe(CONNECTION_METRICS);
         Self {
-            open: register::<Listener, _>(&OPEN, gauge),
-            accepted: register::<Listener, _>(&ACCEPTED, counter),
-            turned: register::<Turned, _>(&TURNED, counter),
-            cut: register::<Cut, _>(&CUT, counter),
-            refused: register::<Refused, _>(&REFUSED, counter),
+            open: ByLabel::new(&OPEN),
+            accepted: ByLabel::new(&ACCEPTED),
+            turned: ByLabel::new(&TURNED),
+            cut: ByLabel::new(&CUT),
+            refused: ByLabel::new(&REFUSED),
         }
     }
 
     /// A connection was let in.
     pub(crate) fn opened(&self, listener: Listener) {
-        // One handle per value here and below, and the index is a place among the values.
-        self.accepted[listener.index()].increment(1);
-        self.open[listener.index()].increment(1.0);
+        self.accepted.of(listener).increment(1);
+        self.open.of(listener).increment(1.0);
     }
 
     /// That connection has gone.
     pub(crate) fn closed(&self, listener: Listener) {
-        self.open[listener.index()].decrement(1.0);
+        self.open.of(listener).decrement(1.0);
     }
 
     /// A connection was not let in.
     pub(crate) fn turned(&self, reason: Turned) {
-        self.turned[reason.index()].increment(1);
+        self.turned.of(reason).increment(1);
     }
 
     /// A connection was cut off.
     pub(crate) fn cut(&self, reason: Cut) {
-        self.cut[reason.index()].increment(1);
+        self.cut.of(reason).increment(1);
     }
 
     /// A request was refused.
     pub(crate) fn refused(&self, reason: Refused) {
-        self.refused[reason.index()].increment(1);
+        self.refused.of(reason).increment(1);
     }
 }

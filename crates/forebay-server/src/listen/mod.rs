@@ -2,11 +2,12 @@
 //! and no limits, so a client that sends one byte a minute would keep its connection for ever.
 //!
 //! A connection is one task; `standing` is what is known of it, `registry` makes room, `stream` and
-//! `body` hold transfers to a pace, `handler` takes a request through the guards.
+//! `body` hold transfers to a pace, `dialogue` lets calls last, `handler` takes a request through the guards.
 
 mod accept;
 mod body;
 mod connection;
+mod dialogue;
 mod handler;
 pub(crate) mod metrics;
 mod pace;
@@ -23,6 +24,7 @@ use arc_swap::ArcSwap;
 
 use crate::policy::Policy;
 use crate::service::Service;
+use crate::trace::Tracer;
 
 pub use body::BodyError;
 pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, ServerHandle};
@@ -31,4 +33,6 @@ pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, 
 pub(crate) struct Shared {
     pub(crate) service: Arc<Service>,
     pub(crate) policy: ArcSwap<Policy>,
+    /// `None` if nothing is traced.
+    pub(crate) tracer: Option<Arc<Tracer>>,
 }

@@ -22,6 +22,7 @@ use crate::error::ServeError;
 use crate::guard::credentials;
 use crate::policy::Policy;
 use crate::service::Service;
+use crate::trace::Exporting;
 
 /// Modes of the two unix sockets.
 const CLIENT_MODE: u32 = 0o660;
@@ -78,6 +79,7 @@ pub struct RunningServer {
     stop: watch::Sender<bool>,
     loops: JoinSet<()>,
     alive: mpsc::Receiver<()>,
+    exporting: Option<Exporting>,
 }
 
 /// A server as others than its owner see it. Clones are the same.
@@ -103,8 +105,9 @@ impl Server {
         let policy = Policy::load(&config)?;
         let sockets = sockets(&config)?;
         ConnectionMetrics::get();
+        let (tracer, exporting) = Exporting::start(&config.tracing).unzip();
         let mut handle = ServerHandle {
-            shared: Arc::new(Shared { service, policy: ArcSwap::from_pointee(policy) }),
+            shared: Arc::new(Shared { service, policy: ArcSwap::from_pointee(policy), tracer }),
             registry: Arc::default(),
             addresses: Vec::new(),
             pings: Vec::new(),
@@ -136,7 +139,7 @@ impl Server {
             loops.spawn(accepting.run(pings, stopped.clone()));
             tracing::info!(%address, "listening");
         }
-        Ok(RunningServer { handle, admin_registry, stop, loops, alive: last })
+        Ok(RunningServer { handle, admin_registry, stop, loops, alive: last, exporting })
     }
 
     /// Whether these settings could be listened with: what they name can be read, and nobody is let
@@ -250,8 +253,17 @@ impl RunningServer {
 
     /// Ends in order. Readiness says no at once; after `server.drain_notice_ms` nobody can connect
     /// any more, who has connected is answered, and what is still under way after
-    /// `server.drain_deadline_ms` is cut off.
+    /// `server.drain_deadline_ms` is cut off. Traces that wait are sent last.
     pub async fn drain(mut self) -> Drained {
+        let exporting = self.exporting.take();
+        let drained = self.drain_connections().await;
+        if let Some(exporting) = exporting {
+            exporting.end().await;
+        }
+        drained
+    }
+
+    async fn drain_connections(mut self) -> Drained {
         let config = self.handle.service().config();
         let (notice, deadline) = (config.server.drain_notice(), config.server.drain_deadline());
         self.handle.service().begin_drain();

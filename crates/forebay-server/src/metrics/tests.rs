@@ -1,5 +1,7 @@
 //! The list against its page and against what is recorded.
 
+use forebay::metrics::names::{Kind as MetricKind, Unit};
+
 use super::*;
 
 const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/http-metrics.md");
@@ -30,22 +32,16 @@ fn docs() -> String {
         let watch = if watch.is_empty() { "–" } else { watch };
         text.push_str(&format!("| `{name}` | {kind} | {unit} | {labels} | {help} | {watch} |\n"));
     }
-    let codes: Vec<&str> = Kind::ALL.iter().map(|kind| kind.code()).collect();
-    text.push_str("\n## Label values\n\n| label | values |\n|---|---|\n");
-    let connections = CONNECTION_METRICS.iter().flat_map(|metric| {
-        let label =
-            |set: &LabelSet| (format!("{} of {}", set.name, metric.name), set.values.join(", "));
-        metric.labels.iter().map(label).collect::<Vec<_>>()
-    });
-    let requests = [
-        (ROUTE.name, format!("{}, other", ROUTES.join(", "))),
-        (DIALECT.name, DIALECT.values.join(", ")),
-        (CLASS.name, CLASS.values.join(", ")),
-        (PROBLEM.name, codes.join(", ")),
-    ];
-    let requests = requests.map(|(label, values)| (label.to_owned(), values));
-    for (label, values) in requests.into_iter().chain(connections) {
-        text.push_str(&format!("| {label} | {values} |\n"));
+    text.push_str("\n## Label values\n\n| metric | label | values |\n|---|---|---|\n");
+    for metric in all_metrics() {
+        for LabelSet { name, values } in metric.labels {
+            let values = if *name == ROUTE.name {
+                format!("{}, {}, other", ROUTES.join(", "), METHODS.join(", "))
+            } else {
+                values.join(", ")
+            };
+            text.push_str(&format!("| `{}` | `{name}` | {values} |\n", metric.name));
+        }
     }
     text
 }
@@ -78,17 +74,18 @@ fn names_follow_the_conventions() {
 
 #[test]
 fn words_are_where_their_values_are() {
-    for (place, dialect) in Dialect::ALL.into_iter().enumerate() {
-        assert_eq!((dialect as usize, dialect.as_str()), (place, DIALECT.values[place]));
+    for kind in Kind::ALL {
+        assert_eq!(kind.code(), Kind::SET.values[kind.index()]);
     }
-    for (place, kind) in Kind::ALL.iter().enumerate() {
-        assert_eq!(*kind as usize, place);
+    for code in 0..17 {
+        let code = Code::from(code);
+        let words = GrpcStatus::of(code).as_str().replace('_', "");
+        assert!(words.eq_ignore_ascii_case(&format!("{code:?}")), "{code:?}");
     }
     let class = |status: u16| Class::of(StatusCode::from_u16(status).expect("a status"));
     for (status, word) in
         [(200, "2xx"), (404, "4xx"), (429, "429"), (500, "5xx"), (503, "503"), (504, "504")]
     {
-        assert_eq!(Class::WORDS[class(status) as usize], word);
+        assert_eq!(class(status).as_str(), word);
     }
-    assert_eq!(Class::WORDS[Class::Gone as usize], "gone");
 }

@@ -2,6 +2,7 @@
 //! "`key` is ...; allowed: ...".
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use toml::de::DeValue;
 use toml::{Spanned, Value};
@@ -61,8 +62,10 @@ pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, Strin
     match allowed {
         Allowed::Choice(_)
         | Allowed::Path(_)
+        | Allowed::PathOr(..)
         | Allowed::Name(_)
         | Allowed::Address(_)
+        | Allowed::Url(_)
         | Allowed::Rungs => Ok(Value::String(text.to_owned())),
         // As in PATH; empty parts name nothing.
         Allowed::PathList(_) => {
@@ -81,6 +84,28 @@ pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, Strin
     }
 }
 
+/// The value with its relative paths joined to the folder from which they count.
+pub(super) fn based(allowed: Allowed, value: Value, base: Option<&Path>) -> Result<Value, String> {
+    let Some(base) = base else { return Ok(value) };
+    match (allowed, value) {
+        (Allowed::PathOr(word, _), Value::String(text)) if text == word => Ok(Value::String(text)),
+        (Allowed::Path(_) | Allowed::PathOr(..), Value::String(text)) if !text.is_empty() => {
+            match base.join(&text).into_os_string().into_string() {
+                Ok(path) => Ok(Value::String(path)),
+                Err(_) => Err(format!(
+                    "\"{}\" in a folder whose name is not UTF-8 (write the whole path)",
+                    shown(&text)
+                )),
+            }
+        }
+        (Allowed::PathList(_), Value::Array(items)) => {
+            let items = items.into_iter().map(|item| based(PATH, item, Some(base)));
+            Ok(Value::Array(items.collect::<Result<_, _>>()?))
+        }
+        (_, value) => Ok(value),
+    }
+}
+
 /// Says what `value` is if the key does not take it.
 pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
     let ok = match (allowed, value) {
@@ -92,14 +117,15 @@ pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
         }
         (Allowed::Switch, Value::Boolean(_)) => true,
         (Allowed::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
-        (Allowed::Path(_), Value::String(text)) if text.contains('\0') => {
+        (Allowed::Path(_) | Allowed::PathOr(..), Value::String(text)) if text.contains('\0') => {
             return Err("a path with a NUL character".to_owned());
         }
-        (Allowed::Path(_), Value::String(_)) => true,
+        (Allowed::Path(_) | Allowed::PathOr(..), Value::String(_)) => true,
         (Allowed::Name(_), Value::String(text)) => text.is_empty() || is_name(text),
         (Allowed::Address(_), Value::String(text)) => {
             text.is_empty() || text.parse::<SocketAddr>().is_ok()
         }
+        (Allowed::Url(_), Value::String(text)) => text.is_empty() || is_url(text),
         (Allowed::NameList(count), Value::Array(items)) => {
             return check_texts(items, count, is_name);
         }
@@ -154,6 +180,24 @@ fn is_name(text: &str) -> bool {
     const BYTES_MAX: usize = 255;
     let ordinary = |c: char| !c.is_whitespace() && !c.is_control() && c != ',';
     (1..=BYTES_MAX).contains(&text.len()) && text.chars().all(ordinary)
+}
+
+/// Whether a text is an `http://` address of a host, with a port and a path if need be.
+fn is_url(text: &str) -> bool {
+    const BYTES_MAX: usize = 1_024;
+    let Some(rest) = text.strip_prefix("http://").filter(|_| text.len() <= BYTES_MAX) else {
+        return false;
+    };
+    let (authority, _) = rest.split_once('/').unwrap_or((rest, ""));
+    let (host, port) = match authority.rsplit_once(':') {
+        // A colon inside of brackets is one of an IPv6 address.
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    };
+    let ordinary = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}?#@".contains(c);
+    !host.is_empty()
+        && rest.chars().all(ordinary)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Whether a text is a SHA-256 sum.

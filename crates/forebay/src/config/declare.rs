@@ -38,6 +38,8 @@ pub(super) enum Allowed {
     Choice(&'static [&'static str]),
     /// A path; the text says what an empty one means.
     Path(&'static str),
+    /// The word, or a path; the text says what an empty one means.
+    PathOr(&'static str, &'static str),
     /// A name without spaces; the text says what an empty one means.
     Name(&'static str),
     /// At most this many such names.
@@ -46,6 +48,8 @@ pub(super) enum Allowed {
     HashList(usize),
     /// An IP address with a port; the text says what an empty one means.
     Address(&'static str),
+    /// An `http://` address; the text says what an empty one means.
+    Url(&'static str),
     /// `"auto"` or a list of devices.
     Rungs,
     /// At most this many paths.
@@ -70,6 +74,9 @@ impl fmt::Display for Allowed {
                 Ok(())
             }
             Self::Path(empty) => write!(f, "a path in quotes, \"\" for {empty}"),
+            Self::PathOr(word, empty) => {
+                write!(f, "\"{word}\" or a path in quotes, \"\" for {empty}")
+            }
             Self::Name(empty) => write!(f, "a name in quotes, \"\" for {empty}"),
             Self::NameList(count) => write!(f, "a list of at most {count} names"),
             Self::HashList(count) => {
@@ -78,6 +85,10 @@ impl fmt::Display for Allowed {
             Self::Address(empty) => {
                 write!(f, "an address with a port such as \"127.0.0.1:8080\", \"\" for {empty}")
             }
+            Self::Url(empty) => write!(
+                f,
+                "an address such as \"http://127.0.0.1:4318\", without TLS, \"\" for {empty}"
+            ),
             Self::Rungs => f.write_str("\"auto\" or a list such as [\"cuda:0\", \"cpu\"]"),
             Self::PathList(count) => write!(f, "a list of at most {count} paths"),
             Self::IntegerList(count, low, high) => {

@@ -7,7 +7,8 @@
 //! Settings are taken in this order, later ones winning: the defaults, the TOML file, environment
 //! variables named `FOREBAY_<GROUP>__<KEY>` (two underscores; `FOREBAY_BATCH__TOKENS_MAX=4096`).
 //! Variables without a double underscore (`FOREBAY_WORKER`, `FOREBAY_ONNXRUNTIME`) are not settings
-//! and are left alone here. Relative paths count from the current directory of the process.
+//! and are left alone here. Relative paths in a file count from the folder of that file, those in
+//! variables and in code from the current directory of the process.
 //!
 //! This module never opens a model, a library or a device: it can say that a number is out of
 //! range, not that a path holds the wrong thing.
@@ -28,6 +29,7 @@ mod near;
 mod process;
 mod render;
 mod server;
+mod tracing;
 mod value;
 
 #[cfg(test)]
@@ -50,9 +52,10 @@ pub use process::{
     WorkerConfig,
 };
 pub use server::{AuthConfig, CostConfig, LimitsConfig, ServerConfig, TlsConfig};
+pub use tracing::TracingConfig;
 pub use value::{
     CachePlace, CudaCopies, CudaGemm, CudaKernels, CudaPrecision, Device, DeviceMonitor, EventSync,
-    Fallback, LaneWait, LogFormat, LogLevel, Precision, Rungs, Tier,
+    Fallback, LaneWait, LogFormat, LogLevel, OtlpProtocol, Precision, Rungs, Tier,
 };
 
 use declare::Group;
@@ -110,6 +113,8 @@ pub struct Config {
     pub metrics: MetricsConfig,
     /// `[log]`: what is logged.
     pub log: LogConfig,
+    /// `[tracing]`: traces of requests.
+    pub tracing: TracingConfig,
     /// `[server]`: where the daemon listens.
     pub server: ServerConfig,
     /// `[tls]`: TLS of the daemon.
@@ -123,7 +128,7 @@ pub struct Config {
 }
 
 /// The declared groups, in the order of `config/forebay.toml`.
-static GROUPS: [&Group; 24] = [
+static GROUPS: [&Group; 25] = [
     &ModelConfig::GROUP,
     &DevicesConfig::GROUP,
     &WorkerConfig::GROUP,
@@ -143,6 +148,7 @@ static GROUPS: [&Group; 24] = [
     &EventsConfig::GROUP,
     &MetricsConfig::GROUP,
     &LogConfig::GROUP,
+    &TracingConfig::GROUP,
     &ServerConfig::GROUP,
     &TlsConfig::GROUP,
     &AuthConfig::GROUP,

@@ -36,6 +36,9 @@ group! {
         /// Greatest age of the dispatcher's heartbeat, and longest answer of the accept loop to its
         /// own ping, with which the service manager's watchdog is still told that all is well.
         watchdog_age_ms_max: u32 = 5_000, "ms", Integer(100, 600_000);
+        /// How often it is looked whether there is room, for those who watch the health over gRPC;
+        /// of a change of the level they hear at once.
+        health_watch_ms: u32 = 500, "ms", Integer(10, 60_000);
     }
 }
 
@@ -107,9 +110,16 @@ group! {
         request_ms: u32 = 120_000, "ms", Integer(10, 86_400_000);
         /// Requests that one HTTP/2 connection has under way.
         h2_streams_max: u32 = 64, "streams", Integer(1, 10_000);
+        /// What a client may send of one HTTP/2 request before it is read.
+        h2_stream_bytes_unread_max: u32 = 32_768, "bytes", Integer(16_384, 16_777_216);
+        /// The same for a connection. Half of it is also what the small frames that are not read
+        /// yet may cost at 256 bytes each less their content: beyond that the connection is closed.
+        h2_bytes_unread_max: u32 = 8_388_608, "bytes", Integer(65_536, 1_073_741_824);
         /// Requests that one connection may give up before their answers, over what it has had
         /// answered.
         resets_max: u32 = 128, "requests", Integer(1, 1_000_000);
+        /// Texts of one gRPC stream that are under way at once; what comes behind them is not read.
+        grpc_stream_texts_max: u32 = 256, "texts", Integer(1, 65_536);
         /// HTTP/2: how often a quiet client is asked whether it is still there.
         h2_ping_ms: u32 = 20_000, "ms", Integer(100, 3_600_000);
     }
@@ -144,6 +154,12 @@ impl ServerConfig {
     #[must_use]
     pub const fn watchdog_age_max(&self) -> Duration {
         Duration::from_millis(self.watchdog_age_ms_max as u64)
+    }
+
+    /// [`ServerConfig::health_watch_ms`] as a duration.
+    #[must_use]
+    pub const fn health_watch(&self) -> Duration {
+        Duration::from_millis(self.health_watch_ms as u64)
     }
 }
 

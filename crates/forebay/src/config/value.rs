@@ -173,6 +173,16 @@ words! {
     }
 }
 
+words! {
+    /// How traces are sent to a collector.
+    OtlpProtocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, as protobuf.
+        HttpProtobuf = "http/protobuf",
+    }
+}
+
 /// A device that can hold a rung of the ladder: `cpu`, or `cuda:N` with N from 0 to 63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {

@@ -24,7 +24,7 @@ use forebay_protocol::DeviceHealth;
 
 pub use process::{MonitorError, look};
 pub use verdict::{DeviceVerdict, VerdictLimits, verdict};
-pub use watcher::{DeviceWatch, InjectMonitorError, WatcherArgs, watch, watch_linked};
+pub use watcher::{DeviceWatch, InjectMonitorError, WatcherArgs, watch};
 pub use xid::{XidClass, class_of};
 
 use crate::config::{Device, DeviceMonitor, HealthConfig};

@@ -46,7 +46,8 @@ pub enum DeviceVerdict {
     Unknown(String),
     /// What serves may go on; nothing new should begin on it.
     NoPromotion(String),
-    /// The process that uses it should be started anew; the device is usable.
+    /// Something went wrong on it that the process may not have survived sound: that is to show by
+    /// known answers. The device is usable.
     Restart(String),
     /// Unusable until it is reset.
     NeedsReset(String),
@@ -83,12 +84,6 @@ impl DeviceVerdict {
             | Self::NeedsReboot(reason)
             | Self::Lost(reason) => reason,
         }
-    }
-
-    /// Whether a rung on the device may rise: nothing known speaks against it.
-    #[must_use]
-    pub const fn allows_promotion(&self) -> bool {
-        matches!(self, Self::Fine | Self::Unknown(_) | Self::Restart(_))
     }
 
     /// Whether a process may use the device at all.

@@ -59,7 +59,7 @@ fn the_recovery_action_decides() {
     ] {
         let verdict = judged(|health| health.recovery_action = Some(action));
         assert_eq!(verdict.name(), name, "{action}");
-        assert_eq!(verdict.allows_promotion(), action == 0, "{action}");
+        assert_eq!(verdict.name() == "fine", action == 0, "{action}");
     }
 }
 
@@ -99,7 +99,7 @@ fn what_calls_say_counts() {
     assert_eq!(judged(|health| health.reset_required = true).name(), "needs_reset");
     let lost = judged(|health| (health.lost, health.recovery_action) = (true, Some(2)));
     assert_eq!(lost.name(), "lost");
-    assert!(!lost.allows_use() && !lost.allows_promotion());
+    assert!(!lost.allows_use());
 }
 
 #[test]
@@ -174,7 +174,6 @@ proptest! {
     fn every_verdict_but_fine_has_a_reason(health in any_health()) {
         let verdict = verdict(&health, &LIMITS);
         prop_assert_eq!(verdict.reason().is_empty(), verdict == DeviceVerdict::Fine);
-        prop_assert!(!verdict.allows_promotion() || verdict.allows_use());
         if health.lost {
             prop_assert_eq!(verdict.name(), "lost");
         }
@@ -183,6 +182,7 @@ proptest! {
     #[test]
     fn an_action_is_never_promoted(mut health in any_health(), action in 1u32..300) {
         health.recovery_action = Some(action);
-        prop_assert!(!verdict(&health, &LIMITS).allows_promotion());
+        let verdict = verdict(&health, &LIMITS);
+        prop_assert!(!matches!(verdict.name(), "fine" | "unknown" | "restart"), "{verdict}");
     }
 }

@@ -5,14 +5,13 @@
 //! until the next report every device is unknown.
 
 use std::collections::HashMap;
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use forebay_protocol::{CudaDevice, DeviceHealth, MonitorCommand, MonitorFault, MonitorReport};
 use kameo::Actor;
-use kameo::actor::{ActorId, ActorRef, Spawn, WeakActorRef};
+use kameo::actor::{ActorRef, Spawn, WeakActorRef};
 use kameo::error::{ActorStopReason, Infallible, SendError};
 use kameo::mailbox;
 use kameo::message::{Context, Message};
@@ -127,16 +126,6 @@ impl Actor for HealthWatcher {
         };
         me.tell(Start).send().await.ok();
         Ok(watcher)
-    }
-
-    /// Whoever it was linked to is gone, in order or not: nobody hears the reports any more.
-    async fn on_link_died(
-        &mut self,
-        _: WeakActorRef<Self>,
-        _: ActorId,
-        reason: ActorStopReason,
-    ) -> Result<ControlFlow<ActorStopReason>, Self::Error> {
-        Ok(ControlFlow::Break(reason))
     }
 
     /// Leaves no process behind that can be killed.
@@ -402,21 +391,7 @@ pub fn watch(args: WatcherArgs) -> DeviceWatch {
     DeviceWatch(HealthWatcher::spawn_with_mailbox(args, mailbox::bounded(MAILBOX)))
 }
 
-/// [`watch`], linked to an actor: either hears of the other's end, and the watcher ends with it.
-#[doc(hidden)]
-pub async fn watch_linked<A: Actor>(to: &ActorRef<A>, args: WatcherArgs) -> DeviceWatch {
-    let mailbox = mailbox::bounded(MAILBOX);
-    DeviceWatch(HealthWatcher::spawn_link_with_mailbox(to, args, mailbox).await)
-}
-
 impl DeviceWatch {
-    /// By what its end is told to the actor that it is linked to.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn id(&self) -> ActorId {
-        self.0.id()
-    }
-
     /// Makes the monitor misbehave.
     ///
     /// # Errors

@@ -10,10 +10,6 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// Somebody to be linked to.
-#[derive(kameo::Actor)]
-struct Owner;
-
 struct Watched {
     folder: TempDir,
     reports: Arc<Mutex<Vec<HealthReport>>>,
@@ -70,18 +66,6 @@ fn exists(pid: u32) -> bool {
 }
 
 #[tokio::test]
-async fn the_end_of_whom_it_is_linked_to_is_its_end_and_that_of_the_process() {
-    let watched = scripted("exec cat");
-    let owner = Owner::spawn_with_mailbox(Owner, mailbox::bounded(4));
-    let watch = watch_linked(&owner, watched.args.clone()).await;
-    let pids = watched.pids(1).await;
-    owner.stop_gracefully().await.expect("stops");
-    watch.0.wait_for_shutdown_with_result(|_| ()).await;
-    assert!(pids.len() == 1 && !exists(pids[0]));
-    assert!(watched.reports.lock().expect("sound").is_empty());
-}
-
-#[tokio::test]
 async fn one_that_does_not_end_by_itself_is_killed() {
     let watched = scripted("exec sleep 1000");
     let watch = watch(watched.args.clone());
@@ -94,7 +78,7 @@ async fn one_that_does_not_end_by_itself_is_killed() {
 async fn whatever_is_no_report_costs_the_process_and_the_next_is_tried() {
     let version = MonitorReport { protocol: 99, sequence: 1, ..MonitorReport::default() };
     let version = version.encode().expect("encodes");
-    let flood = "head -c 300000 /dev/zero; sleep 1000";
+    let flood = "head -c 300000 /dev/zero; exec sleep 1000";
     for (script, said) in [
         ("echo usage; exec sleep 1000", "said something else"),
         (&format!("echo '{}'; exec sleep 1000", version.trim_end()), "speaks protocol 99"),

@@ -1,15 +1,15 @@
 //! Registration with the recorder of the process, and the handles that come of it. A handle is made
-//! once; using it neither hashes a name nor takes a lock.
+//! once; using it neither hashes a name nor takes a lock. Crates with metrics of their own use it too.
 
 use std::marker::PhantomData;
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, with_recorder};
 
 use super::labels::LabelValue;
-use super::names::{ALL, Kind, Metric, Unit};
+use super::names::{Kind, Metric, Unit};
 
 /// A kind of handle that a recorder gives out.
-pub(super) trait Handle: Sized {
+pub trait Handle: Sized {
     /// The handle of the metric with exactly these labels.
     fn register(metric: &Metric, labels: Vec<Label>) -> Self;
 }
@@ -32,12 +32,14 @@ handle!(Gauge, register_gauge);
 handle!(Histogram, register_histogram);
 
 /// The handle of a metric without labels.
-pub(super) fn plain<H: Handle>(metric: &Metric) -> H {
+#[must_use]
+pub fn plain<H: Handle>(metric: &Metric) -> H {
     H::register(metric, Vec::new())
 }
 
 /// The handle of a metric whose label is a rung.
-pub(super) fn of_rung<H: Handle>(metric: &Metric, rung: &str) -> H {
+#[must_use]
+pub fn of_rung<H: Handle>(metric: &Metric, rung: &str) -> H {
     H::register(metric, vec![rung_label(rung)])
 }
 
@@ -46,23 +48,27 @@ fn rung_label(rung: &str) -> Label {
 }
 
 /// One handle for every value of a label.
-pub(super) struct ByLabel<L, H> {
+pub struct ByLabel<L, H> {
     handles: Vec<H>,
     label: PhantomData<L>,
 }
 
 impl<L: LabelValue, H: Handle> ByLabel<L, H> {
     /// The handles of a metric whose only label is `L`.
-    pub(super) fn new(metric: &Metric) -> Self {
+    #[must_use]
+    pub fn new(metric: &Metric) -> Self {
         Self::beside(metric, &[])
     }
 
     /// The handles of a metric that has `L` beside the label of a rung.
-    pub(super) fn of_rung(metric: &Metric, rung: &str) -> Self {
+    #[must_use]
+    pub fn of_rung(metric: &Metric, rung: &str) -> Self {
         Self::beside(metric, &[rung_label(rung)])
     }
 
-    fn beside(metric: &Metric, fixed: &[Label]) -> Self {
+    /// The handles of a metric that has `L` after labels whose values are `fixed`.
+    #[must_use]
+    pub fn beside(metric: &Metric, fixed: &[Label]) -> Self {
         let register = |value: &&'static str| {
             let mut labels = fixed.to_vec();
             labels.push(Label::from_static_parts(L::SET.name, value));
@@ -72,21 +78,22 @@ impl<L: LabelValue, H: Handle> ByLabel<L, H> {
     }
 
     /// The handle for `value`.
-    pub(super) fn of(&self, value: L) -> &H {
+    pub fn of(&self, value: L) -> &H {
         // There is one handle per value, and `LabelValue::index` is a place among the values.
         &self.handles[value.index()]
     }
 }
 
 /// One handle for every pair of values of two labels.
-pub(super) struct ByLabels<L, M, H> {
+pub struct ByLabels<L, M, H> {
     rows: Vec<ByLabel<M, H>>,
     label: PhantomData<L>,
 }
 
 impl<L: LabelValue, M: LabelValue, H: Handle> ByLabels<L, M, H> {
     /// The handles of a metric whose labels are `L` and `M`.
-    pub(super) fn new(metric: &Metric) -> Self {
+    #[must_use]
+    pub fn new(metric: &Metric) -> Self {
         let row = |value: &&'static str| {
             ByLabel::beside(metric, &[Label::from_static_parts(L::SET.name, value)])
         };
@@ -94,16 +101,16 @@ impl<L: LabelValue, M: LabelValue, H: Handle> ByLabels<L, M, H> {
     }
 
     /// The handle for the pair.
-    pub(super) fn of(&self, value: L, other: M) -> &H {
+    pub fn of(&self, value: L, other: M) -> &H {
         // One row per value, as in `ByLabel::of`.
         self.rows[value.index()].of(other)
     }
 }
 
-/// Tells the recorder the unit and meaning of every metric.
-pub(super) fn describe() {
+/// Tells the recorder the unit and meaning of these metrics.
+pub fn describe(metrics: &[Metric]) {
     with_recorder(|recorder| {
-        for metric in ALL {
+        for metric in metrics {
             let (name, help) = (KeyName::from_const_str(metric.name), metric.help.into());
             let unit = Some(match metric.unit {
                 Unit::Seconds => metrics::Unit::Seconds,

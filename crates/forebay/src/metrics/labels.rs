@@ -13,32 +13,39 @@ pub trait LabelValue: Copy + 'static {
     fn index(self) -> usize;
 }
 
-macro_rules! label {
+/// Declares an enum that is a label: its name, the label's name, and a word for each value.
+///
+/// For a crate beside this one that has metrics of its own.
+#[macro_export]
+macro_rules! metric_label {
     (
         $(#[doc = $doc:literal])+
-        $Name:ident as $label:literal {
+        $vis:vis enum $Name:ident as $label:literal {
             $( $(#[doc = $value_doc:literal])+ $Value:ident = $word:literal, )+
         }
     ) => {
         $(#[doc = $doc])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum $Name {
+        $vis enum $Name {
             $( $(#[doc = $value_doc])+ $Value, )+
         }
 
+        // Not every label is listed or spelled out where it is declared.
+        #[allow(dead_code)]
         impl $Name {
             /// Every value, in the order of the label's words.
-            pub const ALL: &'static [Self] = &[$(Self::$Value),+];
+            $vis const ALL: &'static [Self] = &[$(Self::$Value),+];
 
             /// The word in the metrics.
             #[must_use]
-            pub const fn as_str(self) -> &'static str {
+            $vis const fn as_str(self) -> &'static str {
                 match self { $( Self::$Value => $word, )+ }
             }
         }
 
-        impl LabelValue for $Name {
-            const SET: LabelSet = LabelSet { name: $label, values: &[$($word),+] };
+        impl $crate::metrics::LabelValue for $Name {
+            const SET: $crate::metrics::names::LabelSet =
+                $crate::metrics::names::LabelSet { name: $label, values: &[$($word),+] };
 
             fn index(self) -> usize {
                 self as usize
@@ -47,9 +54,9 @@ macro_rules! label {
     };
 }
 
-label! {
+metric_label! {
     /// How a request ended.
-    Outcome as "outcome" {
+    pub enum Outcome as "outcome" {
         /// With an embedding.
         Ok = "ok",
         /// Its text or options cannot be served.
@@ -71,9 +78,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// What refused a request.
-    RefusedBy as "limit" {
+    pub enum RefusedBy as "limit" {
         /// The class is full: of requests, or of waiting text.
         Full = "full",
         /// The deadline passed before there was room.
@@ -98,9 +105,9 @@ impl RefusedBy {
     }
 }
 
-label! {
+metric_label! {
     /// A part of the way of a request.
-    Stage as "stage" {
+    pub enum Stage as "stage" {
         /// Waiting to be let in (only callers that asked to wait).
         Submit = "submit",
         /// Text to token ids, with the wait for a thread.
@@ -116,9 +123,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// Why an accepted request was dropped before model work.
-    Unserved as "reason" {
+    pub enum Unserved as "reason" {
         /// Nobody waits for it any more.
         Cancelled = "cancelled",
         /// Its deadline passed in the queue.
@@ -126,9 +133,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// Why a worker was replaced.
-    RestartCause as "cause" {
+    pub enum RestartCause as "cause" {
         /// It ended with an exit code.
         Exit = "exit",
         /// A signal ended it.
@@ -150,9 +157,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// Why an answer of a worker was not used.
-    AnswerDropped as "reason" {
+    pub enum AnswerDropped as "reason" {
         /// The batch was given up before.
         Late = "late",
         /// It names no batch in flight: answered before, or an earlier use of its slot.
@@ -162,9 +169,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// What a batch of known answers showed.
-    CanaryVerdict as "verdict" {
+    pub enum CanaryVerdict as "verdict" {
         /// The rows are what they must be.
         Good = "good",
         /// They are not, or were not computed.
@@ -172,9 +179,9 @@ label! {
     }
 }
 
-label! {
+metric_label! {
     /// The check that an answer failed.
-    ReplyCheck as "check" {
+    pub enum ReplyCheck as "check" {
         /// Rows or width are not those of the batch.
         Shape = "shape",
         /// A value is infinite or not a number.

@@ -51,7 +51,7 @@ pub enum Unit {
 pub struct LabelSet {
     /// The label's name.
     pub name: &'static str,
-    /// Every value; empty for rungs, whose values are the configured devices.
+    /// Every value; empty if they are known only at run time, such as the configured devices.
     pub values: &'static [&'static str],
 }
 
@@ -75,30 +75,39 @@ pub struct Metric {
 /// The label that names a rung of the ladder by its device, such as `cpu` or `cuda:0`.
 pub const RUNG: LabelSet = LabelSet { name: "rung", values: &[] };
 
-/// Declares the metrics and [`ALL`].
-macro_rules! metrics {
-    ($(
-        $CONST:ident = $name:literal, $kind:ident, $unit:ident, [$($label:expr),*],
-        $help:literal, watch $watch:literal;
-    )+) => {
+/// Declares metrics, each as a constant, and the list of them.
+///
+/// For a crate beside this one that has metrics of its own.
+#[macro_export]
+macro_rules! metric_list {
+    (
+        $(#[doc = $doc:literal])+
+        $vis:vis const $LIST:ident;
+        $(
+            $CONST:ident = $name:literal, $kind:ident, $unit:ident, [$($label:expr),*],
+            $help:literal, watch $watch:literal;
+        )+
+    ) => {
         $(
             #[doc = concat!("`", $name, "`: ", $help, ".")]
-            pub const $CONST: Metric = Metric {
+            $vis const $CONST: $crate::metrics::names::Metric = $crate::metrics::names::Metric {
                 name: $name,
-                kind: Kind::$kind,
-                unit: Unit::$unit,
+                kind: $crate::metrics::names::Kind::$kind,
+                unit: $crate::metrics::names::Unit::$unit,
                 labels: &[$($label),*],
                 help: $help,
                 watch: $watch,
             };
         )+
 
-        /// Every metric, in the order of the documentation.
-        pub const ALL: &[Metric] = &[$($CONST),+];
+        $(#[doc = $doc])+
+        $vis const $LIST: &[$crate::metrics::names::Metric] = &[$($CONST),+];
     };
 }
 
-metrics! {
+metric_list! {
+    /// Every metric, in the order of the documentation.
+    pub const ALL;
     REQUESTS = "forebay_requests_total", Counter, Count, [Priority::SET, Outcome::SET],
         "Requests that ended, by how; a refused one ends at once",
         watch "any rise of `internal`, `worker_lost` or `poison`; \

@@ -78,7 +78,7 @@ impl Metrics {
     /// Registers and describes every metric with the recorder that is installed now.
     #[must_use]
     pub fn new() -> Self {
-        describe();
+        describe(names::ALL);
         Self {
             requests: ByLabels::new(&names::REQUESTS),
             accepted: ByLabel::new(&names::ACCEPTED),

@@ -145,7 +145,7 @@ impl World {
         self.answered_texts += texts;
         let done = BatchDone { worker, tier, tokens, texts, service, exclusive, good };
         let sent_at = self.now.checked_sub(service).unwrap_or(self.now);
-        let in_worker = InWorker { sent_at, answered_at: self.now };
+        let in_worker = InWorker { sent_at, answered_at: self.now, texts: waiting, tokens };
         let (replies, _) = checked.hand_out(&self.metrics, in_worker);
         if (replies as usize) < waiting {
             self.sometimes("a twin had been answered before");

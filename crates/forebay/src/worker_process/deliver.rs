@@ -181,7 +181,9 @@ impl Delivery {
         let checked = CheckedRows::new(rows, values, self.row_values(), self.norm_tolerance);
         let done = BatchDone { texts: checked.good(), good: checked.all_good(), ..done };
         self.dispatch.send(DispatchEvent::Completed(done));
-        let (replies, wrong) = checked.hand_out(&self.metrics, InWorker { sent_at, answered_at });
+        let (texts, tokens) = (answer.rows as usize, tokens as usize);
+        let in_worker = InWorker { sent_at, answered_at, texts, tokens };
+        let (replies, wrong) = checked.hand_out(&self.metrics, in_worker);
         self.judge.borrow_mut().handed_out(replies);
         if let Some(wrong) = wrong {
             let rows = wrong.texts.into_iter().map(Some).collect();

@@ -50,7 +50,8 @@ const RATE_MAX: f64 = 1e6;
 /// from when its text was due.
 ///
 /// The command turns faults on for itself. It ends with 1 if an accepted text had no reply, or two,
-/// or a wrong vector; a typed error is a reply.
+/// or a wrong vector (a typed error is a reply); if a fault could not be injected, or was not over in
+/// time; if the level did not come back; or if no text was embedded.
 #[derive(Args, Debug)]
 #[command(after_long_help = "\
 Faults: kill, stop, trap, illegal_address, endless_kernel, device_out_of_memory, slow=FACTOR,

@@ -22,6 +22,8 @@ pub(super) struct Row {
     late: u64,
     slowest_ms: f64,
     healed_ms: Option<f64>,
+    /// Whether it was not over when the wait for it ended, or never showed although it had to.
+    open: bool,
     errors: BTreeMap<&'static str, u64>,
     lost: u64,
     wrong: u64,
@@ -93,10 +95,30 @@ impl Report {
 
     /// What makes the drill a failure, in words; `None` if nothing does.
     pub(super) fn objection(&self) -> Option<String> {
-        let Self { lost, wrong, twice, .. } = self;
-        (lost + wrong + twice > 0).then(|| {
-            format!("{lost} accepted texts lost, {wrong} answers wrong, {twice} replies too many")
-        })
+        let Self { lost, wrong, twice, level, level_at_end, .. } = self;
+        let mut objections = Vec::new();
+        if lost + wrong + twice > 0 {
+            objections.push(format!(
+                "{lost} accepted texts lost, {wrong} answers wrong, {twice} replies too many"
+            ));
+        }
+        let count = |is: fn(&Row) -> bool| self.faults.iter().filter(|row| is(row)).count();
+        // Nothing is proved by a fault that did not happen, or by answers that nobody got.
+        match count(|row| row.refused.is_some()) {
+            0 => {}
+            refused => objections.push(format!("{refused} faults were not injected")),
+        }
+        match count(|row| row.open) {
+            0 => {}
+            open => objections.push(format!("{open} faults were not over within --heal-within")),
+        }
+        if level_at_end != level {
+            objections.push(format!("the level is {level_at_end} at the end and was {level}"));
+        }
+        if self.replies == self.errors {
+            objections.push("no text was embedded".to_owned());
+        }
+        (!objections.is_empty()).then(|| objections.join("; "))
     }
 
     /// For people.
@@ -165,6 +187,8 @@ impl Report {
 
 fn row(Done { step, refused, seen }: Done, stretch: &Stretch) -> Row {
     let ms = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
+    let must_heal = step.shows() || seen.detected.is_some() || seen.demoted.is_some();
+    let is_open = refused.is_none() && must_heal && seen.healed.is_none();
     Row {
         fault: step.fault.to_string(),
         on: step.on(),
@@ -175,6 +199,7 @@ fn row(Done { step, refused, seen }: Done, stretch: &Stretch) -> Row {
         late: stretch.late,
         slowest_ms: stretch.slowest_us as f64 / 1e3,
         healed_ms: ms(seen.healed),
+        open: is_open,
         errors: stretch.errors.clone(),
         lost: stretch.lost,
         wrong: stretch.wrong,
@@ -208,12 +233,30 @@ mod tests {
 
     use super::*;
 
-    fn report(wrong: u64) -> Report {
+    /// A drill with one fault.
+    struct Drill {
+        wrong: u64,
+        refused: Option<String>,
+        healed: Option<Duration>,
+        level_at_end: &'static str,
+        replies: u64,
+    }
+
+    const GOOD: Drill = Drill {
+        wrong: 0,
+        refused: None,
+        healed: Some(Duration::from_millis(700)),
+        level_at_end: "gpu(2)",
+        replies: 10,
+    };
+
+    fn report(drill: Drill) -> Report {
+        let Drill { wrong, refused, healed, level_at_end, replies } = drill;
         let tallied = Tallied {
             stretches: vec![
-                Stretch { replies: 10, ..Stretch::default() },
+                Stretch { replies, ..Stretch::default() },
                 Stretch {
-                    replies: 5,
+                    replies: 3,
                     late: 2,
                     slowest_us: 180_000,
                     wrong,
@@ -231,21 +274,21 @@ mod tests {
         let seen = Seen {
             detected: Some(Duration::from_micros(3_210)),
             demoted: Some(Duration::from_micros(3_400)),
-            healed: None,
+            healed,
         };
         let step = Step { fault: Fault::Kill, devices: vec![Device::Cuda(0), Device::Cuda(1)] };
         let frame = Frame {
             level: "gpu(2)".to_owned(),
-            level_at_end: "gpu(1)".to_owned(),
+            level_at_end: level_at_end.to_owned(),
             rate: 100.0,
             seed: 1,
         };
-        Report::new(frame, vec![Done { step, refused: None, seen }], &tallied)
+        Report::new(frame, vec![Done { step, refused, seen }], &tallied)
     }
 
     #[test]
     fn a_row_says_what_came_of_a_fault() {
-        let table = report(0).table();
+        let table = report(Drill { healed: None, ..GOOD }).table();
         let mut lines = table.lines();
         let head = lines.next().expect("a head").split_whitespace().collect::<Vec<_>>();
         assert_eq!(head.len(), 10);
@@ -257,8 +300,22 @@ mod tests {
     }
 
     #[test]
-    fn errors_alone_are_no_objection_and_wrong_answers_are() {
-        assert_eq!(report(0).objection(), None);
-        assert!(report(1).objection().expect("wrong").contains("1 answers wrong"));
+    fn errors_alone_are_no_objection() {
+        assert_eq!(report(GOOD).objection(), None);
+    }
+
+    #[test]
+    fn whatever_leaves_something_unproved_is_an_objection() {
+        let refused = Some("no worker".to_owned());
+        for (drill, said) in [
+            (Drill { wrong: 1, ..GOOD }, "1 answers wrong"),
+            (Drill { refused, healed: None, ..GOOD }, "1 faults were not injected"),
+            (Drill { healed: None, ..GOOD }, "1 faults were not over"),
+            (Drill { level_at_end: "gpu(1)", ..GOOD }, "the level is gpu(1) at the end"),
+            (Drill { replies: 0, ..GOOD }, "no text was embedded"),
+        ] {
+            let objection = report(drill).objection();
+            assert!(objection.as_deref().is_some_and(|text| text.contains(said)), "{objection:?}");
+        }
     }
 }

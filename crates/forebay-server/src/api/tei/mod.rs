@@ -5,7 +5,7 @@
 //! refused: a prompt that the model does not have. Token ids are taken as they are.
 
 mod info;
-mod tokens;
+pub(crate) mod tokens;
 mod vertex;
 
 use std::time::Instant;
@@ -16,8 +16,10 @@ use forebay::{EmbedOptions, Runtime};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use info::{__path_info, info};
+pub(crate) use info::{__path_info, info, of_now};
 pub(crate) use tokens::{__path_decode, __path_tokenize, decode, tokenize};
+pub(super) use tokens::{DecodeRequest, TokenizeRequest};
+pub(super) use vertex::VertexRequest;
 pub(crate) use vertex::{__path_vertex, vertex};
 
 use super::answer::{Answer, Encoding};
@@ -89,7 +91,8 @@ pub(crate) struct SimilarityRequest {
     parameters: Option<SimilarityParameters>,
 }
 
-fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
+/// Refuses a prompt by its name: the model has none.
+pub(crate) fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
     match name {
         None => Ok(()),
         Some(_) => {
@@ -196,6 +199,7 @@ pub(crate) async fn similarity(
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
+    let sentences = sentences.only_list("inputs.sentences")?;
     let sentences = sentences.take_texts(api.texts_max() - 1, "inputs.sentences")?;
     if source_sentence.is_empty() {
         return Err(empty("inputs.source_sentence"));
@@ -223,7 +227,7 @@ pub(crate) async fn similarity(
 }
 
 /// The refusal of a route that another type of model has.
-fn wrong_model(api: &Api, needs: &str) -> Problem {
+pub(crate) fn wrong_model(api: &Api, needs: &str) -> Problem {
     let name = api.service().model_name();
     let message = format!("`{name}` gives one dense embedding per text; this route needs {needs}");
     Problem::new(Kind::ModelType, message)

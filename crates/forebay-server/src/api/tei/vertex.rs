@@ -22,7 +22,7 @@ use crate::api::state::Api;
 /// Requests for embeddings as Vertex AI sends them.
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct VertexRequest {
-    #[schema(value_type = Vec<TeiEmbedRequest>)]
+    #[schema(value_type = Vec<TeiEmbedRequest>, min_items = 1)]
     instances: Instances,
 }
 

@@ -15,7 +15,7 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
         Allowed::Choice(words) => {
             proptest::sample::select(words).prop_map(|word| format!("\"{word}\"")).boxed()
         }
-        Allowed::Path(_) => "[a-z \"'\\\\é#=\\[]{0,12}"
+        Allowed::Path(_) | Allowed::PathOr(..) => "[a-z \"'\\\\é#=\\[]{0,12}"
             .prop_map(|path| toml::Value::String(path).to_string())
             .boxed(),
         Allowed::Name(_) => {
@@ -29,6 +29,9 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
             .boxed(),
         Allowed::Address(_) => any::<Option<std::net::SocketAddrV4>>()
             .prop_map(|to| format!("'{}'", to.map(|to| to.to_string()).unwrap_or_default()))
+            .boxed(),
+        Allowed::Url(_) => "(http://[a-z0-9.]{1,12}(:[1-9][0-9]{0,3})?(/[a-z/]{0,6})?)?"
+            .prop_map(|url| format!("'{url}'"))
             .boxed(),
         Allowed::Rungs => (0u32..64).prop_map(|n| format!("[\"cuda:{n}\", \"cpu\"]")).boxed(),
         Allowed::PathList(count) => proptest::collection::vec("[a-z \"'é]{1,12}", 0..=count)
