@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::bench::BenchCommand;
+use crate::commands::bundle::BundleArgs;
 use crate::commands::config::ConfigCommand;
 use crate::commands::demo::DemoArgs;
 use crate::commands::doctor::DoctorArgs;
@@ -11,6 +12,7 @@ use crate::commands::embed::EmbedArgs;
 use crate::commands::eval::EvalCommand;
 use crate::commands::events::EventsArgs;
 use crate::commands::explain::ExplainArgs;
+use crate::commands::ready::ReadyArgs;
 use crate::commands::selftest::SelftestArgs;
 use crate::commands::serve::ServeArgs;
 use crate::commands::top::TopArgs;
@@ -62,12 +64,14 @@ pub(crate) enum Command {
     Embed(EmbedArgs),
     Serve(ServeArgs),
     Top(TopArgs),
+    Ready(ReadyArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
     #[command(subcommand)]
     Eval(EvalCommand),
     Demo(DemoArgs),
     Doctor(DoctorArgs),
+    Bundle(BundleArgs),
     Selftest(SelftestArgs),
     Events(EventsArgs),
     Explain(ExplainArgs),

@@ -1,6 +1,7 @@
 //! The `forebay` program. Each command has its file in `commands`; here they are started, and what
 //! they return becomes an exit code. The same program serves as worker process.
 
+mod bundle;
 mod cli;
 mod commands;
 mod failure;
@@ -53,6 +54,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { command, settings } = cli;
     match command {
         Command::Config(command) => return commands::config::run(command, &settings),
+        Command::Bundle(args) => return commands::bundle::run(&args, &settings),
         Command::Selftest(args) => return commands::selftest::run(&args, &settings),
         Command::Events(args) => return commands::events::run(&args, &settings),
         Command::Explain(args) => return commands::explain::run(&args, &settings),
@@ -91,8 +93,10 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Doctor(args) => commands::doctor::run(args, &settings).await,
             Command::Drill(args) => commands::drill::run(args, &settings).await,
             Command::Top(args) => commands::top::run(args, &settings).await,
+            Command::Ready(args) => commands::ready::run(args, &settings).await,
             Command::Embed(_)
             | Command::Serve(_)
+            | Command::Bundle(_)
             | Command::Config(_)
             | Command::Selftest(_)
             | Command::Events(_)

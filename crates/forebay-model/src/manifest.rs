@@ -80,11 +80,8 @@ impl Manifest {
     /// [`ModelError::Io`].
     pub fn write(&self, path: &Path) -> Result<(), ModelError> {
         let io = |source| ModelError::Io { path: path.to_owned(), action: "write", source };
-        let on_disk =
-            OnDisk { format: FORMAT, source: self.source.clone(), files: self.files.clone() };
-        let mut text = serde_json::to_vec_pretty(&on_disk)
-            .map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
-        text.push(b'\n');
+        let text =
+            self.to_json().map_err(|source| ModelError::Json { path: path.to_owned(), source })?;
         let mut beside = path.as_os_str().to_owned();
         beside.push(".partial");
         let beside = PathBuf::from(beside);
@@ -98,6 +95,18 @@ impl Manifest {
             drop(std::fs::remove_file(&beside));
             io(source)
         })
+    }
+
+    /// The content of a manifest file: readable JSON, the same bytes for the same manifest.
+    ///
+    /// # Errors
+    /// None that can be met with; JSON in general may not be writable.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let on_disk =
+            OnDisk { format: FORMAT, source: self.source.clone(), files: self.files.clone() };
+        let mut text = serde_json::to_vec_pretty(&on_disk)?;
+        text.push(b'\n');
+        Ok(text)
     }
 
     /// Reads the manifest file at `path` (the file itself, not its folder).
@@ -151,7 +160,8 @@ impl Manifest {
     }
 
     /// sha256 over the sorted names, sizes and digests: the same on every machine.
-    pub(crate) fn fingerprint(&self) -> String {
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
         let mut hasher = Sha256::new();
         for (name, digest) in &self.files {
             hasher.update(format!("{}\0{}\0{}\n", name, digest.bytes, digest.sha256));

@@ -197,13 +197,18 @@ impl TextTokenizer {
 
     /// The text that these ids stand for, as far as the tokenizer keeps it (case and white space
     /// may be lost). Ids that it does not know are left out; `skip_special_tokens` leaves out those
-    /// that are put around texts, too.
+    /// that are put around texts, too, whether or not `tokenizer.json` lists them as special.
     ///
     /// # Errors
     /// [`TokenizeError::Undecodable`].
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TokenizeError> {
+        let is_framing = |id: &u32| self.prefix.contains(id) || self.suffix.contains(id);
+        let ids: Vec<u32> = match skip_special_tokens {
+            true => ids.iter().copied().filter(|id| !is_framing(id)).collect(),
+            false => ids.to_vec(),
+        };
         self.pipeline
-            .decode(ids, skip_special_tokens)
+            .decode(&ids, skip_special_tokens)
             .map_err(|error| TokenizeError::Undecodable { reason: error.to_string() })
     }
 

@@ -1,10 +1,12 @@
-//! The daemon's HTTP: a [`Service`] holds the runtime that answers now, [`api`] speaks the dialects
-//! of clients, `guard` decides who may ask, and `listen` owns sockets, connections and their limits.
-//! It starts no process and reads no command line: `forebay serve` does.
+//! The daemon's HTTP and gRPC: a [`Service`] holds the runtime that answers now, [`api`] speaks the
+//! dialects of HTTP and [`grpc`] the calls of clients, `guard` decides who may ask, and `listen` owns
+//! sockets, connections and their limits. It starts no process and reads no command line:
+//! `forebay serve` does.
 
 mod admin;
 pub mod api;
 mod error;
+pub mod grpc;
 mod guard;
 mod listen;
 mod metrics;

@@ -2,7 +2,6 @@
 //! draining, and since when it runs. It never starts or ends a runtime.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -14,7 +13,7 @@ use tokio::sync::watch;
 pub struct Service {
     runtime: ArcSwap<Runtime>,
     config: ArcSwap<Config>,
-    draining: AtomicBool,
+    draining: watch::Sender<bool>,
     started: (Instant, SystemTime),
     /// How often the runtime was replaced.
     replaced: watch::Sender<u64>,
@@ -40,7 +39,7 @@ impl Service {
         Self {
             runtime: ArcSwap::from_pointee(runtime),
             config: ArcSwap::from_pointee(config),
-            draining: AtomicBool::new(false),
+            draining: watch::Sender::new(false),
             started: (Instant::now(), SystemTime::now()),
             replaced: watch::Sender::new(0),
             last_reload: ArcSwapOption::empty(),
@@ -109,13 +108,29 @@ impl Service {
 
     /// Readiness says no from now on.
     pub fn begin_drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.send_replace(true);
     }
 
     /// Whether the daemon is about to end: not ready, whatever the runtime says.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        *self.draining.borrow()
+    }
+
+    /// Waits until readiness says no because the daemon is about to end.
+    pub async fn draining(&self) {
+        // The sender is here: it cannot have gone.
+        self.draining.subscribe().wait_for(|draining| *draining).await.ok();
+    }
+
+    /// Waits until streams that are open take nothing more: `server.drain_notice_ms` after the drain
+    /// began, when listeners close.
+    pub(crate) fn no_more_taken(self: &Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
+        let service = Arc::clone(self);
+        async move {
+            service.draining().await;
+            tokio::time::sleep(service.config().server.drain_notice()).await;
+        }
     }
 
     /// Time since the service began.

@@ -43,7 +43,8 @@ pub enum EmbedError {
     },
     /// A token id is not in the model's vocabulary.
     #[error(
-        "token id {id} is not in the vocabulary, whose ids are below {vocab}; tokenize with this model's tokenizer"
+        "token id {id} is not in the vocabulary, whose ids are below {vocab}; tokenize with this \
+         model's tokenizer, or send the text"
     )]
     TokenId {
         /// The id.

@@ -1,6 +1,6 @@
 //! Development tasks, run as `cargo xtask <task>`: fetch what the project does not carry (`setup`),
-//! show it working (`demo`), prove it (`test`, `simulate`, `interleavings`, `kernels`), compare it
-//! with its peers (`bench-cpu`), and judge a drill (`check-history`).
+//! show it working (`demo`), prove it (`test`, `simulate`, `interleavings`, `kernels`, `clients`),
+//! compare it with its peers (`bench-cpu`), and judge a drill (`check-history`).
 //!
 //! A task prints every command it runs, so that nothing here is magic that could not be typed by
 //! hand. It never installs anything outside the repository's git-ignored folders.
@@ -80,6 +80,15 @@ enum Task {
         #[arg(long, value_name = "FILE")]
         answers: PathBuf,
     },
+    /// Set up, build the program and let published clients for Python and Node use it, as they are
+    /// (installs them into `.forebay/clients`; takes minutes the first time)
+    Clients {
+        #[command(flatten)]
+        setup: SetupOptions,
+        /// Arguments for `clients.py`, after `--`
+        #[arg(last = true)]
+        clients: Vec<String>,
+    },
     /// Set up, build the program and compare it on the CPU with ONNX Runtime and
     /// sentence-transformers, all in one run (makes a Python environment in `.venv`)
     BenchCpu {
@@ -100,6 +109,7 @@ fn main() -> ExitCode {
         Task::Interleavings => tasks::interleavings(),
         Task::Kernels { into, write_ptx } => tasks::kernels(into.as_deref(), write_ptx),
         Task::CheckHistory { histories, answers } => history::check(&histories, &answers),
+        Task::Clients { setup, clients } => tasks::clients(&setup, &clients),
         Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),
     };
     match outcome {

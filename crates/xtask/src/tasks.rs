@@ -1,5 +1,5 @@
-//! `demo`, `test`, `simulate`, `interleavings`, `kernels` and `bench-cpu`: set up what is needed, then
-//! run the programs that do the work.
+//! `demo`, `test`, `simulate`, `interleavings`, `kernels`, `clients` and `bench-cpu`: set up what is
+//! needed, then run the programs that do the work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -76,18 +76,28 @@ pub(crate) fn interleavings() -> Result<()> {
 
 /// Compares the program with its peers; all the work is in `benches/cpu.py`.
 pub(crate) fn bench_cpu(options: &SetupOptions, bench: &[String]) -> Result<()> {
+    script(options, "benches/cpu.py", bench)
+}
+
+/// Runs published clients against the daemon; all the work is in `clients.py`.
+pub(crate) fn clients(options: &SetupOptions, clients: &[String]) -> Result<()> {
+    script(options, "crates/forebay-cli/tests/conformance/clients.py", clients)
+}
+
+/// Runs a script that needs the program, the model and ONNX Runtime.
+fn script(options: &SetupOptions, path: &str, further: &[String]) -> Result<()> {
     let installed = setup(options)?;
     let program = build_release()?;
     run(Command::new("python3")
         .current_dir(process::root())
-        .arg("benches/cpu.py")
+        .arg(path)
         .arg("--program")
         .arg(program)
         .arg("--model")
         .arg(&installed.model)
         .arg("--onnxruntime")
         .arg(&installed.onnxruntime)
-        .args(bench))
+        .args(further))
 }
 
 /// Compiles the CUDA kernels for every architecture; all the work is in an example of the crate that

@@ -3,7 +3,7 @@
 //! Only files are looked at here; libraries and devices are opened by worker processes, as always,
 //! and what they say is what is shown.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use forebay::{Config, EmbedOptions, Status, WorkerState, onnxruntime_library, worker_program};
@@ -12,7 +12,7 @@ use forebay_model::{GraphSource, Manifest, ModelFolder};
 use forebay_protocol::ArenaSpec;
 
 use super::doctor_report::Report;
-use super::{doctor_devices as devices, doctor_machine as machine};
+use super::{doctor_bundle, doctor_devices as devices, doctor_machine as machine};
 use crate::failure::{Exit, Failure};
 use crate::out::say;
 use crate::service::Service;
@@ -30,14 +30,23 @@ const SELF_TEST: &str = "brake pressure below limit";
 #[command(after_long_help = "\
 Examples:
   forebay doctor
-  forebay doctor --model models/all-MiniLM-L6-v2 --config forebay.toml")]
-pub(crate) struct DoctorArgs {}
+  forebay doctor --model models/all-MiniLM-L6-v2 --config forebay.toml
+  forebay doctor --bundle forebay.tar.gz")]
+pub(crate) struct DoctorArgs {
+    /// Look at this bundle instead: that every file is as it was, that its program runs here, and that
+    /// library and model load. Its program is started, so give one whose origin you trust
+    #[arg(long, value_name = "PATH")]
+    bundle: Option<PathBuf>,
+}
 
 /// Runs the command.
 ///
 /// # Errors
 /// Something needed is broken; what, has been printed.
-pub(crate) async fn run(_: DoctorArgs, settings: &Settings) -> Result<(), Failure> {
+pub(crate) async fn run(args: DoctorArgs, settings: &Settings) -> Result<(), Failure> {
+    if let Some(path) = args.bundle {
+        return doctor_bundle::run(&path).await;
+    }
     let mut report = Report::default();
     report.section("program");
     report.ok("version", format_args!("forebay {}", env!("CARGO_PKG_VERSION")));

@@ -100,6 +100,23 @@ impl Daemon {
         }
     }
 
+    /// What it has said to the manager that nobody has heard yet.
+    pub(crate) fn said_meanwhile(&mut self) -> Vec<String> {
+        let mut said = Vec::new();
+        let mut buffer = [0; 4_096];
+        self.manager.set_nonblocking(true).expect("a socket");
+        while let Ok(length) = self.manager.recv(&mut buffer) {
+            said.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
+        }
+        self.manager.set_nonblocking(false).expect("a socket");
+        said
+    }
+
+    /// Lets go of what it has said so far.
+    pub(crate) fn forget_said(&mut self) {
+        self.said_meanwhile();
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
@@ -146,6 +163,15 @@ impl Daemon {
     pub(crate) fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(folder).expect("can be listed").count()
+    }
+
+    /// Memory that it occupies, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).expect("its memory");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        let kib = line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number");
+        kib * 1_024
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

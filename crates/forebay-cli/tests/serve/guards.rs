@@ -37,6 +37,12 @@ fn without_a_key_nothing_is_shown_or_done() {
                 assert_eq!(answer.status, if is_public { 200 } else { 401 }, "{method} {path}");
                 assert!(answer.header("x-request-id").is_some(), "{method} {path}");
                 assert!(is_public || answer.header("www-authenticate") == Some("Bearer"));
+                assert_eq!(answer.header("x-embed-level"), Some("cpu"), "{method} {path}");
+                assert!(
+                    is_public
+                        || answer.json()["error"].is_object()
+                        || answer.json()["error_type"] == "Validation"
+                );
             }
         }
     }
@@ -66,13 +72,26 @@ fn an_address_that_others_reach_needs_keys_or_certificates() {
 fn names_of_others_are_refused_on_tcp() {
     let daemon = Daemon::start_tcp("");
     let address = daemon.tcp_address();
-    let send = |headers: &[(&str, &str)]| {
+    let send = |path: &str, headers: &[(&str, &str)]| {
         let mut connection = Connection::tcp(&address).expect("connects");
-        connection.send("GET", "/info", headers, "").expect("answers").status
+        connection.send("GET", path, headers, "").expect("answers")
     };
-    assert_eq!(send(&[("host", &address)]), 200);
-    assert_eq!(send(&[("host", "rebound.example")]), 421);
-    assert_eq!(send(&[("host", "localhost"), ("origin", "http://evil.example")]), 403);
+    assert_eq!(send("/info", &[("host", &address)]).status, 200);
+    let rebound = [("host", "rebound.example")];
+    let foreign = [("host", "localhost"), ("origin", "http://evil.example")];
+    for (headers, status, code) in
+        [(&rebound[..], 421, "host_not_allowed"), (&foreign, 403, "origin_not_allowed")]
+    {
+        for path in ["/info", "/embeddings", "/v1/models", "/api/v1/status"] {
+            let answer = send(path, headers);
+            assert_eq!((answer.status, answer.header("x-embed-level")), (status, Some("cpu")));
+            let body = answer.json();
+            match path {
+                "/info" => assert_eq!(body["error_type"], "Validation", "{body}"),
+                _ => assert_eq!(body["error"]["code"], code, "{path}: {body}"),
+            }
+        }
+    }
     let preflight = Connection::tcp(&address).expect("connects").send("OPTIONS", "/embed", &[], "");
     let preflight = preflight.expect("answers");
     assert!(preflight.headers.iter().all(|(name, _)| !name.starts_with("access-control")));

@@ -53,12 +53,15 @@ fn systemd_reads_the_unit_and_its_drop_ins() {
 #[test]
 fn the_unit_is_closed() {
     let threshold = format!("--threshold={EXPOSURE_MAX}");
-    let Some(mut security) = analyze(&["security", "--offline=true", "--no-pager", &threshold])
-    else {
-        return;
-    };
-    let folder = tempfile::tempdir().expect("temporary folder");
-    security.arg(unit(folder.path(), &[]));
-    let output = output(&mut security);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let drop_ins: [&[&str]; 2] = [&[], &["gpu.conf", "tcp.conf"]];
+    for drop_ins in drop_ins {
+        let Some(mut security) = analyze(&["security", "--offline=true", "--no-pager", &threshold])
+        else {
+            return;
+        };
+        let folder = tempfile::tempdir().expect("temporary folder");
+        security.arg(unit(folder.path(), drop_ins));
+        let output = output(&mut security);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
 }

@@ -53,6 +53,8 @@ fn without_a_worker_it_is_alive_and_not_ready() {
         assert_eq!(answer.status, 503, "{path}: {answer}");
         assert!(answer.number("retry-after") >= 1);
         answer.assert_marked("down");
+        let body = answer.json();
+        assert!(path != "/embed" || body["error_type"] == "Unhealthy", "{body}");
     }
 }
 

@@ -42,6 +42,31 @@ fn what_took_how_long_stands_in_the_headers() {
 }
 
 #[test]
+fn every_route_that_embeds_says_what_it_took() {
+    let daemon = Daemon::start();
+    for (path, request) in [
+        ("/embed", json!({"inputs": "w1"})),
+        ("/", json!({"inputs": "w1"})),
+        ("/invocations", json!({"inputs": "w1"})),
+        ("/similarity", json!({"inputs": {"source_sentence": "w1", "sentences": ["w2"]}})),
+        ("/vertex", json!({"instances": [{"inputs": "w1"}]})),
+        ("/v1/embeddings", json!({"input": "w1"})),
+        ("/embeddings", json!({"input": "w1"})),
+    ] {
+        let answer = daemon.post(path, &request);
+        assert_eq!(answer.status, 200, "{path}: {answer}");
+        assert_eq!(answer.header("x-compute-type"), "cpu+optimized", "{path}");
+        assert!(answer.number("x-compute-tokens") >= 3, "{path}: {answer}");
+        assert!(answer.number("x-compute-characters") >= 2, "{path}: {answer}");
+        for time in ["compute", "total", "tokenization", "queue", "inference"] {
+            // Whole milliseconds: a number, and no more than the whole.
+            let time = answer.number(&format!("x-{time}-time"));
+            assert!(time <= answer.number("x-total-time"), "{path}: {answer}");
+        }
+    }
+}
+
+#[test]
 fn a_slow_worker_shows_as_inference_time() {
     use crate::support::script::Script;
     use crate::support::tiny::TinyModel;
@@ -140,6 +165,9 @@ fn tokens_have_their_places_and_lead_back() {
     assert_eq!(lengths, [1, 2]);
     let own = json!({"ids": &ids("w7 w12")[1..3]});
     assert_eq!(daemon.posted("/decode", &own), json!(["w7 w12"]));
+    // What frames a text is left out, though this tokenizer.json lists no special tokens.
+    let framed = json!({"ids": [ids("w7"), ids("w1 w2"), [2, 3]]});
+    assert_eq!(daemon.posted("/decode", &framed), json!(["w7", "w1 w2", ""]));
     let several = json!({"ids": [ids("w7"), ids("w1")], "skip_special_tokens": false});
     let texts = daemon.posted("/decode", &several);
     assert_eq!(texts, json!(["[CLS] w7 [SEP]", "[CLS] w1 [SEP]"]));

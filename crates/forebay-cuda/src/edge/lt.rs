@@ -169,10 +169,9 @@ impl Product {
         handle: &Handle,
         count: usize,
         workspace_bytes: usize,
-        allow_split_k: bool,
     ) -> Result<Vec<Candidate>, CudaError> {
         handle.context.enter()?;
-        let preference = Preference::new(workspace_bytes, allow_split_k)?;
+        let preference = Preference::new(workspace_bytes)?;
         let mut results = vec![no_result(); count];
         let mut found = 0;
         // SAFETY: all descriptors are alive, and there is room for `count` results.
@@ -315,7 +314,7 @@ impl Drop for Layout {
 struct Preference(lt::cublasLtMatmulPreference_t);
 
 impl Preference {
-    fn new(workspace_bytes: usize, allow_split_k: bool) -> Result<Self, CudaError> {
+    fn new(workspace_bytes: usize) -> Result<Self, CudaError> {
         use lt::cublasLtMatmulPreferenceAttributes_t as Attribute;
         let mut raw = ptr::null_mut();
         // SAFETY: `raw` is a place for the handle.
@@ -327,10 +326,9 @@ impl Preference {
             Attribute::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
             (workspace_bytes as u64).to_ne_bytes(),
         )?;
-        if !allow_split_k {
-            preference
-                .set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, 0_u32.to_ne_bytes())?;
-        }
+        // No sum over k is divided.
+        preference
+            .set(Attribute::CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, 0_u32.to_ne_bytes())?;
         // The library otherwise assumes 256 bytes.
         for attribute in [
             Attribute::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,

@@ -32,7 +32,7 @@ pub use host::{HostPages, PinnedBuffer};
 pub use launch::{Args, LaunchConfig};
 pub use library::{Libraries, LibraryFound, load, load_cublaslt, load_nvrtc};
 pub use memory::{ALIGNMENT, Carver, DeviceMemory, DevicePtr, aligned, download, upload};
-pub use module::{Kernel, KernelAttributes, Module};
+pub use module::{Kernel, Module};
 pub use nvrtc::{Compiled, compile};
 pub use stream::{Event, Stream};
 pub use tensor_map::TensorMap;

@@ -110,17 +110,6 @@ impl Drop for Module {
     }
 }
 
-/// What the compiler gave a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelAttributes {
-    /// Registers of a thread.
-    pub registers: u32,
-    /// Local memory of a thread; more than 0 means that registers are spilled.
-    pub local_bytes: u32,
-    /// Shared memory of a block which the kernel declares itself.
-    pub shared_bytes: u32,
-}
-
 /// One kernel of a [`Module`].
 #[derive(Clone, Debug)]
 pub struct Kernel {
@@ -162,31 +151,6 @@ impl Kernel {
         // SAFETY: the handle is alive.
         check("cuFuncSetAttribute", unsafe { sys::cuFuncSetAttribute(self.raw, attribute, value) })
             .map_err(|error| error.with(format!("{}: {bytes} bytes of shared memory", self.name)))
-    }
-
-    /// What the compiler gave the kernel.
-    ///
-    /// # Errors
-    /// The driver's failure.
-    pub fn attributes(&self) -> Result<KernelAttributes, CudaError> {
-        self.module.context.enter()?;
-        Ok(KernelAttributes {
-            registers: self.attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
-            local_bytes: self
-                .attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_LOCAL_SIZE_BYTES)?,
-            shared_bytes: self
-                .attribute(CUfunction_attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
-        })
-    }
-
-    fn attribute(&self, attribute: CUfunction_attribute) -> Result<u32, CudaError> {
-        let mut value = 0;
-        // SAFETY: the handle is alive and `value` is a place for the result.
-        check("cuFuncGetAttribute", unsafe {
-            sys::cuFuncGetAttribute(&raw mut value, attribute, self.raw)
-        })
-        .map_err(|error| error.with(&self.name))?;
-        Ok(u32::try_from(value).unwrap_or(0))
     }
 
     /// How many blocks of `block` threads with `shared_bytes` run on a multiprocessor at once.

@@ -156,57 +156,6 @@ impl PrecisionChoice {
     }
 }
 
-impl std::str::FromStr for PrecisionChoice {
-    type Err = EngineError;
-
-    fn from_str(text: &str) -> Result<Self, EngineError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "f16" => Ok(Self::F16),
-            "bf16" => Ok(Self::Bf16),
-            other => Err(EngineError::Option {
-                option: "precision",
-                value: format!("{other:?}"),
-                expected: "one of auto, f16, bf16".to_owned(),
-            }),
-        }
-    }
-}
-
-impl std::str::FromStr for CopyChoice {
-    type Err = EngineError;
-
-    fn from_str(text: &str) -> Result<Self, EngineError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "copy" => Ok(Self::Copy),
-            "mapped" => Ok(Self::Mapped),
-            other => Err(EngineError::Option {
-                option: "copies",
-                value: format!("{other:?}"),
-                expected: "one of auto, copy, mapped".to_owned(),
-            }),
-        }
-    }
-}
-
-impl std::str::FromStr for GemmChoice {
-    type Err = EngineError;
-
-    fn from_str(text: &str) -> Result<Self, EngineError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "cublaslt" => Ok(Self::CublasLt),
-            "native" => Ok(Self::Native),
-            other => Err(EngineError::Option {
-                option: "gemm",
-                value: format!("{other:?}"),
-                expected: "one of auto, cublaslt, native".to_owned(),
-            }),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,13 +185,8 @@ mod tests {
     }
 
     #[test]
-    fn choices_are_read_by_name() {
-        assert_eq!("mapped".parse::<CopyChoice>().unwrap(), CopyChoice::Mapped);
-        assert!("zero".parse::<CopyChoice>().is_err());
-        assert_eq!("bf16".parse::<PrecisionChoice>().unwrap(), PrecisionChoice::Bf16);
+    fn only_a_named_precision_is_fixed() {
         assert_eq!(PrecisionChoice::Auto.fixed(), None);
-        assert_eq!("native".parse::<GemmChoice>().unwrap(), GemmChoice::Native);
-        assert!("fp8".parse::<PrecisionChoice>().is_err());
-        assert!("cublas".parse::<GemmChoice>().is_err());
+        assert_eq!(PrecisionChoice::Bf16.fixed(), Some(Dtype::BF16));
     }
 }

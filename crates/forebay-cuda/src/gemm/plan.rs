@@ -45,11 +45,9 @@ pub struct GemmPlans {
     // Plans go before the handle.
     plans: HashMap<GemmShape, Plan>,
     handle: Handle,
-    context: Arc<Context>,
     store: Store,
     workspace: DevicePtr,
     workspace_bytes: usize,
-    allow_split_k: bool,
     counts: Cell<PlanCounts>,
     changed: Cell<bool>,
 }
@@ -88,20 +86,12 @@ impl GemmPlans {
         Ok(Self {
             plans: HashMap::new(),
             handle,
-            context: Arc::clone(context),
             store,
             workspace,
             workspace_bytes,
-            allow_split_k: false,
             counts: Cell::new(counts),
             changed: Cell::new(false),
         })
-    }
-
-    /// Allows algorithms that divide the sum over k, for shapes prepared from now on. A row then
-    /// may differ in its last bits from bucket to bucket.
-    pub fn set_allow_split_k(&mut self, allow: bool) {
-        self.allow_split_k = allow;
     }
 
     /// Makes a plan for `shape` if there is none: from the disk, or by measuring up to 16
@@ -136,8 +126,7 @@ impl GemmPlans {
                 tuned
             }
             None => {
-                let tuned =
-                    tune(&self.handle, &product, shape, &operands, stream, self.allow_split_k)?;
+                let tuned = tune(&self.handle, &product, shape, &operands, stream)?;
                 self.count(|counts| counts.tuned += 1);
                 self.store.insert(shape, tuned);
                 self.changed.set(true);
@@ -162,7 +151,7 @@ impl GemmPlans {
         let confirmed = product
             .confirm(&self.handle, tuned.algorithm)
             .is_some_and(|candidate| candidate.workspace_bytes <= self.workspace_bytes);
-        if confirmed && (self.allow_split_k || !tuned.algorithm.is_split()?) {
+        if confirmed && !tuned.algorithm.is_split()? {
             match product.run(&self.handle, tuned.algorithm, operands, stream) {
                 Ok(()) => return Ok(Some(tuned)),
                 Err(error) if error.kind.poisons() => return Err(error),
@@ -205,12 +194,6 @@ impl GemmPlans {
     #[must_use]
     pub fn counts(&self) -> PlanCounts {
         self.counts.get()
-    }
-
-    /// The context whose device the plans are for.
-    #[must_use]
-    pub fn context(&self) -> &Arc<Context> {
-        &self.context
     }
 
     /// Writes the plans to the cache if new ones were measured. A failure is logged and counted:

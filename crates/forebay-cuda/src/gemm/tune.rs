@@ -26,22 +26,21 @@ pub(super) struct Tuned {
     pub(super) time_us: f64,
 }
 
-/// The fastest algorithm for `shape`; between equals the one that the library prefers.
+/// The fastest algorithm for `shape` that does not divide the sum over k, by which a row might differ
+/// in its last bits from bucket to bucket; between equals the one that the library prefers.
 pub(super) fn tune(
     handle: &Handle,
     product: &Product,
     shape: GemmShape,
     operands: &Operands,
     stream: &Stream,
-    allow_split_k: bool,
 ) -> Result<Tuned, CudaError> {
-    let candidates =
-        product.candidates(handle, CANDIDATES_MAX, operands.workspace_bytes, allow_split_k)?;
+    let candidates = product.candidates(handle, CANDIDATES_MAX, operands.workspace_bytes)?;
     let proposed = candidates.len();
     let mut timed = Vec::new();
     let mut failure = None;
     for Candidate { algorithm, workspace_bytes } in candidates {
-        if workspace_bytes > operands.workspace_bytes || (algorithm.is_split()? && !allow_split_k) {
+        if workspace_bytes > operands.workspace_bytes || algorithm.is_split()? {
             continue;
         }
         match time(stream, |stream| product.run(handle, algorithm, operands, stream)) {
@@ -61,9 +60,8 @@ pub(super) fn tune(
                 "cublasLtMatmulAlgoGetHeuristic",
                 format!(
                     "{shape}: none of {proposed} algorithms can be used with {} bytes of workspace \
-                     and split sums {}",
+                     and without split sums",
                     operands.workspace_bytes,
-                    if allow_split_k { "allowed" } else { "refused" }
                 ),
             )
         })

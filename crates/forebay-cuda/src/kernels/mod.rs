@@ -13,7 +13,6 @@ mod launch;
 pub mod source;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use forebay_model::Activation;
@@ -45,22 +44,6 @@ pub enum KernelSource {
     Nvrtc,
     /// The embedded PTX only.
     Ptx,
-}
-
-impl FromStr for KernelSource {
-    type Err = CudaError;
-
-    fn from_str(text: &str) -> Result<Self, CudaError> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "nvrtc" => Ok(Self::Nvrtc),
-            "ptx" => Ok(Self::Ptx),
-            other => Err(CudaError::usage(
-                "kernel source",
-                format!("{other:?} is none of auto, nvrtc, ptx"),
-            )),
-        }
-    }
 }
 
 /// How kernels are loaded.
@@ -272,13 +255,5 @@ mod tests {
             "cubin cache and nvrtc 13.1"
         );
         assert_eq!(describe(&[Origin::Ptx], None), "embedded ptx");
-    }
-
-    #[test]
-    fn sources_are_read_from_their_names() {
-        assert_eq!("auto".parse::<KernelSource>(), Ok(KernelSource::Auto));
-        assert_eq!("nvrtc".parse::<KernelSource>(), Ok(KernelSource::Nvrtc));
-        assert_eq!("ptx".parse::<KernelSource>(), Ok(KernelSource::Ptx));
-        assert!("cubin".parse::<KernelSource>().is_err());
     }
 }

@@ -53,7 +53,7 @@ async fn read(request: Request, bytes_max: usize) -> Result<Bytes, Problem> {
 }
 
 /// Takes bytes as JSON. What was wrong is for the sender only, who may find a part of a value in it.
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(body).map_err(|error| {
         let place = format!("line {} column {}", error.line(), error.column());
         if error.is_data() {

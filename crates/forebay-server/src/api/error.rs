@@ -1,7 +1,7 @@
-//! What is said when a request has no answer: one kind of problem, three dialects.
+//! What is said when a request has no answer: one kind of problem, four dialects.
 //!
 //! A handler returns a [`Problem`]; the outermost layer of the router writes it in the dialect of
-//! the path ([`Dialect::of`]), so that a refusal by a guard and one by a handler look alike. The
+//! the request ([`Dialect::of_request`]), so that a refusal by a guard and one by a handler look alike. The
 //! text that a caller sent is never repeated here.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use forebay::{EmbedError, metric_label};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -22,11 +22,18 @@ metric_label! {
         Tei = "tei",
         /// Ours: an object under `error` with code and message.
         Native = "native",
+        /// gRPC's: a status among the trailers of an answer that is 200.
+        Grpc = "grpc",
     }
 }
 
 impl Dialect {
-    /// The dialect in which a path is answered, whether or not there is such a route.
+    /// The dialect in which a request is answered: gRPC if it says that it is, else that of its path.
+    pub(crate) fn of_request(path: &str, headers: &HeaderMap) -> Self {
+        if crate::grpc::is_grpc(headers) { Self::Grpc } else { Self::of(path) }
+    }
+
+    /// The dialect of HTTP in which a path is answered, whether or not there is such a route.
     pub(crate) fn of(path: &str) -> Self {
         if path == "/v1" || path.starts_with("/v1/") || path == "/embeddings" {
             Self::OpenAi
@@ -57,8 +64,10 @@ pub(crate) enum Kind {
     TooSlow,
     /// No known key came with the request.
     Unauthorized,
-    /// The caller may not do this.
+    /// A page of another origin sent the request.
     Forbidden,
+    /// The request is for a name that is none of this server's.
+    Misdirected,
     /// There is no such route.
     NotFound,
     /// There is no such model.
@@ -112,6 +121,7 @@ impl Problem {
     /// The status of the answer.
     pub(crate) fn status(&self, dialect: Dialect) -> StatusCode {
         match self.kind {
+            _ if dialect == Dialect::Grpc => StatusCode::OK,
             Kind::Syntax | Kind::Empty => StatusCode::BAD_REQUEST,
             // OpenAI answers whatever a caller should change with 400.
             Kind::Validation | Kind::Tokenizer if dialect == Dialect::OpenAi => {
@@ -123,6 +133,7 @@ impl Problem {
             Kind::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Kind::Unauthorized => StatusCode::UNAUTHORIZED,
             Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Kind::NotFound | Kind::NoModel => StatusCode::NOT_FOUND,
             Kind::Method => StatusCode::METHOD_NOT_ALLOWED,
             Kind::ModelType => StatusCode::FAILED_DEPENDENCY,
@@ -141,6 +152,7 @@ impl Problem {
     /// The answer in this dialect.
     pub(crate) fn respond(&self, dialect: Dialect) -> Response {
         let body = match dialect {
+            Dialect::Grpc => return crate::grpc::status(self).into_http(),
             Dialect::OpenAi => json(&OpenAiError { error: self.openai() }),
             Dialect::Tei => {
                 json(&TeiError { error: self.message.clone(), error_type: self.kind.tei() })
@@ -159,7 +171,7 @@ impl Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(wait) = self.retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+            headers.insert(header::RETRY_AFTER, whole_seconds(wait));
         }
         if self.kind == Kind::Unauthorized {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -182,7 +194,7 @@ impl Problem {
 
 impl Kind {
     /// Every kind.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::Syntax,
         Self::Validation,
         Self::Empty,
@@ -192,6 +204,7 @@ impl Kind {
         Self::TooSlow,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::Misdirected,
         Self::NotFound,
         Self::NoModel,
         Self::Method,
@@ -215,7 +228,8 @@ impl Kind {
             Self::TooLarge => "body_too_large",
             Self::TooSlow => "request_timeout",
             Self::Unauthorized => "invalid_api_key",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden => "origin_not_allowed",
+            Self::Misdirected => "host_not_allowed",
             Self::NotFound => "not_found",
             Self::NoModel => "model_not_found",
             Self::Method => "method_not_allowed",
@@ -352,6 +366,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 /// Seconds, rounded up and never 0: a client that waits as told finds room.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX).max(1)
+pub(crate) fn whole_seconds(time: Duration) -> HeaderValue {
+    let seconds: u64 = time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+    HeaderValue::from(seconds.max(1))
 }

@@ -13,9 +13,9 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::error::{Kind, Problem};
 
-/// Elements of a list that are kept at most; far above what the model takes of one text, and above
-/// the texts of a request. What comes after them is counted.
-const KEPT_MAX: usize = 1 << 16;
+/// Elements of a list that are kept at most; far above what the model takes of one text, and as many
+/// as `limits.texts_per_request_max` may be. What comes after them is counted.
+pub(crate) const KEPT_MAX: usize = 1 << 16;
 
 /// One text, several, or token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +83,17 @@ impl Inputs {
             EmbedInput::Text(_) => Err(unexpected(field, "token ids")),
         };
         self.take(lists_max, field)?.into_iter().map(ids).collect()
+    }
+}
+
+impl Inputs {
+    /// The same where only a list is meant, even of one text.
+    pub(crate) fn only_list(self, field: &'static str) -> Result<Self, Problem> {
+        if self.is_list {
+            return Ok(self);
+        }
+        Err(Problem::new(Kind::Validation, format!("`{field}` must be a list of texts"))
+            .about(field))
     }
 }
 

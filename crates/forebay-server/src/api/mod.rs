@@ -1,4 +1,4 @@
-//! The routes: which there are, and what every answer has whatever made it.
+//! The routes of HTTP: which there are, and what every answer has whatever made it.
 //!
 //! Each handler is bound to its path by its own description, from which the OpenAPI document is
 //! made. `observe` is the outermost layer: it knows the route and the dialect, writes problems,
@@ -9,6 +9,8 @@ mod body;
 mod docs;
 mod embed;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod input;
 mod native;
@@ -24,8 +26,12 @@ use axum::middleware::from_fn_with_state;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(crate) use error::{Dialect, Kind};
-use state::Api;
+pub(crate) use embed::embed as embed_together;
+pub(crate) use error::{Dialect, Kind, Problem, whole_seconds};
+pub(crate) use input::empty;
+pub(crate) use observe::mark_level;
+pub(crate) use state::Api;
+pub(crate) use tei::{no_prompts, of_now as tei_info, tokens, wrong_model};
 
 use crate::service::Service;
 
@@ -98,6 +104,7 @@ pub fn router(service: Arc<Service>) -> Router {
     let (router, document) = described().split_for_parts();
     let api = Api::new(service, docs::finish(document));
     router
+        .merge(crate::grpc::router())
         .fallback(observe::no_route)
         .method_not_allowed_fallback(observe::no_method)
         .with_state(api.clone())

@@ -6,13 +6,14 @@ use std::time::Instant;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Body;
 
 use super::error::{Dialect, Kind, Problem};
 use super::state::Api;
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::metrics::HttpMetrics;
+use crate::service::Service;
 use crate::trace::{Route, current};
 
 const LEVEL: HeaderName = HeaderName::from_static("x-embed-level");
@@ -20,9 +21,9 @@ const LEVEL: HeaderName = HeaderName::from_static("x-embed-level");
 /// The outermost layer of the router.
 pub(super) async fn observed(State(api): State<Api>, request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let dialect = Dialect::of(request.uri().path());
+    let dialect = Dialect::of_request(request.uri().path(), request.headers());
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let route = HttpMetrics::route(path);
+    let route = HttpMetrics::route(path, dialect);
     let id = request.extensions().get::<RequestId>().cloned();
     let id = id.unwrap_or_else(|| RequestId::of(request.headers()));
     let under_way = api.metrics().began(route, dialect);
@@ -39,16 +40,23 @@ pub(super) async fn observed(State(api): State<Api>, request: Request, next: Nex
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, id.header());
-    let level = api.runtime().level();
+    mark_level(headers, api.service());
     if let Some(trace) = &trace {
-        trace.level(level);
+        trace.level(api.runtime().level());
     }
-    if let Ok(level) = HeaderValue::try_from(level.to_string()) {
-        headers.insert(LEVEL, level);
+    if dialect == Dialect::Grpc {
+        return crate::grpc::observed(response, under_way, started, trace);
     }
     let (elapsed, bytes) = (started.elapsed(), response.body().size_hint().exact());
     under_way.answered(response.status(), elapsed, bytes);
     response
+}
+
+/// Says how well the service can compute now.
+pub(crate) fn mark_level(headers: &mut HeaderMap, service: &Service) {
+    if let Ok(level) = HeaderValue::try_from(service.runtime().level().to_string()) {
+        headers.insert(LEVEL, level);
+    }
 }
 
 /// A problem in the words of its dialect, with the headers that came with it.
@@ -58,7 +66,7 @@ fn written(api: &Api, problem: &Problem, dialect: Dialect, left: &Response) -> R
     if let Some(allow) = left.headers().get(header::ALLOW) {
         response.headers_mut().insert(header::ALLOW, allow.clone());
     }
-    if response.status() == StatusCode::INTERNAL_SERVER_ERROR {
+    if problem.status(Dialect::Native) == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(code = problem.code, "a request has failed: {}", problem.message);
     }
     response

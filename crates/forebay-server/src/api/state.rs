@@ -18,7 +18,7 @@ pub(crate) struct Api(Arc<Shared>);
 
 struct Shared {
     service: Arc<Service>,
-    metrics: HttpMetrics,
+    metrics: Arc<HttpMetrics>,
     tokenizer_calls: Arc<Semaphore>,
     document: Bytes,
 }
@@ -27,7 +27,7 @@ impl Api {
     pub(crate) fn new(service: Arc<Service>, document: Bytes) -> Self {
         let calls = Self::tokenizer_threads(&service.config());
         let tokenizer_calls = Arc::new(Semaphore::new(calls));
-        let metrics = HttpMetrics::new();
+        let metrics = Arc::new(HttpMetrics::new());
         Self(Arc::new(Shared { service, metrics, tokenizer_calls, document }))
     }
 
@@ -41,11 +41,11 @@ impl Api {
         Arc::clone(&self.0.tokenizer_calls)
     }
 
-    pub(crate) fn service(&self) -> &Service {
+    pub(crate) fn service(&self) -> &Arc<Service> {
         &self.0.service
     }
 
-    pub(crate) fn metrics(&self) -> &HttpMetrics {
+    pub(crate) fn metrics(&self) -> &Arc<HttpMetrics> {
         &self.0.metrics
     }
 
@@ -76,6 +76,11 @@ impl Api {
     /// Texts of a request at most.
     pub(crate) fn texts_max(&self) -> usize {
         self.0.service.config().limits.texts_per_request_max as usize
+    }
+
+    /// Texts of a stream that are under way at most.
+    pub(crate) fn stream_texts_max(&self) -> usize {
+        self.0.service.config().limits.grpc_stream_texts_max as usize
     }
 
     /// How long a request that names no deadline may take: so much less than the listener waits for

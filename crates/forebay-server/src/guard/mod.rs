@@ -26,6 +26,7 @@ pub(crate) fn check(policy: &Policy, listener: Listener, parts: &Parts) -> Resul
     }
     let is_public =
         PUBLIC.contains(&parts.uri.path()) && matches!(parts.method, Method::GET | Method::HEAD);
+    let is_public = is_public || crate::grpc::is_public(parts.uri.path(), &parts.headers);
     if is_public || listener == Listener::Admin || policy.keys.admit(&parts.headers) {
         return Ok(());
     }

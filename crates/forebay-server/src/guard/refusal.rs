@@ -1,84 +1,97 @@
-//! What a request hears that is refused before a handler sees it, in the dialect of its route.
+//! What a request hears that is refused before a handler sees it: the problems that handlers have,
+//! so that one kind of error has one form in the dialect of its route.
 
-use axum::body::Body;
 use axum::response::Response;
-use http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use http::{HeaderValue, StatusCode};
-use serde_json::{Value, json};
+use http::request::Parts;
 
-use crate::listen::metrics::Refused;
+use crate::api::{Dialect, Kind, Problem, mark_level};
+use crate::listen::metrics::{Listener, Refused};
+use crate::service::Service;
 
 impl Refused {
-    fn status(self) -> StatusCode {
-        match self {
-            Self::Key => StatusCode::UNAUTHORIZED,
-            Self::Host => StatusCode::MISDIRECTED_REQUEST,
-            Self::Origin => StatusCode::FORBIDDEN,
-            Self::BodySize => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Time => StatusCode::GATEWAY_TIMEOUT,
-        }
-    }
-
-    fn message(self) -> &'static str {
-        match self {
-            Self::Key => "no valid key; send `Authorization: Bearer KEY`",
-            Self::Host => {
+    /// What is wrong, and what to do.
+    pub(crate) fn problem(self) -> Problem {
+        let (kind, message) = match self {
+            Self::Key => (Kind::Unauthorized, "no valid key; send `Authorization: Bearer KEY`"),
+            Self::Host => (
+                Kind::Misdirected,
                 "not a name of this server; use its address or list the name in \
-                           server.hosts_allowed"
-            }
-            Self::Origin => "pages of other origins may not use this server",
-            Self::BodySize => "request body is too long; send less at once",
-            Self::Time => "no answer within limits.request_ms",
-        }
-    }
-
-    /// The answer for a request to `path`.
-    pub(crate) fn response(self, path: &str) -> Response {
-        let status = self.status();
-        let (code, message) = (self.code(), self.message());
-        let mut response = answer(path, status, code, message);
-        if self == Self::Key {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
-    }
-
-    fn code(self) -> &'static str {
-        match self {
-            Self::Key => "invalid_api_key",
-            Self::Host => "host_not_allowed",
-            Self::Origin => "origin_not_allowed",
-            Self::BodySize => "body_too_large",
-            Self::Time => "deadline_exceeded",
-        }
+                 server.hosts_allowed",
+            ),
+            Self::Origin => (Kind::Forbidden, "pages of other origins may not use this server"),
+            Self::BodySize => (Kind::TooLarge, "request body is too long; send less at once"),
+            Self::Time => (Kind::Deadline, "no answer within limits.request_ms"),
+        };
+        Problem::new(kind, message)
     }
 }
 
 /// A body that did not arrive in time.
-pub(crate) fn too_slow(path: &str) -> Response {
-    let message = "request body did not arrive in time; send it faster";
-    answer(path, StatusCode::REQUEST_TIMEOUT, "body_too_slow", message)
+pub(crate) fn too_slow() -> Problem {
+    Problem::new(Kind::TooSlow, "request body did not arrive in time; send it faster")
 }
 
-fn answer(path: &str, status: StatusCode, code: &str, message: &str) -> Response {
-    let body = body(path, status, code, message).to_string();
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+/// The dialect of a request's refusal. The operator's socket has our own whatever its paths are
+/// called.
+pub(crate) fn dialect(listener: Listener, parts: &Parts) -> Dialect {
+    match listener {
+        Listener::Admin => Dialect::Native,
+        _ => Dialect::of_request(parts.uri.path(), &parts.headers),
+    }
+}
+
+/// A problem as the answer to a request, with what every answer has but the id.
+pub(crate) fn answer(problem: &Problem, dialect: Dialect, service: &Service) -> Response {
+    let mut response = problem.respond(dialect);
+    mark_level(response.headers_mut(), service);
     response
 }
 
-fn body(path: &str, status: StatusCode, code: &str, message: &str) -> Value {
-    if path.starts_with("/v1/") {
-        let kind = match status {
-            StatusCode::GATEWAY_TIMEOUT => "server_error",
-            _ => "invalid_request_error",
-        };
-        return json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
+#[cfg(test)]
+mod tests {
+    use http::StatusCode;
+
+    use super::*;
+
+    const ALL: [Refused; 5] =
+        [Refused::Key, Refused::Host, Refused::Origin, Refused::BodySize, Refused::Time];
+
+    async fn body(problem: &Problem, path: &str) -> serde_json::Value {
+        let response = problem.respond(Dialect::of(path));
+        let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
+        serde_json::from_slice(&bytes).expect("JSON")
     }
-    if path.starts_with("/api/") {
-        return json!({"error": {"code": code, "message": message}});
+
+    #[tokio::test]
+    async fn each_has_one_status_and_the_body_of_its_dialect() {
+        for refused in ALL {
+            let problem = refused.problem();
+            let status = match refused {
+                Refused::Key => StatusCode::UNAUTHORIZED,
+                Refused::Host => StatusCode::MISDIRECTED_REQUEST,
+                Refused::Origin => StatusCode::FORBIDDEN,
+                Refused::BodySize => StatusCode::PAYLOAD_TOO_LARGE,
+                Refused::Time => StatusCode::GATEWAY_TIMEOUT,
+            };
+            for path in ["/v1/embeddings", "/embeddings", "/v1/nothing"] {
+                assert_eq!(problem.respond(Dialect::of(path)).status(), status);
+                let error = &body(&problem, path).await["error"];
+                assert_eq!(error["code"], problem.code, "{path}");
+                assert_eq!(error.as_object().map(serde_json::Map::len), Some(4), "{error}");
+            }
+            for path in ["/embed", "/", "/nothing"] {
+                let body = body(&problem, path).await;
+                let kind = if refused == Refused::Time { "Timeout" } else { "Validation" };
+                assert_eq!(body["error_type"], kind, "{path}");
+                assert_eq!(body["error"], problem.message);
+            }
+            for path in ["/api/v1/embed", "/livez"] {
+                let error = &body(&problem, path).await["error"];
+                assert_eq!(
+                    (&error["code"], &error["message"]),
+                    (&problem.code.into(), &problem.message.as_str().into())
+                );
+            }
+        }
     }
-    let kind = if status == StatusCode::GATEWAY_TIMEOUT { "Backend" } else { "Validation" };
-    json!({"error": message, "error_type": kind})
 }

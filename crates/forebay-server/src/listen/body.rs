@@ -30,6 +30,12 @@ pub enum BodyError {
     /// The client broke off.
     #[error("request body ended early")]
     Broken,
+    /// Nothing moved on a stream for longer than `limits.idle_ms` and `limits.request_ms`.
+    #[error("nothing has moved on this stream for too long; end streams that are not used")]
+    Idle,
+    /// The daemon ends: what came before is answered.
+    #[error("the daemon is about to end and takes nothing more; send the rest elsewhere")]
+    Ending,
 }
 
 /// How the reading of a body came out, for whoever answers.

@@ -19,10 +19,12 @@ use tracing::field::Empty;
 
 use super::Shared;
 use super::body::{Complete, Fate, GuardedBody, LimitedBody};
+use super::dialogue::{Answered, DialogueAnswer, DialogueBody};
 use super::metrics::{ConnectionMetrics, Listener, Refused};
 use super::pace::Pace;
 use super::standing::Standing;
-use crate::guard::refusal::too_slow;
+use crate::grpc;
+use crate::guard::refusal::{answer, dialect, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::policy::Policy;
 use crate::trace::{Ending, current, scoped};
@@ -60,7 +62,7 @@ impl HyperService<Request<Incoming>> for Handler {
             let version = request.version();
             let (method, start) = (request.method().clone(), Instant::now());
             let path = request.uri().path().to_owned();
-            let responding = respond(&policy, listener, router, request, &id);
+            let responding = respond(&shared, &policy, listener, router, request, &id);
             let mut response = scoped(trace.clone(), responding).await;
             if let Some(trace) = trace {
                 trace.answered(response.status());
@@ -80,6 +82,7 @@ impl HyperService<Request<Incoming>> for Handler {
 
 /// The answer to one request.
 async fn respond(
+    shared: &Shared,
     policy: &Policy,
     listener: Listener,
     router: Router,
@@ -89,21 +92,32 @@ async fn respond(
     let metrics = ConnectionMetrics::get();
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
+    let dialect = dialect(listener, &parts);
+    let say = |problem| answer(&problem, dialect, &shared.service);
     let refuse = |refused: Refused| {
         metrics.refused(refused);
         if let Some(trace) = current() {
-            trace.problem(refused.word());
+            trace.problem(refused.as_str());
         }
-        refused.response(&path)
+        say(refused.problem())
     };
     if let Err(refused) = crate::guard::check(policy, listener, &parts) {
         return refuse(refused);
     }
     parts.extensions.insert(id.clone());
     let (limits, fate) = (&policy.limits, Fate::default());
-    let bytes_max = u64::from(limits.body_bytes_max);
-    let body = LimitedBody::new(body, bytes_max, Pace::of(limits), fate.clone());
-    let request = Request::from_parts(parts, Body::new(body));
+    let lasts = grpc::is_dialogue(&path, &parts.headers).then(|| Answered::new(Instant::now()));
+    let body = match lasts.clone() {
+        Some(answered) => {
+            let ending = shared.service.no_more_taken();
+            Body::new(DialogueBody::new(body, limits, answered, ending))
+        }
+        None => {
+            let bytes_max = u64::from(limits.body_bytes_max);
+            Body::new(LimitedBody::new(body, bytes_max, Pace::of(limits), fate.clone()))
+        }
+    };
+    let request = Request::from_parts(parts, body);
     let time = Duration::from_millis(limits.request_ms.into());
     let mut response = match tokio::time::timeout(time, router.oneshot(request)).await {
         Ok(Ok(response)) => response,
@@ -113,16 +127,19 @@ async fn respond(
     // What handlers make of an error of the body is theirs to say, but its status is not.
     if fate.is_too_large() {
         if response.status() != StatusCode::PAYLOAD_TOO_LARGE {
-            response = Refused::BodySize.response(&path);
+            response = say(Refused::BodySize.problem());
         }
         metrics.refused(Refused::BodySize);
     } else if fate.is_too_slow() {
         if response.status() != StatusCode::REQUEST_TIMEOUT {
-            response = too_slow(&path);
+            response = say(too_slow());
         }
         metrics.cut(super::metrics::Cut::Body);
     }
-    response
+    match lasts {
+        Some(answered) => response.map(|inner| Body::new(DialogueAnswer { inner, answered })),
+        None => response,
+    }
 }
 
 /// A request of a connection, from its head to the end of its answer.

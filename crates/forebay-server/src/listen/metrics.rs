@@ -77,13 +77,6 @@ metric_label! {
     }
 }
 
-impl Refused {
-    /// The word that the metrics have for it.
-    pub(crate) fn word(self) -> &'static str {
-        Self::SET.values[self.index()]
-    }
-}
-
 metric_list! {
     /// Every metric of this module.
     pub(crate) const CONNECTION_METRICS;

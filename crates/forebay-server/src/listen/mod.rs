@@ -2,11 +2,12 @@
 //! and no limits, so a client that sends one byte a minute would keep its connection for ever.
 //!
 //! A connection is one task; `standing` is what is known of it, `registry` makes room, `stream` and
-//! `body` hold transfers to a pace, `handler` takes a request through the guards.
+//! `body` hold transfers to a pace, `dialogue` lets calls last, `handler` takes a request through the guards.
 
 mod accept;
 mod body;
 mod connection;
+mod dialogue;
 mod handler;
 pub(crate) mod metrics;
 mod pace;

@@ -23,6 +23,11 @@ impl Pace {
         }
     }
 
+    /// The same rate with another longest pause.
+    pub(crate) fn with_pause(self, stall_max: Duration) -> Self {
+        Self { stall_max, ..self }
+    }
+
     /// When a transfer that begins now is given up if nothing arrives.
     pub(crate) fn begin(self, now: Instant) -> Instant {
         now + self.stall_max

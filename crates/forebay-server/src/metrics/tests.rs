@@ -36,7 +36,7 @@ fn docs() -> String {
     for metric in all_metrics() {
         for LabelSet { name, values } in metric.labels {
             let values = if *name == ROUTE.name {
-                format!("{}, other", ROUTES.join(", "))
+                format!("{}, {}, other", ROUTES.join(", "), METHODS.join(", "))
             } else {
                 values.join(", ")
             };
@@ -76,6 +76,11 @@ fn names_follow_the_conventions() {
 fn words_are_where_their_values_are() {
     for kind in Kind::ALL {
         assert_eq!(kind.code(), Kind::SET.values[kind.index()]);
+    }
+    for code in 0..17 {
+        let code = Code::from(code);
+        let words = GrpcStatus::of(code).as_str().replace('_', "");
+        assert!(words.eq_ignore_ascii_case(&format!("{code:?}")), "{code:?}");
     }
     let class = |status: u16| Class::of(StatusCode::from_u16(status).expect("a status"));
     for (status, word) in

@@ -2,6 +2,7 @@
 //! "`key` is ...; allowed: ...".
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use toml::de::DeValue;
 use toml::{Spanned, Value};
@@ -61,6 +62,7 @@ pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, Strin
     match allowed {
         Allowed::Choice(_)
         | Allowed::Path(_)
+        | Allowed::PathOr(..)
         | Allowed::Name(_)
         | Allowed::Address(_)
         | Allowed::Url(_)
@@ -82,6 +84,28 @@ pub(super) fn from_variable(allowed: Allowed, text: &str) -> Result<Value, Strin
     }
 }
 
+/// The value with its relative paths joined to the folder from which they count.
+pub(super) fn based(allowed: Allowed, value: Value, base: Option<&Path>) -> Result<Value, String> {
+    let Some(base) = base else { return Ok(value) };
+    match (allowed, value) {
+        (Allowed::PathOr(word, _), Value::String(text)) if text == word => Ok(Value::String(text)),
+        (Allowed::Path(_) | Allowed::PathOr(..), Value::String(text)) if !text.is_empty() => {
+            match base.join(&text).into_os_string().into_string() {
+                Ok(path) => Ok(Value::String(path)),
+                Err(_) => Err(format!(
+                    "\"{}\" in a folder whose name is not UTF-8 (write the whole path)",
+                    shown(&text)
+                )),
+            }
+        }
+        (Allowed::PathList(_), Value::Array(items)) => {
+            let items = items.into_iter().map(|item| based(PATH, item, Some(base)));
+            Ok(Value::Array(items.collect::<Result<_, _>>()?))
+        }
+        (_, value) => Ok(value),
+    }
+}
+
 /// Says what `value` is if the key does not take it.
 pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
     let ok = match (allowed, value) {
@@ -93,10 +117,10 @@ pub(super) fn check(allowed: Allowed, value: &Value) -> Result<(), String> {
         }
         (Allowed::Switch, Value::Boolean(_)) => true,
         (Allowed::Choice(words), Value::String(text)) => words.contains(&text.as_str()),
-        (Allowed::Path(_), Value::String(text)) if text.contains('\0') => {
+        (Allowed::Path(_) | Allowed::PathOr(..), Value::String(text)) if text.contains('\0') => {
             return Err("a path with a NUL character".to_owned());
         }
-        (Allowed::Path(_), Value::String(_)) => true,
+        (Allowed::Path(_) | Allowed::PathOr(..), Value::String(_)) => true,
         (Allowed::Name(_), Value::String(text)) => text.is_empty() || is_name(text),
         (Allowed::Address(_), Value::String(text)) => {
             text.is_empty() || text.parse::<SocketAddr>().is_ok()

@@ -38,6 +38,8 @@ pub(super) enum Allowed {
     Choice(&'static [&'static str]),
     /// A path; the text says what an empty one means.
     Path(&'static str),
+    /// The word, or a path; the text says what an empty one means.
+    PathOr(&'static str, &'static str),
     /// A name without spaces; the text says what an empty one means.
     Name(&'static str),
     /// At most this many such names.
@@ -72,6 +74,9 @@ impl fmt::Display for Allowed {
                 Ok(())
             }
             Self::Path(empty) => write!(f, "a path in quotes, \"\" for {empty}"),
+            Self::PathOr(word, empty) => {
+                write!(f, "\"{word}\" or a path in quotes, \"\" for {empty}")
+            }
             Self::Name(empty) => write!(f, "a name in quotes, \"\" for {empty}"),
             Self::NameList(count) => write!(f, "a list of at most {count} names"),
             Self::HashList(count) => {

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-use super::check::{check, from_variable, plain, with_article};
+use super::check::{based, check, from_variable, plain, with_article};
 use super::declare::{Group, Key};
 use super::near::{unknown_at_top, unknown_group, unknown_key};
 use super::{Config, ConfigError, GROUPS, Problem, cross};
@@ -24,7 +24,8 @@ const ENV_SEPARATOR: &str = "__";
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 impl Config {
-    /// Reads the file at `path` and applies the overrides of this process's environment.
+    /// Reads the file at `path` and applies the overrides of this process's environment. Relative
+    /// paths in the file count from its folder, those in variables from the current directory.
     ///
     /// # Errors
     /// Every problem of the file and of the variables; see [`ConfigError`].
@@ -32,7 +33,9 @@ impl Config {
         let origin = path.display().to_string();
         let text =
             read(path, &origin).map_err(|problem| ConfigError { problems: vec![problem] })?;
-        Self::from_toml_and_env(&text, &origin, std::env::vars_os())
+        // Absolute, so that what is described later means the same from everywhere.
+        let base = std::path::absolute(path).ok().and_then(|path| Some(path.parent()?.to_owned()));
+        Self::from_parts(&text, &origin, base.as_deref(), std::env::vars_os())
     }
 
     /// Takes the defaults with the overrides of this process's environment: for programs that were
@@ -67,7 +70,21 @@ impl Config {
         N: Into<OsString>,
         V: Into<OsString>,
     {
-        let mut draft = Draft::default();
+        Self::from_parts(text, origin, None, variables)
+    }
+
+    /// The same with the folder from which relative paths in `text` count; `None` leaves them.
+    fn from_parts<N, V>(
+        text: &str,
+        origin: &str,
+        base: Option<&Path>,
+        variables: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, ConfigError>
+    where
+        N: Into<OsString>,
+        V: Into<OsString>,
+    {
+        let mut draft = Draft { base: base.map(Path::to_owned), ..Draft::default() };
         draft.read_toml(text, origin);
         // The order of the environment is arbitrary; messages should not be.
         let variables: BTreeMap<OsString, OsString> =
@@ -161,6 +178,8 @@ impl Place {
 /// A configuration being put together.
 #[derive(Default)]
 struct Draft {
+    /// From where relative paths of the text count; `None` leaves them as they are.
+    base: Option<PathBuf>,
     /// The values that passed their checks, as the tables of the file.
     values: Table,
     /// Where each key (`group.key`) was last set.
@@ -225,7 +244,7 @@ impl Draft {
                 continue;
             };
             let place = place(value.span().start);
-            match plain(value) {
+            match plain(value).and_then(|value| based(key.allowed, value, self.base.as_deref())) {
                 Ok(value) => self.set(group, key, value, place),
                 Err(what) => self.refuse(group, key, &what, place),
             }

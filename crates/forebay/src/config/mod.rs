@@ -7,7 +7,8 @@
 //! Settings are taken in this order, later ones winning: the defaults, the TOML file, environment
 //! variables named `FOREBAY_<GROUP>__<KEY>` (two underscores; `FOREBAY_BATCH__TOKENS_MAX=4096`).
 //! Variables without a double underscore (`FOREBAY_WORKER`, `FOREBAY_ONNXRUNTIME`) are not settings
-//! and are left alone here. Relative paths count from the current directory of the process.
+//! and are left alone here. Relative paths in a file count from the folder of that file, those in
+//! variables and in code from the current directory of the process.
 //!
 //! This module never opens a model, a library or a device: it can say that a number is out of
 //! range, not that a path holds the wrong thing.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::declare::Allowed::{
-    Choice, Integer, IntegerList, Path, PathList, Rungs as Devices, Switch,
+    Choice, Integer, IntegerList, Path, PathList, PathOr, Rungs as Devices, Switch,
 };
 use super::declare::group;
 use super::value::{
@@ -125,7 +125,7 @@ group! {
         libraries: Vec<PathBuf> = Vec::new(), "", PathList(16);
         /// Folder for compiled kernels and tuned plans, without which each start makes them anew:
         /// "auto" is `forebay` in $XDG_CACHE_HOME or ~/.cache.
-        cache: CachePlace = CachePlace::Auto, "", Path("keeping nothing");
+        cache: CachePlace = CachePlace::Auto, "", PathOr("auto", "keeping nothing");
         /// Time that any batch may take on a GPU before its worker counts as hung; takes the place of
         /// worker.batch_deadline_ms. A fault of a kernel takes most of a second to show, and ends the
         /// worker with a better reason than this.

@@ -10,7 +10,8 @@ const HEAD: &str = "\
 #
 # Unknown keys and values out of range are errors that name the line. The environment overrides a
 # key as FOREBAY_<GROUP>__<KEY> (two underscores), for example FOREBAY_BATCH__TOKENS_MAX=4096.
-# Relative paths count from the current directory of the process.
+# Relative paths in this file count from its own folder; those in the environment and on the command
+# line from the current directory.
 ";
 
 impl Config {

@@ -36,6 +36,9 @@ group! {
         /// Greatest age of the dispatcher's heartbeat, and longest answer of the accept loop to its
         /// own ping, with which the service manager's watchdog is still told that all is well.
         watchdog_age_ms_max: u32 = 5_000, "ms", Integer(100, 600_000);
+        /// How often it is looked whether there is room, for those who watch the health over gRPC;
+        /// of a change of the level they hear at once.
+        health_watch_ms: u32 = 500, "ms", Integer(10, 60_000);
     }
 }
 
@@ -88,7 +91,7 @@ group! {
         /// Body of a request.
         body_bytes_max: u32 = 8_388_608, "bytes", Integer(1_024, 1_073_741_824);
         /// Texts of a request.
-        texts_per_request_max: u32 = 2_048, "texts", Integer(1, 1_000_000);
+        texts_per_request_max: u32 = 2_048, "texts", Integer(1, 65_536);
         /// Text that one request may have made into tokens for it to read: each byte may become a
         /// token, and each token takes a hundred bytes of the answer.
         tokenize_bytes_max: u32 = 262_144, "bytes", Integer(1, 1_073_741_824);
@@ -110,6 +113,8 @@ group! {
         /// Requests that one connection may give up before their answers, over what it has had
         /// answered.
         resets_max: u32 = 128, "requests", Integer(1, 1_000_000);
+        /// Texts of one gRPC stream that are under way at once; what comes behind them is not read.
+        grpc_stream_texts_max: u32 = 256, "texts", Integer(1, 65_536);
         /// HTTP/2: how often a quiet client is asked whether it is still there.
         h2_ping_ms: u32 = 20_000, "ms", Integer(100, 3_600_000);
     }
@@ -144,6 +149,12 @@ impl ServerConfig {
     #[must_use]
     pub const fn watchdog_age_max(&self) -> Duration {
         Duration::from_millis(self.watchdog_age_ms_max as u64)
+    }
+
+    /// [`ServerConfig::health_watch_ms`] as a duration.
+    #[must_use]
+    pub const fn health_watch(&self) -> Duration {
+        Duration::from_millis(self.health_watch_ms as u64)
     }
 }
 

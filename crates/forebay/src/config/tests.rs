@@ -90,7 +90,7 @@ fn edges(allowed: Allowed) -> (Vec<String>, Vec<String>) {
             words.iter().map(|word| format!("\"{word}\"")).collect(),
             vec!["\"\"".into(), "true".into(), format!("\"{}\"", words[0].to_uppercase())],
         ),
-        Allowed::Path(_) => {
+        Allowed::Path(_) | Allowed::PathOr(..) => {
             (vec!["\"\"".into(), "'/a b/ü'".into()], vec!["3".into(), "\"a\\u0000b\"".into()])
         }
         Allowed::Name(_) => (
@@ -191,4 +191,25 @@ fn times_are_durations() {
     assert_eq!(config.lanes.spin(), Duration::from_micros(50));
     let probes = [0, 1, 2, 3, 99].map(|nth| config.supervisor.quarantine_probe(nth).as_secs());
     assert_eq!(probes, [30, 60, 300, 300, 300]);
+}
+
+#[test]
+fn relative_paths_count_from_the_folder_of_the_file_and_else_from_here() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("forebay.toml");
+    let text = "[model]\npath = \"model\"\n[cuda]\ncache = \"auto\"\nlibraries = [\"a\", \"/b\"]\n\
+                [server]\nsocket = \"\"\nadmin_socket = \"../admin.sock\"\n";
+    std::fs::write(&file, text).expect("writes");
+    let config = Config::load(&file).expect("loads");
+    assert_eq!(config.model.path, folder.path().join("model"));
+    assert_eq!(config.cuda.libraries, [folder.path().join("a"), "/b".into()]);
+    assert_eq!(config.cuda.cache, CachePlace::Auto);
+    assert_eq!(config.server.socket, PathBuf::new());
+    assert_eq!(config.server.admin_socket, folder.path().join("../admin.sock"));
+    assert_eq!(config.events.folder, PathBuf::new());
+    let variables = [("FOREBAY_MODEL__PATH", "model")];
+    let config = Config::from_toml_and_env("", "here", variables).expect("loads");
+    assert_eq!(config.model.path, PathBuf::from("model"));
+    let config = Config::from_toml(text, "here").expect("loads");
+    assert_eq!(config.model.path, PathBuf::from("model"));
 }

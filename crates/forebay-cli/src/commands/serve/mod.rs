@@ -29,7 +29,7 @@ use crate::settings::Settings;
 /// How long parts that have been told to end may hold on to what they share.
 const LET_GO_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Serve embeddings over HTTP, on a unix socket or TCP
+/// Serve embeddings over HTTP and gRPC, on a unix socket or TCP
 ///
 /// Listens where the configuration says: by default on /run/forebay/forebay.sock, with an operator's
 /// socket beside it. Addresses given here are all there are. SIGTERM and SIGINT end in order, SIGHUP

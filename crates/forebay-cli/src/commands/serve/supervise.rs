@@ -53,13 +53,18 @@ pub(super) async fn feed_watchdog(server: ServerHandle, notifier: Arc<Notifier>,
         ticks.tick().await;
         let age_max = server.service().config().server.watchdog_age_max();
         let beat_age = server.service().runtime().health().beat_age;
-        let answers = tokio::time::timeout(age_max, server.ping()).await.unwrap_or(false);
+        let answers = in_time(age_max, server.ping()).await;
         if beat_age <= age_max && answers {
             notifier.watchdog();
         } else {
             tracing::error!(?beat_age, answers, "not well, so the watchdog is not told otherwise");
         }
     }
+}
+
+/// Whether all accept loops answer, and do so in time: one that hangs or has ended does not.
+async fn in_time(limit: Duration, ping: impl Future<Output = bool>) -> bool {
+    tokio::time::timeout(limit, ping).await.unwrap_or(false)
 }
 
 /// Who may ask for a reload, and who ends that.
@@ -98,4 +103,17 @@ pub(super) async fn reload_when_asked(
     }
     drop(service);
     reloader.finish().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_accept_loop_that_hangs_or_has_ended_is_not_well() {
+        let limit = Duration::from_millis(1);
+        assert!(in_time(Duration::from_secs(60), std::future::ready(true)).await);
+        assert!(!in_time(Duration::from_secs(60), std::future::ready(false)).await);
+        assert!(!in_time(limit, std::future::pending()).await);
+    }
 }

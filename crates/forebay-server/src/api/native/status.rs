@@ -146,7 +146,7 @@ pub(crate) struct EventsAnswer {
     params(
         ("limit" = Option<usize>, Query, minimum = 1,
             description = "Newest events at most; 100 if it is left out"),
-        ("after" = Option<u64>, Query,
+        ("after" = Option<u64>, Query, format = "uint64",
             description = "Only events with a greater number: the last one seen"),
     ),
     responses(

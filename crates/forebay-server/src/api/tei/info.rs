@@ -13,27 +13,27 @@ use crate::api::state::Api;
 /// What is served.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Info {
-    model_id: String,
+    pub(crate) model_id: String,
     /// Identity of the model's files.
-    model_sha: Option<String>,
+    pub(crate) model_sha: Option<String>,
     /// Arithmetic of the best rung that serves.
-    model_dtype: String,
-    served_model_name: String,
-    model_type: ModelType,
+    pub(crate) model_dtype: String,
+    pub(crate) served_model_name: String,
+    pub(crate) model_type: ModelType,
     /// Interactive texts that may be under way.
-    max_concurrent_requests: usize,
+    pub(crate) max_concurrent_requests: usize,
     /// Tokens of a text, special tokens included, beyond which it is cut or refused.
-    max_input_length: usize,
-    max_batch_tokens: usize,
-    max_batch_requests: Option<usize>,
+    pub(crate) max_input_length: usize,
+    pub(crate) max_batch_tokens: usize,
+    pub(crate) max_batch_requests: Option<usize>,
     /// Texts of a request at most.
-    max_client_batch_size: usize,
-    auto_truncate: bool,
-    tokenization_workers: usize,
+    pub(crate) max_client_batch_size: usize,
+    pub(crate) auto_truncate: bool,
+    pub(crate) tokenization_workers: usize,
     /// Version of this program.
-    version: &'static str,
-    sha: Option<&'static str>,
-    docker_label: Option<&'static str>,
+    pub(crate) version: &'static str,
+    pub(crate) sha: Option<&'static str>,
+    pub(crate) docker_label: Option<&'static str>,
 }
 
 /// The type of the model.
@@ -52,8 +52,13 @@ pub(crate) struct EmbeddingModel {
 #[utoipa::path(get, path = "/info", tag = "Text Embeddings Inference",
     responses((status = 200, description = "What is served", body = Info)))]
 pub(crate) async fn info(State(api): State<Api>) -> Response {
+    json(&of_now(&api))
+}
+
+/// What is served now.
+pub(crate) fn of_now(api: &Api) -> Info {
     let runtime = api.runtime();
-    json(&of(&runtime, runtime.config(), api.texts_max()))
+    of(&runtime, runtime.config(), api.texts_max())
 }
 
 fn of(runtime: &Runtime, config: &Config, texts_max: usize) -> Info {

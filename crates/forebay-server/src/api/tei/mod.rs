@@ -5,25 +5,28 @@
 //! refused: a prompt that the model does not have. Token ids are taken as they are.
 
 mod info;
-mod tokens;
+pub(crate) mod tokens;
+mod vertex;
 
 use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use forebay::{EmbedOptions, Runtime};
-use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub(crate) use info::{__path_info, info};
+pub(crate) use info::{__path_info, info, of_now};
 pub(crate) use tokens::{__path_decode, __path_tokenize, decode, tokenize};
+pub(super) use tokens::{DecodeRequest, TokenizeRequest};
+pub(super) use vertex::VertexRequest;
+pub(crate) use vertex::{__path_vertex, vertex};
 
 use super::answer::{Answer, Encoding};
 use super::body::Json;
 use super::embed::{Embedded, embed as embed_all_of};
 use super::error::{Kind, Problem, TeiError};
-use super::input::{Inputs, check_count, empty};
+use super::input::{Inputs, empty};
 use super::openai::json_type;
 use super::state::Api;
 
@@ -88,19 +91,8 @@ pub(crate) struct SimilarityRequest {
     parameters: Option<SimilarityParameters>,
 }
 
-/// Requests for embeddings as Vertex AI sends them.
-#[derive(Deserialize, ToSchema)]
-pub(crate) struct VertexRequest {
-    instances: Vec<TeiEmbedRequest>,
-}
-
-/// What each of them comes to.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct VertexResponse {
-    predictions: Vec<Vec<Vec<f32>>>,
-}
-
-fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
+/// Refuses a prompt by its name: the model has none.
+pub(crate) fn no_prompts(name: Option<&str>) -> Result<(), Problem> {
     match name {
         None => Ok(()),
         Some(_) => {
@@ -192,38 +184,6 @@ pub(crate) async fn invocations(
     embed(state, request).await
 }
 
-/// Several requests for embeddings in one.
-#[utoipa::path(
-    post, path = "/vertex", tag = "Text Embeddings Inference", request_body = VertexRequest,
-    responses((status = 200, description = "The embeddings of each", body = VertexResponse),
-        (status = "default", description = "As /embed", body = TeiError)),
-)]
-pub(crate) async fn vertex(
-    State(api): State<Api>,
-    Json(request): Json<VertexRequest>,
-) -> Result<Response, Problem> {
-    let started = Instant::now();
-    check_count(request.instances.len(), api.texts_max(), "instances")?;
-    let texts = request.instances.iter().map(|instance| instance.inputs.count()).sum::<usize>();
-    check_count(texts, api.texts_max(), "inputs")?;
-    let runtime = api.runtime();
-    let runs = request.instances.into_iter().map(|instance| instance.run(&api, &runtime, started));
-    let embedded = try_join_all(runs).await?;
-    let predictions: Vec<usize> = embedded.iter().map(|instance| instance.rows.len()).collect();
-    let all = Embedded::join(embedded, started, &runtime);
-    let mut answer = Answer::for_rows(&all.rows, Encoding::Float, 4);
-    answer.raw(r#"{"predictions":"#);
-    let mut rows = all.rows.as_slice();
-    answer.list(&predictions, |answer, count| {
-        // The counts are those of the parts that were joined.
-        let (own, rest) = rows.split_at(*count);
-        answer.rows(own, Encoding::Float);
-        rows = rest;
-    });
-    answer.raw("}");
-    Ok(respond(&all, answer))
-}
-
 /// How similar sentences are to one: the cosines of their embeddings.
 #[utoipa::path(
     post, path = "/similarity", tag = "Text Embeddings Inference",
@@ -239,9 +199,10 @@ pub(crate) async fn similarity(
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
-    let sentences = sentences.take_texts(api.texts_max() - 1, "sentences")?;
+    let sentences = sentences.only_list("inputs.sentences")?;
+    let sentences = sentences.take_texts(api.texts_max() - 1, "inputs.sentences")?;
     if source_sentence.is_empty() {
-        return Err(empty("source_sentence"));
+        return Err(empty("inputs.source_sentence"));
     }
     let inputs = std::iter::once(source_sentence).chain(sentences).map(Into::into).collect();
     let options = EmbedOptions {
@@ -266,7 +227,7 @@ pub(crate) async fn similarity(
 }
 
 /// The refusal of a route that another type of model has.
-fn wrong_model(api: &Api, needs: &str) -> Problem {
+pub(crate) fn wrong_model(api: &Api, needs: &str) -> Problem {
     let name = api.service().model_name();
     let message = format!("`{name}` gives one dense embedding per text; this route needs {needs}");
     Problem::new(Kind::ModelType, message)

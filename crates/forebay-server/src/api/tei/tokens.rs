@@ -1,7 +1,7 @@
 //! Texts to tokens and back, as the model's tokenizer has it. It goes beside the pipeline, on
 //! threads where it may take its time, no more calls at once than there are tokenizer threads.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -89,15 +89,9 @@ pub(crate) async fn tokenize(
 ) -> Result<Response, Problem> {
     super::no_prompts(request.prompt_name.as_deref())?;
     let texts = request.inputs.take_texts(api.texts_max(), "inputs")?;
-    let bytes_max = api.service().config().limits.tokenize_bytes_max as usize;
-    let bytes = texts.iter().map(String::len).sum::<usize>();
-    if bytes > bytes_max {
-        let message =
-            format!("{bytes} bytes of text, at most {bytes_max} are tokenized at once; send fewer");
-        return Err(Problem::new(Kind::Validation, message).about("inputs"));
-    }
+    check_bytes(&api, texts.iter().map(String::len).sum())?;
     let special = request.add_special_tokens;
-    let tokens = apart(&api, move |runtime| {
+    let tokens = apart(&api, api.time_max(), move |runtime| {
         let of = |text: &String| {
             let tokens = runtime.tokenizer().tokenize(text, special)?;
             Ok(tokens.into_iter().map(simple).collect())
@@ -124,27 +118,39 @@ pub(crate) async fn decode(
 ) -> Result<Response, Problem> {
     let lists = request.ids.take_ids(api.texts_max(), "ids")?;
     let skip = request.skip_special_tokens;
-    let texts = apart(&api, move |runtime| {
+    let texts = apart(&api, api.time_max(), move |runtime| {
         let decoded = lists.iter().map(|ids| runtime.tokenizer().decode(ids, skip));
         decoded.collect::<Result<Vec<String>, EmbedError>>()
     });
     Ok(json(&texts.await?))
 }
 
-/// Runs work on a thread of its own, when there is one left for it.
-async fn apart<T: Send + 'static>(
+/// Refuses more text than one request may have made into tokens.
+pub(crate) fn check_bytes(api: &Api, bytes: usize) -> Result<(), Problem> {
+    let bytes_max = api.service().config().limits.tokenize_bytes_max as usize;
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let message =
+        format!("{bytes} bytes of text, at most {bytes_max} are tokenized at once; send fewer");
+    Err(Problem::new(Kind::Validation, message).about("inputs"))
+}
+
+/// Runs work on a thread of its own, when there is one left for it within `time`.
+pub(crate) async fn apart<T: Send + 'static>(
     api: &Api,
-    work: impl FnOnce(Arc<Runtime>) -> Result<T, EmbedError> + Send + 'static,
+    time: Duration,
+    work: impl FnOnce(&Runtime) -> Result<T, EmbedError> + Send + 'static,
 ) -> Result<T, Problem> {
     let ended = |_| Problem::new(Kind::Internal, "the tokenizer has failed");
-    let wait = tokio::time::timeout(api.time_max(), api.tokenizer_calls().acquire_owned());
+    let wait = tokio::time::timeout(time, api.tokenizer_calls().acquire_owned());
     let permit = wait
         .await
         .map_err(|_| EmbedError::DeadlineExceeded { waiting: "waiting for the tokenizer" })?;
     let permit = permit.map_err(|_| EmbedError::ShuttingDown)?;
     let runtime = api.runtime();
     let worked = tokio::task::spawn_blocking(move || {
-        let result = work(runtime);
+        let result = work(&runtime);
         drop(permit);
         result
     });

@@ -15,7 +15,7 @@ fn any_value(allowed: Allowed) -> BoxedStrategy<String> {
         Allowed::Choice(words) => {
             proptest::sample::select(words).prop_map(|word| format!("\"{word}\"")).boxed()
         }
-        Allowed::Path(_) => "[a-z \"'\\\\é#=\\[]{0,12}"
+        Allowed::Path(_) | Allowed::PathOr(..) => "[a-z \"'\\\\é#=\\[]{0,12}"
             .prop_map(|path| toml::Value::String(path).to_string())
             .boxed(),
         Allowed::Name(_) => {

@@ -1,0 +1,90 @@
+//! Health: what `/readyz` says, at once.
+
+use rustix::process::Signal;
+use tonic::Code;
+use tonic_health::pb::health_check_response::ServingStatus::{
+    self, NotServing, ServiceUnknown, Serving,
+};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use crate::channel::{code, connect, embed_client, run, text};
+use crate::daemon::Daemon;
+use crate::support::tiny::expected;
+
+fn name(service: &str) -> HealthCheckRequest {
+    HealthCheckRequest { service: service.to_owned() }
+}
+
+async fn told(watch: &mut tonic::Streaming<HealthCheckResponse>) -> Option<ServingStatus> {
+    watch.message().await.expect("answers").map(|answer| answer.status())
+}
+
+#[test]
+fn every_name_has_its_status() {
+    let daemon = Daemon::start("");
+    run(async {
+        let mut client = HealthClient::new(connect(&daemon.socket()).await);
+        for (service, expected) in [
+            ("", Serving),
+            ("tei.v1.Info", Serving),
+            ("tei.v1.Embed", Serving),
+            ("tei.v1.Tokenize", Serving),
+            ("tei.v1.Predict", NotServing),
+            ("tei.v1.Rerank", NotServing),
+        ] {
+            let answer = client.check(name(service)).await.expect("answers").into_inner();
+            assert_eq!(answer.status(), expected, "{service}");
+            let watch = client.watch(name(service)).await.expect("answers");
+            assert_eq!(told(&mut watch.into_inner()).await, Some(expected), "{service}");
+        }
+        assert_eq!(code(client.check(name("tei.v1.Nothing")).await), Code::NotFound);
+        let watch = client.watch(name("tei.v1.Nothing")).await.expect("answers");
+        assert_eq!(told(&mut watch.into_inner()).await, Some(ServiceUnknown));
+    });
+    daemon.stop();
+}
+
+#[test]
+fn who_watches_hears_of_every_change_until_the_end() {
+    // What comes first belongs to the last group that every daemon has, [admission].
+    let mut daemon = Daemon::start("interactive_requests_max = 1");
+    run(async {
+        let channel = connect(&daemon.socket()).await;
+        let mut client = HealthClient::new(channel);
+        let watch = client.watch(name("tei.v1.Embed")).await.expect("answers");
+        let mut watch = watch.into_inner();
+        assert_eq!(told(&mut watch).await, Some(Serving));
+
+        // A gate that is full.
+        let hold = daemon.model.hold();
+        let mut embed = embed_client(&daemon).await;
+        let waiting = tokio::spawn(async move { embed.embed(text("w1")).await });
+        assert_eq!(told(&mut watch).await, Some(NotServing));
+        assert_eq!(daemon.connect().get("/readyz").expect("answers").status, 503);
+        let answer = client.check(name("")).await.expect("answers").into_inner();
+        assert_eq!(answer.status(), NotServing);
+        drop(hold);
+        let answer = waiting.await.expect("no panic").expect("answers");
+        assert_eq!(answer.into_inner().vector(), expected("w1"));
+        assert_eq!(told(&mut watch).await, Some(Serving));
+
+        // A level that falls, and comes back.
+        let pin = |level: &str| {
+            let answer = daemon.admin("POST", "/pin", &format!("{{\"level\": {level}}}"));
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        };
+        pin("\"down\"");
+        assert_eq!(told(&mut watch).await, Some(NotServing));
+        assert_eq!(daemon.connect().get("/readyz").expect("answers").status, 503);
+        pin("null");
+        assert_eq!(told(&mut watch).await, Some(Serving));
+
+        // The end.
+        daemon.signal(Signal::TERM);
+        daemon.hears("STOPPING=1");
+        assert_eq!(told(&mut watch).await, Some(NotServing));
+        assert_eq!(told(&mut watch).await, None);
+    });
+    daemon.ended();
+}
