@@ -65,7 +65,7 @@ impl Encoder for Raw {
 
     fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
         use tonic::codegen::Bytes;
-        prost::bytes::BufMut::put(buffer, Bytes::from(item));
+        bytes::BufMut::put(buffer, Bytes::from(item));
         Ok(())
     }
 }
