@@ -63,8 +63,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Embed(EmbedArgs),
     Serve(ServeArgs),
-    Top(TopArgs),
     Ready(ReadyArgs),
+    Top(TopArgs),
     #[command(subcommand)]
     Bench(BenchCommand),
     #[command(subcommand)]

@@ -92,8 +92,8 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Demo(args) => commands::demo::run(args, &settings).await,
             Command::Doctor(args) => commands::doctor::run(args, &settings).await,
             Command::Drill(args) => commands::drill::run(args, &settings).await,
-            Command::Top(args) => commands::top::run(args, &settings).await,
             Command::Ready(args) => commands::ready::run(args, &settings).await,
+            Command::Top(args) => commands::top::run(args, &settings).await,
             Command::Embed(_)
             | Command::Serve(_)
             | Command::Bundle(_)

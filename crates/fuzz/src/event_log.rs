@@ -34,9 +34,10 @@ fn read(folder: &TempDir) {
     let ids: Vec<u64> = history.events.iter().map(|event| event.id.0).collect();
     assert!(ids.is_sorted(), "events out of order: {ids:?}");
     for event in &history.events {
-        events::explain(&history.events, event.id);
+        assert!(events::explain(&history.events, event.id).is_some(), "{}", event.id.0);
     }
-    events::standing_quarantines(&history.events, "0e1f");
+    let standing = events::standing_quarantines(&history.events, "0e1f");
+    assert!(standing.len() <= history.events.len());
 }
 
 /// The same bytes with the sum that each record should have.

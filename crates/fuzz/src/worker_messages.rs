@@ -1,8 +1,8 @@
 //! Messages between host, worker and device monitor, each as both ends read it.
 
 use forebay_protocol::{
-    DESCRIPTOR_BYTES, Descriptor, Hello, MonitorCommand, MonitorReport, MonitorRequest,
-    ProbeReport, ProbeRequest, StartReply,
+    DESCRIPTOR_BYTES, Descriptor, DescriptorKind, Hello, MonitorCommand, MonitorReport,
+    MonitorRequest, ProbeReport, ProbeRequest, StartReply,
 };
 
 /// How a descriptor begins its words: the magic stands behind two numbers of eight bytes.
@@ -50,6 +50,7 @@ pub fn worker_messages(data: &[u8]) {
 fn descriptor(packet: &[u8]) {
     if let Ok(descriptor) = Descriptor::decode(packet) {
         assert_eq!(descriptor.encode(), packet, "{descriptor:?}");
-        descriptor.fault();
+        let is_fault = descriptor.kind == DescriptorKind::Fault;
+        assert_eq!(descriptor.fault().is_some(), is_fault, "{descriptor:?}");
     }
 }

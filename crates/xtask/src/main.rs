@@ -1,6 +1,7 @@
 //! Development tasks, run as `cargo xtask <task>`: fetch what the project does not carry (`setup`),
 //! show it working (`demo`), prove it (`test`, `simulate`, `interleavings`, `kernels`, `clients`),
-//! compare it with its peers (`bench-cpu`), and judge a drill (`check-history`).
+//! compare it with its peers (`bench-cpu`, `bench-http`), see what hostile clients cost
+//! (`bench-hostile`), and judge a drill (`check-history`).
 //!
 //! A task prints every command it runs, so that nothing here is magic that could not be typed by
 //! hand. It never installs anything outside the repository's git-ignored folders.
@@ -98,6 +99,23 @@ enum Task {
         #[arg(last = true)]
         bench: Vec<String>,
     },
+    /// Set up, build, and compare the daemon under clients of HTTP with raw ONNX Runtime, all in one
+    /// run (makes a Python environment in `.venv`)
+    BenchHttp {
+        #[command(flatten)]
+        setup: SetupOptions,
+        /// Arguments for `benches/http.py`, after `--`
+        #[arg(last = true)]
+        bench: Vec<String>,
+    },
+    /// Set up, build, and measure a client of the daemon alone and beside each crowd of hostile ones
+    BenchHostile {
+        #[command(flatten)]
+        setup: SetupOptions,
+        /// Arguments for `benches/hostile.py`, after `--`
+        #[arg(last = true)]
+        bench: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -111,6 +129,10 @@ fn main() -> ExitCode {
         Task::CheckHistory { histories, answers } => history::check(&histories, &answers),
         Task::Clients { setup, clients } => tasks::clients(&setup, &clients),
         Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),
+        Task::BenchHttp { setup, bench } => tasks::bench_load(&setup, "benches/http.py", &bench),
+        Task::BenchHostile { setup, bench } => {
+            tasks::bench_load(&setup, "benches/hostile.py", &bench)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

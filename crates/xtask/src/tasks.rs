@@ -1,5 +1,5 @@
-//! `demo`, `test`, `simulate`, `interleavings`, `kernels`, `clients` and `bench-cpu`: set up what is
-//! needed, then run the programs that do the work.
+//! `demo`, `test`, `simulate`, `interleavings`, `kernels`, `clients`, `bench-cpu`, `bench-http` and
+//! `bench-hostile`: set up what is needed, then run the programs that do the work.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -77,6 +77,16 @@ pub(crate) fn interleavings() -> Result<()> {
 /// Compares the program with its peers; all the work is in `benches/cpu.py`.
 pub(crate) fn bench_cpu(options: &SetupOptions, bench: &[String]) -> Result<()> {
     script(options, "benches/cpu.py", bench)
+}
+
+/// Runs a benchmark that loads the daemon; all the work is in its script and the generator of load.
+pub(crate) fn bench_load(options: &SetupOptions, path: &str, bench: &[String]) -> Result<()> {
+    run(cargo()
+        .args(["build", "--release", "--locked", "--package", "forebay-server"])
+        .args(["--example", "load"]))?;
+    let generator = target_folder()?.join("release/examples/load");
+    let generator = ["--generator".to_owned(), generator.display().to_string()];
+    script(options, path, &[&generator, bench].concat())
 }
 
 /// Runs published clients against the daemon; all the work is in `clients.py`.

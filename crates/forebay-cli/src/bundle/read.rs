@@ -165,10 +165,11 @@ impl Look {
             reason: error.to_string(),
         };
         let entries = fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
-        let entries = match entries {
+        let mut entries = match entries {
             Ok(entries) => entries,
             Err(error) => return self.findings.push(unreadable(prefix, &error)),
         };
+        entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let place = entry.path();
             let path = format!("{prefix}{}", entry.file_name().to_string_lossy());
@@ -294,7 +295,7 @@ impl Look {
             fs::create_dir_all(&target).map_err(failed)?;
             return Ok(Ok(()));
         }
-        if !kind.is_file() || self.sums.contains_key(&path) {
+        if !kind.is_file() || !is_plain(&path) || self.sums.contains_key(&path) {
             self.findings.push(Finding::Odd { path });
             return Ok(Ok(()));
         }

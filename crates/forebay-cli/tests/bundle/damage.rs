@@ -122,6 +122,6 @@ fn damage_to_an_archive_is_named() {
         fs::write(&hostile, with_entry(&bytes, path, kind, target)).expect("writes");
         assert_found(&hostile, &[words]);
     }
-    fs::File::create(&hostile).and_then(|mut file| file.write_all(b"no archive")).expect("writes");
+    File::create(&hostile).and_then(|mut file| file.write_all(b"no archive")).expect("writes");
     assert_found(&hostile, &["the archive is damaged"]);
 }

@@ -21,6 +21,7 @@ from pathlib import Path
 from daemon import ROOT, Daemon
 
 HERE = Path(__file__).resolve().parent
+KEY = "conformance-key"
 # A gate so narrow that one request with many texts keeps all others out.
 NARROW = "[admission]\ninteractive_requests_max = 8\n"
 
@@ -95,7 +96,7 @@ def main() -> int:
 
   place = (arguments.program, arguments.model, arguments.onnxruntime)
   texts = HERE / "texts.txt"
-  with Daemon(*place) as daemon, Daemon(*place, NARROW) as narrow:
+  with Daemon(*place, key=KEY) as daemon, Daemon(*place, NARROW, key=KEY) as narrow:
     given = {"address": daemon.address, "narrow_address": narrow.address,
              "model": arguments.model.name, "texts": texts.read_text("utf-8").splitlines(),
              "vectors": daemon.vectors(texts)}

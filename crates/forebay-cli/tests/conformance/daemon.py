@@ -14,7 +14,6 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[3]
-KEY = "conformance-key"
 START_S_MAX = 120
 END_S_MAX = 60
 
@@ -22,15 +21,18 @@ END_S_MAX = 60
 class Daemon:
   """Runs while the `with` block does; leaving it fails if the daemon did not end in order."""
 
-  def __init__(self, program: Path, model: Path, onnxruntime: Path, settings: str = "") -> None:
+  def __init__(self, program: Path, model: Path, onnxruntime: Path, settings: str = "",
+               precision: str = "f32", key: str | None = None) -> None:
     self.folder = tempfile.TemporaryDirectory(prefix="forebay-clients-")
     place = Path(self.folder.name)
-    digest = hashlib.sha256(KEY.encode()).hexdigest()
+    keys = ""
+    if key is not None:
+      keys = f"[auth]\nkey_hashes = ['{hashlib.sha256(key.encode()).hexdigest()}']\n"
     self.config = place / "forebay.toml"
     self.config.write_text(
-      f"[model]\npath = '{model}'\n[devices]\nrungs = ['cpu']\n[cpu]\nonnxruntime = '{onnxruntime}'\n"
+      f"[model]\npath = '{model}'\nprecision = '{precision}'\n[devices]\nrungs = ['cpu']\n[cpu]\nonnxruntime = '{onnxruntime}'\n"
       f"[server]\nlisten = '127.0.0.1:0'\nsocket = ''\nadmin_socket = ''\ndrain_notice_ms = 50\n"
-      f"[auth]\nkey_hashes = ['{digest}']\n{settings}")
+      f"{keys}{settings}")
     self.program, self.said, self.address = program, [], ""
 
   def environment(self) -> dict[str, str]:
@@ -68,6 +70,11 @@ class Daemon:
     self.folder.cleanup()
     if status != 0:
       raise SystemExit(f"the daemon's exit code is {status}:\n" + "".join(self.said[-30:]))
+
+  def resident_bytes(self) -> int:
+    """Memory that the daemon itself occupies, without its worker."""
+    status = Path(f"/proc/{self.process.pid}/status").read_text()
+    return 1024 * int(re.search(r"VmRSS:\s+(\d+) kB", status)[1])
 
   def vectors(self, texts: Path) -> list[list[float]]:
     """What `forebay embed` writes for the lines of a file."""

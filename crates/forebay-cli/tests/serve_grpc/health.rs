@@ -10,6 +10,8 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::channel::{code, connect, embed_client, run, text};
 use crate::daemon::Daemon;
+use crate::support::kill;
+use crate::support::script::{Script, Start};
 use crate::support::tiny::expected;
 
 fn name(service: &str) -> HealthCheckRequest {
@@ -69,15 +71,12 @@ fn who_watches_hears_of_every_change_until_the_end() {
         assert_eq!(answer.into_inner().vector(), expected("w1"));
         assert_eq!(told(&mut watch).await, Some(Serving));
 
-        // A level that falls, and comes back.
-        let pin = |level: &str| {
-            let answer = daemon.admin("POST", "/pin", &format!("{{\"level\": {level}}}"));
-            assert_eq!(answer.status, 200, "{}", answer.text());
-        };
-        pin("\"down\"");
+        // A worker that dies, whose successors do not start, until they do.
+        daemon.model.script(&Script { start: Start::Exit, ..Script::default() });
+        kill(*daemon.model.pids().last().expect("a worker"), Signal::KILL);
         assert_eq!(told(&mut watch).await, Some(NotServing));
         assert_eq!(daemon.connect().get("/readyz").expect("answers").status, 503);
-        pin("null");
+        daemon.model.script(&Script::default());
         assert_eq!(told(&mut watch).await, Some(Serving));
 
         // The end.

@@ -1,5 +1,8 @@
 //! Streams of texts: their order, their errors, their ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use forebay_server::grpc::tei;
 use rustix::process::Signal;
 use tokio::sync::mpsc;
@@ -73,21 +76,27 @@ fn a_text_that_has_no_embedding_ends_the_stream_in_its_turn() {
 
 #[test]
 fn no_more_than_is_allowed_is_under_way_and_a_client_that_leaves_takes_its_texts_out() {
-    let daemon = Daemon::start("[limits]\ngrpc_stream_texts_max = 8");
+    let daemon = Daemon::start("[limits]\ngrpc_stream_texts_max = 64\n[batch]\nrows_max = 4");
     let hold = daemon.model.hold();
     run(async {
         let mut client = embed_client(&daemon).await;
         let requests = tokio_stream::iter((0..100).map(|number| text(&nth(number))));
         let answers = client.embed_stream(requests).await.expect("begins");
-        until_under_way(&daemon, 8).await;
-        assert_eq!(daemon.metric("forebay_grpc_stream_texts", ""), 8.0);
+        until_under_way(&daemon, 64).await;
+        assert_eq!(daemon.metric("forebay_grpc_stream_texts", ""), 64.0);
         let in_flight = daemon.metric("forebay_http_requests_in_flight", "grpc");
         assert_eq!(in_flight, 1.0);
         drop(answers);
-        until_under_way(&daemon, 0).await;
-        assert_eq!(daemon.metric("forebay_grpc_stream_texts", ""), 0.0);
+    });
+    // What a worker holds stays there; what waits is taken out.
+    eventually("no text of a stream", || {
+        (daemon.metric("forebay_grpc_stream_texts", "") == 0.0).then_some(())
     });
     drop(hold);
+    eventually("no text", || (under_way(&daemon) == 0).then_some(()));
+    let ended = |outcome| daemon.metric("forebay_requests_total", outcome);
+    assert!(ended("cancelled") > 32.0, "{}", ended("cancelled"));
+    assert_eq!(ended("cancelled") + ended("ok"), 64.0);
     eventually("the end of the call", || {
         (daemon.metric("forebay_grpc_statuses_total", "CANCELLED") == 1.0).then_some(())
     });
@@ -179,4 +188,53 @@ fn a_stream_that_is_open_at_the_end_is_answered_what_it_sent_and_does_not_hold_t
         drop(send);
     });
     daemon.ended();
+}
+
+#[test]
+fn clients_may_send_far_more_than_is_computed_a_frame_for_each_text() {
+    const EACH: usize = 3_000;
+    // Of 13 bytes each so many fit what may be unread, with room to spare.
+    const UNREAD: usize = 2_000;
+    let daemon = Daemon::start("");
+    let sent = Arc::new(AtomicUsize::new(0));
+    let hold = daemon.model.hold();
+    run(async {
+        let client = embed_client(&daemon).await;
+        let streams = (0..3).map(|stream| {
+            let (mut client, sent) = (client.clone(), Arc::clone(&sent));
+            tokio::spawn(async move {
+                // With room for one, what is sent cannot be put together into larger frames.
+                let (send, texts) = mpsc::channel(1);
+                let answers = client.embed_stream(ReceiverStream::new(texts)).await;
+                let mut answers = answers.expect("begins").into_inner();
+                let sending = tokio::spawn(async move {
+                    for number in 0..EACH {
+                        if send.send(text(&format!("w{}", (stream + number) % 500))).await.is_err()
+                        {
+                            return false;
+                        }
+                        sent.fetch_add(1, Ordering::Relaxed);
+                        tokio::task::yield_now().await;
+                    }
+                    true
+                });
+                for number in 0..EACH {
+                    let answer = answers.message().await.expect("answers").expect("one each");
+                    assert_eq!(answer.vector(), expected(&format!("w{}", (stream + number) % 500)));
+                }
+                assert!(answers.message().await.expect("ends").is_none());
+                assert!(sending.await.expect("no panic"), "everything was sent");
+            })
+        });
+        let streams: Vec<_> = streams.collect();
+        until_under_way(&daemon, 3 * 256).await;
+        while sent.load(Ordering::Relaxed) < 3 * UNREAD {
+            tokio::task::yield_now().await;
+        }
+        drop(hold);
+        for stream in streams {
+            stream.await.expect("no panic");
+        }
+    });
+    daemon.stop();
 }

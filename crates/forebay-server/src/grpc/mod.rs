@@ -25,6 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{post, post_service};
 use http::{HeaderMap, Version, header};
 use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::Builder;
 use tower::Service;
 
 pub(crate) use observe::{StreamTexts, observed};
@@ -101,31 +102,28 @@ pub(crate) fn router() -> Router<Api> {
             Some("tei.v1.Tokenize") => router.route(path, post(tokenize)),
             Some("grpc.health.v1.Health") => router.route(path, post(health)),
             Some("grpc.reflection.v1.ServerReflection") => {
-                router.route(path, post_service(described!(build_v1)))
+                router.route(path, post_service(sound(described().build_v1())))
             }
-            _ => router.route(path, post_service(described!(build_v1alpha))),
+            _ => router.route(path, post_service(sound(described().build_v1alpha()))),
         };
     }
     router.route_layer(from_fn(only_grpc))
 }
 
 /// Reflection over everything that is served.
-macro_rules! described {
-    ($build:ident) => {{
-        let built = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(TEI_DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(
-                tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-            )
-            .include_reflection_service(false)
-            .$build();
-        #[expect(clippy::expect_used, reason = "the descriptors are part of the program")]
-        built.expect("descriptors that a compiler wrote")
-    }};
+fn described() -> Builder<'static> {
+    Builder::configure()
+        .register_encoded_file_descriptor_set(TEI_DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET)
+        .include_reflection_service(false)
 }
-use described;
+
+#[expect(clippy::expect_used, reason = "the descriptors are part of the program")]
+fn sound<T>(built: Result<T, tonic_reflection::server::Error>) -> T {
+    built.expect("descriptors that a compiler wrote")
+}
 
 /// Lets nothing through that is not gRPC: a web page of another origin can send any other content
 /// type without the browser asking first.

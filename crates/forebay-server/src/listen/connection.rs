@@ -99,6 +99,8 @@ impl Visit {
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.h2_streams_max)
+            .initial_stream_window_size(limits.h2_stream_bytes_unread_max)
+            .initial_connection_window_size(limits.h2_bytes_unread_max)
             .max_pending_accept_reset_streams(limits.resets_max as usize)
             .max_local_error_reset_streams(limits.resets_max as usize)
             .max_header_list_size(limits.header_bytes_max)

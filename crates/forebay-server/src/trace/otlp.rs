@@ -124,12 +124,15 @@ fn server_span(notes: &Notes) -> Span {
 
 /// Why a request has no good answer: the word that its client was told, or that it had left.
 fn error_type(notes: &Notes) -> Option<&'static str> {
-    match notes.status {
-        None => Some("gone"),
-        Some(status) => {
-            let is_refused = notes.grpc_status.is_some_and(|code| code != Code::Ok);
-            let is_refused = is_refused || status >= StatusCode::BAD_REQUEST;
-            is_refused.then(|| notes.problem.unwrap_or("refused"))
+    let is_call = notes.route.is_some_and(|route| route.dialect == "grpc");
+    match (notes.status, notes.grpc_status) {
+        (None, _) => Some("gone"),
+        // A call is over when its status is told, behind the answer.
+        (Some(_), None) if is_call && notes.problem.is_none() => Some("gone"),
+        (Some(status), code) => {
+            let is_refused = status >= StatusCode::BAD_REQUEST;
+            let is_refused = is_refused || code.is_some_and(|code| code != Code::Ok);
+            notes.problem.or(is_refused.then_some("refused"))
         }
     }
 }

@@ -110,6 +110,11 @@ group! {
         request_ms: u32 = 120_000, "ms", Integer(10, 86_400_000);
         /// Requests that one HTTP/2 connection has under way.
         h2_streams_max: u32 = 64, "streams", Integer(1, 10_000);
+        /// What a client may send of one HTTP/2 request before it is read.
+        h2_stream_bytes_unread_max: u32 = 32_768, "bytes", Integer(16_384, 16_777_216);
+        /// The same for a connection. Half of it is also what the small frames that are not read
+        /// yet may cost at 256 bytes each less their content: beyond that the connection is closed.
+        h2_bytes_unread_max: u32 = 8_388_608, "bytes", Integer(65_536, 1_073_741_824);
         /// Requests that one connection may give up before their answers, over what it has had
         /// answered.
         resets_max: u32 = 128, "requests", Integer(1, 1_000_000);
