@@ -63,7 +63,7 @@ pub(super) async fn observed(State(api): State<Api>, mut request: Request, next:
         trace.level(api.runtime().level());
     }
     if dialect == Dialect::Grpc {
-        return crate::grpc::observed(response, under_way, started);
+        return crate::grpc::observed(response, under_way, started, trace);
     }
     let (elapsed, bytes) = (started.elapsed(), response.body().size_hint().exact());
     under_way.answered(response.status(), elapsed, bytes);

@@ -9,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::api::{Api, Dialect, Kind, Problem, whole_seconds};
 use crate::listen::BodyError;
+use crate::trace::current;
 
 /// Whose names the reasons in the details are.
 const DOMAIN: &str = "forebay";
@@ -57,6 +58,9 @@ pub(crate) fn status(problem: &Problem) -> Status {
 pub(super) fn refuse(api: &Api, problem: impl Into<Problem>) -> Status {
     let problem = problem.into();
     api.metrics().problem(problem.kind, Dialect::Grpc);
+    if let Some(trace) = current() {
+        trace.problem(problem.kind.code());
+    }
     if problem.kind == Kind::Internal {
         tracing::warn!(code = problem.code, "a call has failed: {}", problem.message);
     }
