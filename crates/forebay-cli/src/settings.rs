@@ -2,6 +2,7 @@
 //! the options themselves. Nothing is started here.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::Args;
 use forebay::Config;
