@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+mod bodies;
 mod client;
 mod daemon;
 mod ending;
@@ -14,6 +15,7 @@ mod guards;
 mod hostile;
 mod load;
 mod notify;
+mod operating;
 mod reloading;
 mod tls;
 mod unit;
