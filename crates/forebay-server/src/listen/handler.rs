@@ -22,7 +22,8 @@ use super::body::{Complete, Fate, GuardedBody, LimitedBody};
 use super::dialogue::{Answered, DialogueAnswer, DialogueBody};
 use super::metrics::{ConnectionMetrics, Listener, Refused};
 use super::pace::Pace;
-use super::standing::Standing;
+use super::standing::{Claim, Standing};
+use super::taking::Taking;
 use crate::grpc;
 use crate::guard::refusal::{answer, dialect, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
@@ -55,7 +56,9 @@ impl HyperService<Request<Incoming>> for Handler {
             ending = begun;
             span.record("trace_id", trace_id.map(tracing::field::display));
         }
-        let under_way = UnderWay::begin(&self.standing, policy.limits.resets_max, ending);
+        let claim = claim(&request, &policy);
+        let under_way = UnderWay::begin(&self.standing, claim, policy.limits.resets_max, ending);
+        let taking = Taking::of(&request, &self.standing, &policy.limits);
         let (shared, listener) = (Arc::clone(&self.shared), self.listener);
         let router = self.router.clone();
         let answering = async move {
@@ -74,9 +77,19 @@ impl HyperService<Request<Incoming>> for Handler {
             }
             let (status, took) = (response.status().as_u16(), start.elapsed());
             tracing::debug!(%method, path, status, ?took, "answered");
-            Ok(response.map(|body| GuardedBody::new(body, under_way)))
+            Ok(response.map(|body| GuardedBody::new(body, under_way, taking)))
         };
         Box::pin(answering.instrument(span))
+    }
+}
+
+/// What a request means for the place of its connection.
+fn claim<B>(request: &Request<B>, policy: &Policy) -> Claim {
+    let (path, headers) = (request.uri().path(), request.headers());
+    match grpc::listens(path, headers) {
+        false => Claim::Answer,
+        true if policy.keys.admit(headers) => Claim::Listen,
+        true => Claim::Nothing,
     }
 }
 
@@ -145,6 +158,7 @@ async fn respond(
 /// A request of a connection, from its head to the end of its answer.
 pub(crate) struct UnderWay {
     standing: Arc<Standing>,
+    claim: Claim,
     resets_max: u32,
     answered: bool,
     /// Its trace, which ends with it.
@@ -152,10 +166,15 @@ pub(crate) struct UnderWay {
 }
 
 impl UnderWay {
-    fn begin(standing: &Arc<Standing>, resets_max: u32, ending: Option<Ending>) -> Self {
-        standing.begin();
+    fn begin(
+        standing: &Arc<Standing>,
+        claim: Claim,
+        resets_max: u32,
+        ending: Option<Ending>,
+    ) -> Self {
+        standing.begin(claim);
         let standing = Arc::clone(standing);
-        Self { standing, resets_max, answered: false, _ending: ending }
+        Self { standing, claim, resets_max, answered: false, _ending: ending }
     }
 }
 
@@ -167,6 +186,6 @@ impl Complete for UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.standing.end(self.answered, Instant::now(), self.resets_max);
+        self.standing.end(self.claim, self.answered, Instant::now(), self.resets_max);
     }
 }
