@@ -65,7 +65,8 @@ class Bench:
   def raw(self) -> dict:
     result = run_json("raw ONNX Runtime", [
       self.python, PEERS / "raw_onnxruntime.py", "--model", self.arguments.model, "--input",
-      self.lines, "--cache", ROOT / ".forebay" / "peers", *self.choice])
+      self.lines, "--cache", ROOT / ".forebay" / "peers", "--single-runs", 500,
+      *self.choice])
     self.choice = [part for key, value in result["choice"].items() for part in (f"--{key}", value)]
     return {"raw.texts_per_s": result["bulk"]["model_only_texts_per_s"],
             "raw.with_tokenizer_texts_per_s": result["bulk"]["with_tokenizer_texts_per_s"],

@@ -2,6 +2,7 @@
 //! the options themselves. Nothing is started here.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::Args;
 use forebay::Config;
@@ -127,10 +128,17 @@ impl Settings {
         }
         // This program is its own worker unless another is named.
         if config.worker.program.is_none() && std::env::var_os("FOREBAY_WORKER").is_none() {
-            config.worker.program = std::env::current_exe().ok();
+            config.worker.program = this_program();
         }
         Ok(config)
     }
+}
+
+/// Where this program was started from. Looked up once: when a new version takes its place the system
+/// calls the one that runs deleted.
+fn this_program() -> Option<PathBuf> {
+    static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::current_exe().ok());
+    PROGRAM.clone()
 }
 
 /// The model folder at its usual place, here or in a folder above.

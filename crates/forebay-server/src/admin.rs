@@ -115,7 +115,7 @@ async fn reload(State(admin): State<Admin>) -> Response {
                 let code = match error {
                     ReloadError::Settings(_) => "bad_settings",
                     ReloadError::Serve(_) => "unusable_settings",
-                    ReloadError::Start(_) => "runtime_failed",
+                    ReloadError::Start(_) | ReloadError::Pin(_) => "runtime_failed",
                 };
                 Err(Refusal(StatusCode::CONFLICT, code, error.to_string()))
             }
@@ -135,7 +135,9 @@ async fn pin(State(admin): State<Admin>, request: Request<Body>) -> Response {
     let pinned = async {
         let PinTo { level } = read(request).await?;
         let level: Option<Level> = level.map(|text| text.parse()).transpose().map_err(bad)?;
-        let pinning = admin.server.service().runtime();
+        let service = admin.server.service();
+        let _operated = service.operate().await;
+        let pinning = service.runtime();
         pinning.pin_level(level).await.map_err(|error| match error {
             PinError::NothingLeft { .. } => {
                 Refusal(StatusCode::CONFLICT, "nothing_left", error.to_string())
@@ -161,7 +163,12 @@ async fn release(State(admin): State<Admin>, request: Request<Body>) -> Response
     let released = async {
         let ReleaseOf { device } = read(request).await?;
         let device: Device = device.parse().map_err(bad)?;
-        match admin.server.service().runtime().release(device).await {
+        let service = admin.server.service();
+        let mut operated = service.operate().await;
+        if !operated.released.contains(&device) {
+            operated.released.push(device);
+        }
+        match service.runtime().release(device).await {
             true => Ok(json!({"released": device.to_string()})),
             false => {
                 let message = format!("there is no rung on {device}; name one of the status");

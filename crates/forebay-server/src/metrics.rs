@@ -182,7 +182,7 @@ pub(crate) struct RouteIndex(usize);
 impl RouteIndex {
     /// The pattern of the route; `None` for a path that is none.
     pub(crate) fn pattern(self) -> Option<&'static str> {
-        ROUTES.get(self.0).copied()
+        ROUTES.iter().chain(&METHODS).nth(self.0).copied()
     }
 }
 

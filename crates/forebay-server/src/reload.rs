@@ -5,12 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use forebay::{Config, Runtime, StartError};
+use forebay::{Config, PinError, Runtime, StartError};
 use tokio::task::JoinSet;
 
 use crate::error::ServeError;
 use crate::listen::ServerHandle;
-use crate::service::sole_owner;
+use crate::service::{Operated, sole_owner};
 
 /// Why the settings stay as they are.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum ReloadError {
     /// The runtime that they ask for does not start.
     #[error("the new runtime does not start, the former goes on: {0}")]
     Start(#[from] StartError),
+    /// The level was capped meanwhile, which leaves the new runtime nothing.
+    #[error("the new runtime cannot take the cap on the level over, the former goes on: {0}")]
+    Pin(PinError),
 }
 
 /// What a reload has changed.
@@ -125,8 +128,17 @@ impl Reloader {
         }
         let prepared = self.server.prepare(&config)?;
         let runtime = match needs_runtime {
-            true => Some(service.runtime().start_beside(config.clone()).await?),
+            true => {
+                service.operate().await.released.clear();
+                Some(service.runtime().start_beside(config.clone()).await?)
+            }
             false => None,
+        };
+        // From here to the end the operator waits.
+        let operated = service.operate().await;
+        let runtime = match runtime {
+            Some(new) => Some(caught_up(new, &service.runtime(), &operated).await?),
+            None => None,
         };
         // Nothing can go wrong from here on.
         let runtime_replaced = runtime.is_some();
@@ -145,6 +157,26 @@ impl Reloader {
     pub async fn finish(mut self) {
         while self.retiring.join_next().await.is_some() {}
     }
+}
+
+/// A new runtime that knows what the operator has asked of the former one while it started; it has
+/// been ended if it cannot do that.
+async fn caught_up(
+    new: Runtime,
+    former: &Runtime,
+    operated: &Operated,
+) -> Result<Runtime, ReloadError> {
+    let cap = former.pinned_level();
+    if new.pinned_level() != cap
+        && let Err(error) = new.pin_level(cap).await
+    {
+        new.shutdown().await;
+        return Err(ReloadError::Pin(error));
+    }
+    for device in &operated.released {
+        new.release(*device).await;
+    }
+    Ok(new)
 }
 
 /// Ends a runtime once its last request has been answered.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use forebay::config::Device;
 use forebay::{Config, Runtime};
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 /// What every request handler shares.
 pub struct Service {
@@ -18,6 +19,15 @@ pub struct Service {
     /// How often the runtime was replaced.
     replaced: watch::Sender<u64>,
     last_reload: ArcSwapOption<LastReload>,
+    operated: Mutex<Operated>,
+}
+
+/// What the operator has asked of the runtime that answers while another was about to take its
+/// place. Who changes either holds this, so that nothing of it is lost on the way.
+#[derive(Debug, Default)]
+pub(crate) struct Operated {
+    /// Rungs whose quarantine was ended.
+    pub(crate) released: Vec<Device>,
 }
 
 /// How the last reload of the settings came out.
@@ -43,6 +53,7 @@ impl Service {
             started: (Instant::now(), SystemTime::now()),
             replaced: watch::Sender::new(0),
             last_reload: ArcSwapOption::empty(),
+            operated: Mutex::default(),
         }
     }
 
@@ -79,6 +90,11 @@ impl Service {
     #[must_use]
     pub fn watch_runtime(&self) -> watch::Receiver<u64> {
         self.replaced.subscribe()
+    }
+
+    /// For a change that another runtime has to know of, or for the moment in which one takes over.
+    pub(crate) async fn operate(&self) -> MutexGuard<'_, Operated> {
+        self.operated.lock().await
     }
 
     /// How the last reload came out, if there was one.

@@ -120,6 +120,18 @@ pub struct Runtime {
     control: Option<tokio::runtime::Runtime>,
 }
 
+/// The control threads of a runtime that is not there yet. If the start fails or is given up nobody
+/// waits for their end: in async code that is not allowed.
+struct Starting(Option<tokio::runtime::Runtime>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(control) = self.0.take() {
+            control.shutdown_background();
+        }
+    }
+}
+
 impl Runtime {
     /// Starts the workers and returns when the first of them serves.
     ///
@@ -139,16 +151,12 @@ impl Runtime {
             .build()
             .map_err(|source| StartError::Os { what: "start the control thread", source })?;
         let handle = control.handle().clone();
+        let mut control = Starting(Some(control));
         let lost = |error: tokio::task::JoinError| StartError::Worker { reason: error.to_string() };
         let opening = opening::open(config.clone(), handle.clone(), shared);
-        let opened = match opening.await {
-            Ok(opened) => opened,
-            Err(error) => {
-                control.shutdown_background();
-                return Err(error);
-            }
-        };
-        let assembling = handle.spawn(Self::assemble(config, opened, control));
+        let opened = opening.await?;
+        let assembling =
+            handle.spawn(Self::assemble(config, opened, handle.clone(), control.0.take()));
         let runtime = assembling.await.map_err(lost)?;
         let board = Arc::clone(&runtime.board);
         match board.wait_for_first_outcome().await {

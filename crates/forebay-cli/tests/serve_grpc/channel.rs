@@ -4,6 +4,7 @@ use std::path::Path;
 
 use forebay_server::grpc::tei;
 use forebay_server::grpc::tei::embed_client::EmbedClient;
+use prost::bytes::{Buf, BufMut};
 use tonic::Code;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint};
@@ -64,8 +65,7 @@ impl Encoder for Raw {
     type Error = tonic::Status;
 
     fn encode(&mut self, item: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), tonic::Status> {
-        use tonic::codegen::Bytes;
-        prost::bytes::BufMut::put(buffer, Bytes::from(item));
+        buffer.put_slice(&item);
         Ok(())
     }
 }
@@ -75,7 +75,6 @@ impl Decoder for Raw {
     type Error = tonic::Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Vec<u8>>, tonic::Status> {
-        use prost::bytes::Buf;
         Ok(Some(buffer.copy_to_bytes(buffer.remaining()).to_vec()))
     }
 }

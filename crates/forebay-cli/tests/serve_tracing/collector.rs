@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::TcpListener;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -22,6 +22,9 @@ use prost::Message;
 use tokio::sync::oneshot;
 
 use crate::support::GENEROUS;
+
+/// Batches that it keeps for the test, far more than there are.
+const BATCHES_MAX: usize = 1_000;
 
 /// What it does with a batch.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl Collector {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         listener.set_nonblocking(true).expect("a socket");
         let port = listener.local_addr().expect("an address").port();
-        let (tell, batches) = channel();
+        let (tell, batches) = sync_channel(BATCHES_MAX);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -120,7 +123,11 @@ pub(crate) fn attribute(span: &Span, key: &str) -> Option<String> {
     })
 }
 
-async fn accept(listener: TcpListener, manner: Manner, tell: Sender<ExportTraceServiceRequest>) {
+async fn accept(
+    listener: TcpListener,
+    manner: Manner,
+    tell: SyncSender<ExportTraceServiceRequest>,
+) {
     let listener = tokio::net::TcpListener::from_std(listener).expect("a listener");
     while let Ok((stream, _)) = listener.accept().await {
         let tell = tell.clone();
@@ -138,7 +145,7 @@ type Body = BoxBody<Bytes, Infallible>;
 async fn answer(
     request: Request<Incoming>,
     manner: Manner,
-    tell: Sender<ExportTraceServiceRequest>,
+    tell: SyncSender<ExportTraceServiceRequest>,
 ) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
     let mut body = body.collect().await.expect("a body").to_bytes();

@@ -14,5 +14,9 @@ mod daemon;
 mod support;
 
 mod away;
+mod calls;
+#[path = "../serve_grpc/channel.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod channel;
 mod collector;
 mod spans;

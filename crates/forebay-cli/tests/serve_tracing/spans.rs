@@ -9,10 +9,10 @@ use crate::client::{Answer, Connection};
 use crate::collector::{Collector, Manner, attribute};
 use crate::daemon::Daemon;
 
-const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
-const PARENT: &str = "00f067aa0ba902b7";
+pub(crate) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+pub(crate) const PARENT: &str = "00f067aa0ba902b7";
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -27,7 +27,7 @@ fn parent(flags: &str) -> String {
 }
 
 /// The server span and its children, which lie within it.
-fn family(spans: &[Span]) -> (&Span, Vec<&Span>) {
+pub(crate) fn family(spans: &[Span]) -> (&Span, Vec<&Span>) {
     let is_server = |span: &&Span| span.kind == i32::from(SpanKind::Server);
     let servers: Vec<&Span> = spans.iter().filter(is_server).collect();
     let [server] = servers[..] else { panic!("one server span: {spans:?}") };

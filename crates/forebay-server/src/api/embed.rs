@@ -5,12 +5,13 @@
 //! step is let in by its first step; the others follow as room appears, until the deadline. If one
 //! text has no embedding the request has none. Whoever drops the future cancels the texts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use forebay::{BatchTicket, EmbedInput, EmbedOptions, EmbedResult, Embedding, Level, Runtime};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::error::Problem;
+use super::observe::Arrived;
 use crate::trace::current;
 
 /// What a request comes to.
@@ -19,7 +20,7 @@ pub(crate) struct Embedded {
     pub(crate) rows: Vec<Embedding>,
     /// Characters of the texts, and one for each token id that was sent.
     pub(crate) characters: usize,
-    started: Instant,
+    arrived: Arrived,
     is_gpu: bool,
 }
 
@@ -28,7 +29,27 @@ pub(crate) async fn embed(
     runtime: &Runtime,
     inputs: Vec<EmbedInput>,
     options: EmbedOptions,
-    started: Instant,
+    arrived: Arrived,
+) -> Result<Embedded, Problem> {
+    enter(runtime, inputs, options, arrived, Entry::AtOnce).await
+}
+
+/// How a request comes in if there is no room for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// It is refused.
+    AtOnce,
+    /// It waits: it belongs to one that has been let in.
+    Waiting,
+}
+
+/// [`embed`], for a request that may be a part of another.
+pub(crate) async fn enter(
+    runtime: &Runtime,
+    inputs: Vec<EmbedInput>,
+    options: EmbedOptions,
+    arrived: Arrived,
+    entry: Entry,
 ) -> Result<Embedded, Problem> {
     let characters = inputs.iter().map(characters).sum();
     if let Some(trace) = current() {
@@ -36,7 +57,10 @@ pub(crate) async fn embed(
     }
     let rows = match <[EmbedInput; 1]>::try_from(inputs) {
         Ok([only]) => {
-            let ticket = runtime.try_submit(only, &options)?;
+            let ticket = match entry {
+                Entry::AtOnce => runtime.try_submit(only, &options)?,
+                Entry::Waiting => runtime.submit(only, &options).await?,
+            };
             let submitted_at = ticket.submitted_at();
             let row = ticket.await?;
             if let Some(trace) = current() {
@@ -44,9 +68,9 @@ pub(crate) async fn embed(
             }
             vec![row]
         }
-        Err(inputs) => together(runtime, inputs, &options).await?,
+        Err(inputs) => together(runtime, inputs, &options, entry).await?,
     };
-    Ok(Embedded { rows, characters, started, is_gpu: is_gpu(runtime) })
+    Ok(Embedded { rows, characters, arrived, is_gpu: is_gpu(runtime) })
 }
 
 fn is_gpu(runtime: &Runtime) -> bool {
@@ -57,6 +81,7 @@ async fn together(
     runtime: &Runtime,
     inputs: Vec<EmbedInput>,
     options: &EmbedOptions,
+    entry: Entry,
 ) -> Result<Vec<Embedding>, Problem> {
     let step = runtime.chunk_texts_max(options.priority).max(1);
     let count = inputs.len();
@@ -67,7 +92,7 @@ async fn together(
         if chunk.is_empty() {
             break;
         }
-        tickets.push(if tickets.is_empty() {
+        tickets.push(if tickets.is_empty() && entry == Entry::AtOnce {
             runtime.try_submit_batch(chunk, options)?
         } else {
             runtime.submit_batch(chunk, options).await?
@@ -106,10 +131,10 @@ fn characters(input: &EmbedInput) -> usize {
 
 impl Embedded {
     /// Several requests as one.
-    pub(crate) fn join(parts: Vec<Self>, started: Instant, runtime: &Runtime) -> Self {
+    pub(crate) fn join(parts: Vec<Self>, arrived: Arrived, runtime: &Runtime) -> Self {
         let characters = parts.iter().map(|part| part.characters).sum();
         let rows = parts.into_iter().flat_map(|part| part.rows).collect();
-        Self { rows, characters, started, is_gpu: is_gpu(runtime) }
+        Self { rows, characters, arrived, is_gpu: is_gpu(runtime) }
     }
 
     /// Mean over the texts of one of their times.
@@ -127,7 +152,7 @@ impl Embedded {
     /// the inputs. The times are those measured of each text.
     pub(crate) fn headers(&self) -> HeaderMap {
         let mean = |time| millis(self.mean(time));
-        let elapsed = millis(self.started.elapsed());
+        let elapsed = millis(self.arrived.0.elapsed());
         let kind = if self.is_gpu { "gpu+optimized" } else { "cpu+optimized" };
         let mut headers = HeaderMap::with_capacity(12);
         headers.insert(COMPUTE_TYPE, HeaderValue::from_static(kind));

@@ -29,7 +29,7 @@ use utoipa_axum::routes;
 pub(crate) use embed::embed as embed_together;
 pub(crate) use error::{Dialect, Kind, Problem, whole_seconds};
 pub(crate) use input::empty;
-pub(crate) use observe::mark_level;
+pub(crate) use observe::{Arrived, mark_level};
 pub(crate) use state::Api;
 pub(crate) use tei::{no_prompts, of_now as tei_info, tokens, wrong_model};
 

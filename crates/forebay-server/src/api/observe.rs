@@ -1,12 +1,12 @@
 //! What every answer has: an id of its request, the service level, a place in the metrics, and, if
 //! it is a problem, the words of its dialect. Neither logs nor metrics ever hold what was sent.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use http_body::Body;
 
 use super::error::{Dialect, Kind, Problem};
@@ -18,9 +18,21 @@ use crate::trace::{Route, current};
 
 const LEVEL: HeaderName = HeaderName::from_static("x-embed-level");
 
-/// The outermost layer of the router.
-pub(super) async fn observed(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// When the head of a request had come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived(pub(crate) Instant);
+
+impl Arrived {
+    /// As the outermost layer noted it.
+    pub(crate) fn among(extensions: &Extensions) -> Self {
+        extensions.get().copied().unwrap_or_else(|| Self(Instant::now()))
+    }
+}
+
+/// The outermost layer of the router. It holds every request to `limits.request_ms`.
+pub(super) async fn observed(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    request.extensions_mut().insert(Arrived(started));
     let dialect = Dialect::of_request(request.uri().path(), request.headers());
     let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let route = HttpMetrics::route(path, dialect);
@@ -31,7 +43,13 @@ pub(super) async fn observed(State(api): State<Api>, request: Request, next: Nex
     if let Some(trace) = &trace {
         trace.route(Route { pattern: route.pattern(), dialect: dialect.as_str() });
     }
-    let mut response = next.run(request).await;
+    let time = Duration::from_millis(api.service().config().limits.request_ms.into());
+    let mut response = match tokio::time::timeout(time, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            Problem::new(Kind::Deadline, "no answer within limits.request_ms").into_response()
+        }
+    };
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = written(&api, &problem, dialect, &response);
         if let Some(trace) = &trace {
@@ -45,7 +63,7 @@ pub(super) async fn observed(State(api): State<Api>, request: Request, next: Nex
         trace.level(api.runtime().level());
     }
     if dialect == Dialect::Grpc {
-        return crate::grpc::observed(response, under_way, started);
+        return crate::grpc::observed(response, under_way, started, trace);
     }
     let (elapsed, bytes) = (started.elapsed(), response.body().size_hint().exact());
     under_way.answered(response.status(), elapsed, bytes);

@@ -3,7 +3,7 @@
 //! Fields that OpenAI does not know are refused, as its contract says: a client that asks for
 //! something that would be ignored, such as another way of truncation, should hear of it.
 
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -96,15 +96,14 @@ pub(crate) struct Usage {
 )]
 pub(crate) async fn embeddings(
     State(api): State<Api>,
-    Json(request): Json<EmbeddingsRequest>,
+    Json(request, arrived): Json<EmbeddingsRequest>,
 ) -> Result<Response, Problem> {
-    let started = Instant::now();
     let runtime = api.runtime();
     let EmbeddingsRequest { input, model, encoding_format, dimensions, .. } = request;
     api.check_model(&runtime, model.as_deref())?;
     let inputs = input.take(api.texts_max(), "input")?;
-    let options = EmbedOptions { normalize: Some(true), dimensions, ..api.options() };
-    let embedded = embed(&runtime, inputs, options, started).await.map_err(named)?;
+    let options = EmbedOptions { normalize: Some(true), dimensions, ..api.options(arrived) };
+    let embedded = embed(&runtime, inputs, options, arrived).await.map_err(named)?;
     let name = &runtime.model().name;
     Ok(respond(&embedded, encoding_format.unwrap_or_default(), name))
 }

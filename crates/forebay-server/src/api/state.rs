@@ -9,6 +9,7 @@ use forebay::{EmbedOptions, Ready, ReadyReason, Runtime};
 use tokio::sync::Semaphore;
 
 use super::error::{Kind, Problem};
+use super::observe::Arrived;
 use crate::metrics::HttpMetrics;
 use crate::service::Service;
 
@@ -92,10 +93,15 @@ impl Api {
         Duration::from_millis(u64::from(limit_ms - reserved_ms))
     }
 
-    /// The options of a request that asks for nothing special: interactive, with the longest time
-    /// that a request may take.
-    pub(crate) fn options(&self) -> EmbedOptions {
-        EmbedOptions::default().within(self.time_max())
+    /// What is left of that for a request that came at this time.
+    pub(crate) fn time_left(&self, arrived: Arrived) -> Duration {
+        self.time_max().saturating_sub(arrived.0.elapsed())
+    }
+
+    /// The options of a request that asks for nothing special: interactive, with all the time that is
+    /// left.
+    pub(crate) fn options(&self, arrived: Arrived) -> EmbedOptions {
+        EmbedOptions::default().within(self.time_left(arrived))
     }
 
     /// Whether this is a name of the model that is served: its own, also behind the name of an

@@ -13,7 +13,7 @@ use super::status::refuse;
 use super::tei::embed_server;
 use super::tei::{EmbedAllRequest, EmbedAllResponse, EmbedRequest, EmbedSparseRequest};
 use super::tei::{EmbedResponse, EmbedSparseResponse, Metadata, TruncationDirection};
-use crate::api::{Api, Kind, Problem, embed_together, empty, no_prompts};
+use crate::api::{Api, Arrived, Kind, Problem, embed_together, empty, no_prompts};
 
 const SPARSE: &str = "a model with SPLADE pooling";
 const TOKENS: &str = "the vectors of single tokens, which do not leave the workers";
@@ -69,17 +69,17 @@ impl Embed {
         &self,
         request: Request<EmbedRequest>,
     ) -> Result<Response<EmbedResponse>, Problem> {
-        let started = Instant::now();
-        let until = call::until(request.metadata(), started)?;
+        let arrived = Arrived::among(request.extensions());
+        let until = call::until(request.metadata(), arrived.0)?;
         let request = request.into_inner();
-        let options = request.options(call::deadline(&self.0, until, started))?;
+        let options = request.options(call::deadline(&self.0, until, arrived.0))?;
         let runtime = self.0.runtime();
         let texts = vec![request.inputs.into()];
-        let mut embedded = embed_together(&runtime, texts, options, started).await?;
+        let mut embedded = embed_together(&runtime, texts, options, arrived).await?;
         let metadata = MetadataMap::from_headers(embedded.headers());
         let row = embedded.rows.pop();
         let row = row.ok_or_else(|| Problem::new(Kind::Internal, "the embedding is missing"))?;
-        let answer = answer(row, embedded.characters, started);
+        let answer = answer(row, embedded.characters, arrived.0);
         Ok(Response::from_parts(metadata, answer, Extensions::new()))
     }
 }

@@ -23,6 +23,7 @@ use super::observe::StreamTexts;
 use super::status::{broken, refuse};
 use super::tei::{EmbedRequest, EmbedResponse};
 use crate::api::{Api, Kind, Problem};
+use crate::trace::{current, scoped};
 
 /// A text that has been accepted.
 struct Text {
@@ -71,14 +72,22 @@ pub(super) fn answers(
         counted: api.metrics().stream_texts(),
         api,
     };
-    stream::unfold(Some(texts), |texts| async {
-        let mut texts = texts?;
-        match texts.next().await? {
-            Ok(answer) => Some((Ok(answer), Some(texts))),
-            // Nothing comes after the status; what is left is given up.
-            Err(status) => Some((Err(status), None)),
-        }
+    // Answers are asked for when the call has been taken in, so its trace is taken along.
+    let trace = current();
+    stream::unfold(Some(texts), move |texts| {
+        let trace = trace.clone();
+        scoped(trace, next(texts))
     })
+}
+
+/// The next answer of a stream, and what is left of it.
+async fn next(texts: Option<Texts>) -> Option<(Result<EmbedResponse, Status>, Option<Texts>)> {
+    let mut texts = texts?;
+    match texts.next().await? {
+        Ok(answer) => Some((Ok(answer), Some(texts))),
+        // Nothing comes after the status; what is left is given up.
+        Err(status) => Some((Err(status), None)),
+    }
 }
 
 impl Texts {
@@ -162,7 +171,12 @@ enum Ended {
 async fn first(turns: &mut VecDeque<Turn>) -> Result<EmbedResponse, Ended> {
     match turns.front_mut() {
         Some(Ok(text)) => match (&mut text.ticket).await {
-            Ok(row) => Ok(answer(row, text.characters, text.started)),
+            Ok(row) => {
+                if let Some(trace) = current() {
+                    trace.texts(text.ticket.submitted_at(), [&row]);
+                }
+                Ok(answer(row, text.characters, text.started))
+            }
             Err(error) => Err(Ended::Refused(error.into())),
         },
         Some(Err(status)) => Err(Ended::Status(status.clone())),

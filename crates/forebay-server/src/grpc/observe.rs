@@ -14,15 +14,24 @@ use metrics::Gauge;
 use tonic::{Code, Status};
 
 use crate::metrics::UnderWay;
+use crate::trace::RequestTrace;
 
 /// The answer to a call, which tells its end to `under_way`.
-pub(crate) fn observed(response: Response, under_way: UnderWay, started: Instant) -> Response {
+pub(crate) fn observed(
+    response: Response,
+    under_way: UnderWay,
+    started: Instant,
+    trace: Option<RequestTrace>,
+) -> Response {
     if let Some(code) = code(response.headers()) {
+        if let Some(trace) = trace {
+            trace.called(code);
+        }
         under_way.called(code, started.elapsed(), 0);
         return response;
     }
     let under_way = Some(under_way);
-    response.map(|inner| Body::new(Observed { inner, under_way, started, bytes: 0 }))
+    response.map(|inner| Body::new(Observed { inner, under_way, started, bytes: 0, trace }))
 }
 
 fn code(headers: &HeaderMap) -> Option<Code> {
@@ -35,6 +44,7 @@ struct Observed {
     under_way: Option<UnderWay>,
     started: Instant,
     bytes: u64,
+    trace: Option<RequestTrace>,
 }
 
 impl HttpBody for Observed {
@@ -52,6 +62,9 @@ impl HttpBody for Observed {
                 && let Some(under_way) = self.under_way.take()
             {
                 under_way.called(code, self.started.elapsed(), self.bytes);
+                if let Some(trace) = self.trace.take() {
+                    trace.called(code);
+                }
             }
         }
         Poll::Ready(frame)

@@ -1,7 +1,6 @@
 //! Problems as statuses of gRPC, and what becomes of a stream whose client breaks off.
 
 use std::collections::HashMap;
-use std::error::Error;
 
 use http::header::RETRY_AFTER;
 use tonic::metadata::MetadataMap;
@@ -10,6 +9,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::api::{Api, Dialect, Kind, Problem, whole_seconds};
 use crate::listen::BodyError;
+use crate::trace::current;
 
 /// Whose names the reasons in the details are.
 const DOMAIN: &str = "forebay";
@@ -58,6 +58,9 @@ pub(crate) fn status(problem: &Problem) -> Status {
 pub(super) fn refuse(api: &Api, problem: impl Into<Problem>) -> Status {
     let problem = problem.into();
     api.metrics().problem(problem.kind, Dialect::Grpc);
+    if let Some(trace) = current() {
+        trace.problem(problem.kind.code());
+    }
     if problem.kind == Kind::Internal {
         tracing::warn!(code = problem.code, "a call has failed: {}", problem.message);
     }
@@ -67,21 +70,16 @@ pub(super) fn refuse(api: &Api, problem: impl Into<Problem>) -> Status {
 /// What is said when the client's side of a stream does not go on: what the listener found, else
 /// what was wrong with the message.
 pub(super) fn broken(api: &Api, status: Status) -> Status {
-    let mut source = status.source();
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<BodyError>() {
-            let kind = match error {
-                BodyError::TooLarge { .. } => Kind::TooLarge,
-                BodyError::TooSlow | BodyError::Idle => Kind::TooSlow,
-                BodyError::Ending => Kind::Unavailable,
-                // Nobody is there to hear it.
-                BodyError::Broken => return Status::cancelled(error.to_string()),
-            };
-            return refuse(api, Problem::new(kind, error.to_string()));
-        }
-        source = error.source();
-    }
-    status
+    let Some(error) = BodyError::among(&status) else { return status };
+    let kind = match error {
+        BodyError::TooLarge { .. } => Kind::TooLarge,
+        BodyError::NoRoom => Kind::Overloaded,
+        BodyError::TooSlow | BodyError::Idle => Kind::TooSlow,
+        BodyError::Ending => Kind::Unavailable,
+        // Nobody is there to hear it.
+        BodyError::Broken => return Status::cancelled(error.to_string()),
+    };
+    refuse(api, Problem::new(kind, error.to_string()))
 }
 
 #[cfg(test)]

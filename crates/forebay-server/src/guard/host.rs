@@ -24,8 +24,8 @@ impl Hosts {
     pub(crate) fn new(server: &ServerConfig) -> Self {
         let allowed: Vec<String> =
             server.hosts_allowed.iter().map(|name| name.to_ascii_lowercase()).collect();
-        let is_loopback = server.listen.is_none_or(|address| address.ip().is_loopback());
-        Self { any_name: !is_loopback && allowed.is_empty(), allowed }
+        let is_local = server.listen.is_none_or(is_local);
+        Self { any_name: !is_local && allowed.is_empty(), allowed }
     }
 
     /// Checks where a request says that it is for, and which page sent it.

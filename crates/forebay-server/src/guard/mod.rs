@@ -10,19 +10,27 @@ pub(crate) mod request_id;
 use http::Method;
 use http::request::Parts;
 
+use crate::listen::handler::Came;
 use crate::listen::metrics::{Listener, Refused};
 use crate::policy::Policy;
 
 /// What anybody may ask, also without a key: it says nothing but yes or no.
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/health", "/ping"];
 
-/// Whether a request that came in by `listener` may be answered.
+/// Whether a request of a connection that came in so may be answered.
 ///
 /// # Errors
 /// Why not.
-pub(crate) fn check(policy: &Policy, listener: Listener, parts: &Parts) -> Result<(), Refused> {
+pub(crate) fn check(policy: &Policy, came: Came, parts: &Parts) -> Result<(), Refused> {
+    let Came { listener, user } = came;
     if listener == Listener::Tcp {
         policy.hosts.check(&parts.uri, &parts.headers)?;
+    }
+    // Again at each request: settings may have changed since the connection was let in.
+    if let (Listener::Unix, Some((user, group))) = (listener, user)
+        && !policy.credentials.admit(user, group)
+    {
+        return Err(Refused::User);
     }
     let is_public =
         PUBLIC.contains(&parts.uri.path()) && matches!(parts.method, Method::GET | Method::HEAD);

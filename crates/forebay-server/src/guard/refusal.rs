@@ -1,12 +1,17 @@
 //! What a request hears that is refused before a handler sees it: the problems that handlers have,
 //! so that one kind of error has one form in the dialect of its route.
 
+use std::time::Duration;
+
 use axum::response::Response;
 use http::request::Parts;
 
 use crate::api::{Dialect, Kind, Problem, mark_level};
 use crate::listen::metrics::{Listener, Refused};
 use crate::service::Service;
+
+/// How long a client is asked to wait while bodies fill the memory that there is for them.
+const NO_ROOM_RETRY: Duration = Duration::from_secs(1);
 
 impl Refused {
     /// What is wrong, and what to do.
@@ -19,8 +24,19 @@ impl Refused {
                  server.hosts_allowed",
             ),
             Self::Origin => (Kind::Forbidden, "pages of other origins may not use this server"),
+            Self::User => (
+                Kind::Forbidden,
+                "this user may not use this socket any more; see auth.users_allowed",
+            ),
+            Self::NoRoom => {
+                let message = "the bodies of all requests take limits.body_bytes_under_way_max; send it \
+                               a little later";
+                return Problem {
+                    retry_after: Some(NO_ROOM_RETRY),
+                    ..Problem::new(Kind::Overloaded, message)
+                };
+            }
             Self::BodySize => (Kind::TooLarge, "request body is too long; send less at once"),
-            Self::Time => (Kind::Deadline, "no answer within limits.request_ms"),
         };
         Problem::new(kind, message)
     }
@@ -53,9 +69,6 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Refused; 5] =
-        [Refused::Key, Refused::Host, Refused::Origin, Refused::BodySize, Refused::Time];
-
     async fn body(problem: &Problem, path: &str) -> serde_json::Value {
         let response = problem.respond(Dialect::of(path));
         let bytes = axum::body::to_bytes(response.into_body(), 1 << 16).await.expect("a body");
@@ -64,14 +77,14 @@ mod tests {
 
     #[tokio::test]
     async fn each_has_one_status_and_the_body_of_its_dialect() {
-        for refused in ALL {
+        for refused in Refused::ALL {
             let problem = refused.problem();
             let status = match refused {
                 Refused::Key => StatusCode::UNAUTHORIZED,
                 Refused::Host => StatusCode::MISDIRECTED_REQUEST,
-                Refused::Origin => StatusCode::FORBIDDEN,
+                Refused::Origin | Refused::User => StatusCode::FORBIDDEN,
+                Refused::NoRoom => StatusCode::TOO_MANY_REQUESTS,
                 Refused::BodySize => StatusCode::PAYLOAD_TOO_LARGE,
-                Refused::Time => StatusCode::GATEWAY_TIMEOUT,
             };
             for path in ["/v1/embeddings", "/embeddings", "/v1/nothing"] {
                 assert_eq!(problem.respond(Dialect::of(path)).status(), status);
@@ -81,7 +94,7 @@ mod tests {
             }
             for path in ["/embed", "/", "/nothing"] {
                 let body = body(&problem, path).await;
-                let kind = if refused == Refused::Time { "Timeout" } else { "Validation" };
+                let kind = if *refused == Refused::NoRoom { "Overloaded" } else { "Validation" };
                 assert_eq!(body["error_type"], kind, "{path}");
                 assert_eq!(body["error"], problem.message);
             }

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Shared;
 use super::connection::Visit;
+use super::handler::Came;
 use super::metrics::{ConnectionMetrics, Listener, Turned};
 use super::registry::{Peer, Registry};
 use super::socket::{Accepted, Socket, WAITING_MAX};
@@ -99,9 +100,12 @@ impl AcceptLoop {
 
     /// Starts the task of a connection that is let in.
     fn admit(&self, accepted: Accepted, policy: Arc<Policy>) -> Result<(), Turned> {
-        let peer = match &accepted {
-            Accepted::Unix(stream) => self.user(stream, &policy)?,
-            Accepted::Tcp(_, address) => Peer::Address(of_network(address.ip())),
+        let (peer, user) = match &accepted {
+            Accepted::Unix(stream) => {
+                let user = self.user(stream, &policy)?;
+                (Peer::User(user.0), Some(user))
+            }
+            Accepted::Tcp(_, address) => (Peer::Address(of_network(address.ip())), None),
         };
         let standing = Arc::new(Standing::new(Instant::now()));
         let place = self.registry.admit(peer, &standing, &policy.limits)?;
@@ -109,7 +113,7 @@ impl AcceptLoop {
             shared: Arc::clone(&self.shared),
             policy: Arc::clone(&policy),
             standing,
-            listener: self.listener,
+            came: Came { listener: self.listener, user },
             router: self.router.clone(),
         };
         let alive = self.alive.clone();
@@ -132,13 +136,14 @@ impl AcceptLoop {
         Ok(())
     }
 
-    fn user(&self, stream: &UnixStream, policy: &Policy) -> Result<Peer, Turned> {
+    /// User and primary group of the other end, if they are let in.
+    fn user(&self, stream: &UnixStream, policy: &Policy) -> Result<(u32, u32), Turned> {
         let peer = stream.peer_cred().map_err(|_| Turned::Credentials)?;
         let may = match self.listener {
             Listener::Admin => peer.uid() == 0 || peer.uid() == rustix::process::geteuid().as_raw(),
             _ => policy.credentials.admit(peer.uid(), peer.gid()),
         };
-        if may { Ok(Peer::User(peer.uid())) } else { Err(Turned::Credentials) }
+        if may { Ok((peer.uid(), peer.gid())) } else { Err(Turned::Credentials) }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Bodies with bounds: what a client sends may be neither too long nor too slow, and what it is sent
 //! tells when the request is over.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,10 +9,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
+use forebay::config::LimitsConfig;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep_until};
 
+use super::held::Held;
 use super::pace::Pace;
 use super::taking::Taking;
 
@@ -25,6 +28,9 @@ pub enum BodyError {
         /// The limit.
         bytes_max: u64,
     },
+    /// The bodies of all requests take `limits.body_bytes_under_way_max` already.
+    #[error("there is no room for the request body now; send it a little later")]
+    NoRoom,
     /// It stood still for longer than `limits.transfer_stall_ms`, or was too slow.
     #[error("request body did not arrive in time; send it faster")]
     TooSlow,
@@ -39,6 +45,20 @@ pub enum BodyError {
     Ending,
 }
 
+impl BodyError {
+    /// The one among the reasons of another error.
+    pub(crate) fn among<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
 /// How the reading of a body came out, for whoever answers.
 #[derive(Clone, Default)]
 pub(crate) struct Fate(Arc<AtomicU8>);
@@ -46,10 +66,16 @@ pub(crate) struct Fate(Arc<AtomicU8>);
 impl Fate {
     const LARGE: u8 = 1;
     const SLOW: u8 = 2;
+    const NO_ROOM: u8 = 3;
 
     /// It was longer than is allowed.
     pub(crate) fn is_too_large(&self) -> bool {
         self.0.load(Ordering::Acquire) == Self::LARGE
+    }
+
+    /// There was no room for it.
+    pub(crate) fn had_no_room(&self) -> bool {
+        self.0.load(Ordering::Acquire) == Self::NO_ROOM
     }
 
     /// It did not arrive in time.
@@ -58,19 +84,29 @@ impl Fate {
     }
 }
 
+/// Where a body is, and how much may be there.
+struct Room {
+    held: Arc<Held>,
+    bytes_max: u64,
+}
+
 /// The body of a request, held to its limits.
 pub(crate) struct LimitedBody {
     inner: Incoming,
     bytes_max: u64,
     left: u64,
+    room: Room,
     pace: Pace,
     waiting: Option<(Instant, Pin<Box<Sleep>>)>,
     fate: Fate,
 }
 
 impl LimitedBody {
-    pub(crate) fn new(inner: Incoming, bytes_max: u64, pace: Pace, fate: Fate) -> Self {
-        Self { inner, bytes_max, left: bytes_max, pace, waiting: None, fate }
+    pub(crate) fn new(inner: Incoming, limits: &LimitsConfig, held: Arc<Held>, fate: Fate) -> Self {
+        let bytes_max = u64::from(limits.body_bytes_max);
+        let room = Room { held, bytes_max: u64::from(limits.body_bytes_under_way_max) };
+        let pace = Pace::of(limits);
+        Self { inner, bytes_max, left: bytes_max, room, pace, waiting: None, fate }
     }
 
     fn too_large(&self) -> BodyError {
@@ -98,6 +134,10 @@ impl Body for LimitedBody {
                 match this.left.checked_sub(bytes as u64) {
                     Some(left) => this.left = left,
                     None => return Poll::Ready(Some(Err(this.too_large()))),
+                }
+                if !this.room.held.try_take(bytes as u64, this.room.bytes_max) {
+                    this.fate.0.store(Fate::NO_ROOM, Ordering::Release);
+                    return Poll::Ready(Some(Err(BodyError::NoRoom)));
                 }
                 if let Some((until, _)) = &mut this.waiting {
                     *until = this.pace.after(*until, bytes, Instant::now());

@@ -18,8 +18,8 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
 use super::body::GuardedBody;
-use super::handler::{Handler, UnderWay};
-use super::metrics::{ConnectionMetrics, Cut, Listener, Turned};
+use super::handler::{Came, Handler, UnderWay};
+use super::metrics::{ConnectionMetrics, Cut, Turned};
 use super::pace::Pace;
 use super::standing::{Standing, Times};
 use super::stream::WatchedStream;
@@ -34,7 +34,7 @@ pub(crate) struct Visit {
     pub(crate) shared: Arc<Shared>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) standing: Arc<Standing>,
-    pub(crate) listener: Listener,
+    pub(crate) came: Came,
     pub(crate) router: Router,
 }
 
@@ -45,8 +45,8 @@ impl Visit {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let metrics = ConnectionMetrics::get();
-        metrics.opened(self.listener);
-        let listener = self.listener;
+        let listener = self.came.listener;
+        metrics.opened(listener);
         if let Some(cut) = self.converse(stream).await {
             tracing::debug!(reason = ?cut, "connection cut off");
             metrics.cut(cut);
@@ -84,7 +84,7 @@ impl Visit {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { shared, policy, standing, listener, router } = self;
+        let Self { shared, policy, standing, came, router } = self;
         let limits = &policy.limits;
         let stream = WatchedStream::new(stream, Arc::clone(&standing), Pace::of(limits));
         let mut builder = auto::Builder::new(StreamTasks(Arc::clone(&standing)));
@@ -108,7 +108,7 @@ impl Visit {
             .keep_alive_interval(ping)
             .keep_alive_timeout(ping);
         let times = Times::of(limits);
-        let handler = Handler { shared, standing: Arc::clone(&standing), listener, router };
+        let handler = Handler { shared, standing: Arc::clone(&standing), came, router };
         let connection = builder.serve_connection(TokioIo::new(stream), handler);
         let connection = std::pin::pin!(connection);
         Watched { connection, standing, times, timer: None, told: false }.await

@@ -4,13 +4,14 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service as HyperService;
 use tower::ServiceExt;
@@ -20,8 +21,8 @@ use tracing::field::Empty;
 use super::Shared;
 use super::body::{Complete, Fate, GuardedBody, LimitedBody};
 use super::dialogue::{Answered, DialogueAnswer, DialogueBody};
+use super::held::Held;
 use super::metrics::{ConnectionMetrics, Listener, Refused};
-use super::pace::Pace;
 use super::standing::{Claim, Standing};
 use super::taking::Taking;
 use crate::grpc;
@@ -30,11 +31,19 @@ use crate::guard::request_id::{RequestId, X_REQUEST_ID};
 use crate::policy::Policy;
 use crate::trace::{Ending, current, scoped};
 
+/// How a connection came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Came {
+    pub(crate) listener: Listener,
+    /// User and primary group of the other end of a unix socket.
+    pub(crate) user: Option<(u32, u32)>,
+}
+
 /// Answers the requests of one connection.
 pub(crate) struct Handler {
     pub(crate) shared: Arc<Shared>,
     pub(crate) standing: Arc<Standing>,
-    pub(crate) listener: Listener,
+    pub(crate) came: Came,
     pub(crate) router: Router,
 }
 
@@ -50,26 +59,30 @@ impl HyperService<Request<Incoming>> for Handler {
         let id = RequestId::of(request.headers());
         let span = tracing::error_span!("request", id = id.as_str(), trace_id = Empty);
         let (mut ending, mut trace) = (None, None);
-        if let (Some(tracer), false) = (&self.shared.tracer, self.listener == Listener::Admin) {
+        if let (Some(tracer), false) = (&self.shared.tracer, self.came.listener == Listener::Admin)
+        {
             let (begun, trace_id) = tracer.begin(&request, &id);
             trace = begun.as_ref().map(|ending| ending.trace().clone());
             ending = begun;
             span.record("trace_id", trace_id.map(tracing::field::display));
         }
-        let claim = claim(&request, &policy);
-        let under_way = UnderWay::begin(&self.standing, claim, policy.limits.resets_max, ending);
+        let (claim, held) = (claim(&request, &policy), self.shared.body_bytes.hold());
+        let resets_max = policy.limits.resets_max;
+        let under_way = UnderWay::begin(&self.standing, claim, resets_max, held, ending);
         let taking = Taking::of(&request, &self.standing, &policy.limits);
-        let (shared, listener) = (Arc::clone(&self.shared), self.listener);
+        let (shared, came) = (Arc::clone(&self.shared), self.came);
         let router = self.router.clone();
         let answering = async move {
             let version = request.version();
             let (method, start) = (request.method().clone(), Instant::now());
             let path = request.uri().path().to_owned();
-            let responding = respond(&shared, &policy, listener, router, request, &id);
+            let responding =
+                respond(&shared, &policy, came, router, request, (&id, &under_way.held));
             let mut response = scoped(trace.clone(), responding).await;
             if let Some(trace) = trace {
                 trace.answered(response.status());
             }
+            under_way.held.take(response.body().size_hint().exact().unwrap_or(0));
             let headers = response.headers_mut();
             headers.insert(X_REQUEST_ID, id.header());
             if shared.service.is_draining() && version <= Version::HTTP_11 {
@@ -97,15 +110,15 @@ fn claim<B>(request: &Request<B>, policy: &Policy) -> Claim {
 async fn respond(
     shared: &Shared,
     policy: &Policy,
-    listener: Listener,
+    came: Came,
     router: Router,
     request: Request<Incoming>,
-    id: &RequestId,
+    (id, held): (&RequestId, &Arc<Held>),
 ) -> Response {
     let metrics = ConnectionMetrics::get();
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
-    let dialect = dialect(listener, &parts);
+    let dialect = dialect(came.listener, &parts);
     let say = |problem| answer(&problem, dialect, &shared.service);
     let refuse = |refused: Refused| {
         metrics.refused(refused);
@@ -114,7 +127,7 @@ async fn respond(
         }
         say(refused.problem())
     };
-    if let Err(refused) = crate::guard::check(policy, listener, &parts) {
+    if let Err(refused) = crate::guard::check(policy, came, &parts) {
         return refuse(refused);
     }
     parts.extensions.insert(id.clone());
@@ -125,17 +138,12 @@ async fn respond(
             let ending = shared.service.no_more_taken();
             Body::new(DialogueBody::new(body, limits, answered, ending))
         }
-        None => {
-            let bytes_max = u64::from(limits.body_bytes_max);
-            Body::new(LimitedBody::new(body, bytes_max, Pace::of(limits), fate.clone()))
-        }
+        None => Body::new(LimitedBody::new(body, limits, Arc::clone(held), fate.clone())),
     };
     let request = Request::from_parts(parts, body);
-    let time = Duration::from_millis(limits.request_ms.into());
-    let mut response = match tokio::time::timeout(time, router.oneshot(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(never)) => match never {},
-        Err(_) => return refuse(Refused::Time),
+    let mut response = match router.oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
     };
     // What handlers make of an error of the body is theirs to say, but its status is not.
     if fate.is_too_large() {
@@ -143,6 +151,11 @@ async fn respond(
             response = say(Refused::BodySize.problem());
         }
         metrics.refused(Refused::BodySize);
+    } else if fate.had_no_room() {
+        if response.status() != StatusCode::TOO_MANY_REQUESTS {
+            response = say(Refused::NoRoom.problem());
+        }
+        metrics.refused(Refused::NoRoom);
     } else if fate.is_too_slow() {
         if response.status() != StatusCode::REQUEST_TIMEOUT {
             response = say(too_slow());
@@ -161,6 +174,8 @@ pub(crate) struct UnderWay {
     claim: Claim,
     resets_max: u32,
     answered: bool,
+    /// What its body and its answer take.
+    held: Arc<Held>,
     /// Its trace, which ends with it.
     _ending: Option<Ending>,
 }
@@ -170,11 +185,12 @@ impl UnderWay {
         standing: &Arc<Standing>,
         claim: Claim,
         resets_max: u32,
+        held: Arc<Held>,
         ending: Option<Ending>,
     ) -> Self {
         standing.begin(claim);
         let standing = Arc::clone(standing);
-        Self { standing, claim, resets_max, answered: false, _ending: ending }
+        Self { standing, claim, resets_max, answered: false, held, _ending: ending }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use forebay::metrics::LabelValue;
-use forebay::metrics::handles::{ByLabel, describe};
+use forebay::metrics::handles::{ByLabel, describe, plain};
 use forebay::{metric_label, metric_list};
 use metrics::{Counter, Gauge};
 
@@ -70,10 +70,12 @@ metric_label! {
         Host = "host",
         /// A page of another origin sent it.
         Origin = "origin",
+        /// The user of the other end may not use the unix socket since the settings changed.
+        User = "user",
         /// More than `limits.body_bytes_max`.
         BodySize = "body_size",
-        /// Longer than `limits.request_ms`.
-        Time = "time",
+        /// `limits.body_bytes_under_way_max`.
+        NoRoom = "no_room",
     }
 }
 
@@ -88,6 +90,9 @@ metric_list! {
         "Connections that were not let in, by why", watch "any rise";
     CUT = "forebay_connections_cut_total", Counter, Count, [Cut::SET],
         "Connections that were cut off, by why", watch "a rise of anything but `idle`";
+    BODY_BYTES = "forebay_http_bodies_under_way_bytes", Gauge, Bytes, [],
+        "Bytes of bodies in memory: of requests that have no answer yet, and of answers not sent yet",
+        watch "near `limits.body_bytes_under_way_max`";
     REFUSED = "forebay_http_refused_total", Counter, Count, [Refused::SET],
         "Requests that were refused before they were looked at, by why",
         watch "a rise of `key`: somebody tries, or a client has an old key";
@@ -100,6 +105,7 @@ pub(crate) struct ConnectionMetrics {
     turned: ByLabel<Turned, Counter>,
     cut: ByLabel<Cut, Counter>,
     refused: ByLabel<Refused, Counter>,
+    body_bytes: Gauge,
 }
 
 impl ConnectionMetrics {
@@ -117,6 +123,7 @@ impl ConnectionMetrics {
             turned: ByLabel::new(&TURNED),
             cut: ByLabel::new(&CUT),
             refused: ByLabel::new(&REFUSED),
+            body_bytes: plain(&BODY_BYTES),
         }
     }
 
@@ -139,6 +146,11 @@ impl ConnectionMetrics {
     /// A connection was cut off.
     pub(crate) fn cut(&self, reason: Cut) {
         self.cut.of(reason).increment(1);
+    }
+
+    /// Bodies take so many bytes more.
+    pub(crate) fn body_bytes(&self, bytes: f64) {
+        self.body_bytes.increment(bytes);
     }
 
     /// A request was refused.

@@ -9,7 +9,8 @@ mod accept;
 mod body;
 mod connection;
 mod dialogue;
-mod handler;
+pub(crate) mod handler;
+mod held;
 pub(crate) mod metrics;
 mod pace;
 mod registry;
@@ -27,6 +28,7 @@ use arc_swap::ArcSwap;
 use crate::policy::Policy;
 use crate::service::Service;
 use crate::trace::Tracer;
+use held::BodyBytes;
 
 pub use body::BodyError;
 pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, ServerHandle};
@@ -35,6 +37,8 @@ pub use server::{Address, Drained, Prepared, RunningServer, Server, ServerArgs, 
 pub(crate) struct Shared {
     pub(crate) service: Arc<Service>,
     pub(crate) policy: ArcSwap<Policy>,
+    /// What the bodies of all requests and answers take.
+    pub(crate) body_bytes: BodyBytes,
     /// `None` if nothing is traced.
     pub(crate) tracer: Option<Arc<Tracer>>,
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 
 use super::Shared;
 use super::accept::{AcceptLoop, Ping};
+use super::held::BodyBytes;
 use super::metrics::{ConnectionMetrics, Cut, Listener};
 use super::registry::Registry;
 use super::socket::Socket;
@@ -107,7 +108,12 @@ impl Server {
         ConnectionMetrics::get();
         let (tracer, exporting) = Exporting::start(&config.tracing).unzip();
         let mut handle = ServerHandle {
-            shared: Arc::new(Shared { service, policy: ArcSwap::from_pointee(policy), tracer }),
+            shared: Arc::new(Shared {
+                service,
+                policy: ArcSwap::from_pointee(policy),
+                tracer,
+                body_bytes: BodyBytes::default(),
+            }),
             registry: Arc::default(),
             addresses: Vec::new(),
             pings: Vec::new(),

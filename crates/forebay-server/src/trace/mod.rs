@@ -12,5 +12,5 @@ mod request;
 mod tracer;
 
 pub(crate) use exporter::Exporting;
-pub(crate) use request::{Route, current, scoped};
+pub(crate) use request::{RequestTrace, Route, current, scoped};
 pub(crate) use tracer::{Ending, Tracer};

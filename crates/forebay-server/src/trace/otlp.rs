@@ -8,6 +8,7 @@ use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode as SpanStatus;
 use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
+use tonic::Code;
 
 use super::context::SpanId;
 use super::request::{BatchRun, Notes, Window};
@@ -71,7 +72,9 @@ fn spans_of(notes: &Notes) -> Vec<Span> {
 
 fn server_span(notes: &Notes) -> Span {
     let pattern = notes.route.and_then(|route| route.pattern);
+    let is_call = notes.route.is_some_and(|route| route.dialect == "grpc");
     let name = match pattern {
+        Some(pattern) if is_call => pattern.trim_start_matches('/').to_owned(),
         Some(pattern) => format!("{} {pattern}", notes.method),
         None => notes.method.to_owned(),
     };
@@ -84,6 +87,7 @@ fn server_span(notes: &Notes) -> Span {
     ];
     let level = notes.level.map(|level| level.to_string());
     let words = [
+        ("rpc.system", is_call.then_some("grpc")),
         ("http.route", pattern),
         ("forebay.dialect", notes.route.map(|route| route.dialect)),
         ("forebay.priority", notes.priority),
@@ -94,9 +98,10 @@ fn server_span(notes: &Notes) -> Span {
     if let Some(status) = notes.status {
         attributes.push(number("http.response.status_code", status.as_u16().into()));
     }
-    // What a client did wrong is no error of a server span.
-    let has_failed = notes.status.is_none_or(|status| status.is_server_error());
-    let code = if has_failed { SpanStatus::Error } else { SpanStatus::Unset };
+    if let Some(code) = notes.grpc_status {
+        attributes.push(number("rpc.grpc.status_code", code as usize));
+    }
+    let code = if has_failed(notes) { SpanStatus::Error } else { SpanStatus::Unset };
     let (parent, state, remote) = match &notes.parent {
         Some(parent) => (parent.span_id.0.to_vec(), parent.state.clone(), IS_REMOTE),
         None => (Vec::new(), String::new(), 0),
@@ -119,13 +124,28 @@ fn server_span(notes: &Notes) -> Span {
 
 /// Why a request has no good answer: the word that its client was told, or that it had left.
 fn error_type(notes: &Notes) -> Option<&'static str> {
-    match notes.status {
-        None => Some("gone"),
-        Some(status) if status >= StatusCode::BAD_REQUEST => {
-            Some(notes.problem.unwrap_or("refused"))
+    let is_call = notes.route.is_some_and(|route| route.dialect == "grpc");
+    match (notes.status, notes.grpc_status) {
+        (None, _) => Some("gone"),
+        // A call is over when its status is told, behind the answer.
+        (Some(_), None) if is_call && notes.problem.is_none() => Some("gone"),
+        (Some(status), code) => {
+            let is_refused = status >= StatusCode::BAD_REQUEST;
+            let is_refused = is_refused || code.is_some_and(|code| code != Code::Ok);
+            notes.problem.or(is_refused.then_some("refused"))
         }
-        Some(_) => None,
     }
+}
+
+/// Whether the span is one of an error; what a client did wrong is none of the server's.
+fn has_failed(notes: &Notes) -> bool {
+    let of_server = |code| {
+        use Code::{DataLoss, DeadlineExceeded, Internal, Unavailable, Unimplemented, Unknown};
+        let all = [Unknown, DeadlineExceeded, Unimplemented, Internal, Unavailable, DataLoss];
+        all.contains(&code)
+    };
+    notes.grpc_status.is_some_and(of_server)
+        || notes.status.is_none_or(|status| status.is_server_error())
 }
 
 fn child(notes: &Notes, name: &str, window: &Window, mut attributes: Vec<KeyValue>) -> Span {

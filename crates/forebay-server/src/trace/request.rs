@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use forebay::{Embedding, Level};
 use http::{Method, Request, StatusCode, Version};
+use tonic::Code;
 
 use super::context::{RemoteParent, SpanId, TraceId};
 
@@ -94,6 +95,8 @@ pub(super) struct Notes {
     pub(super) version: &'static str,
     pub(super) route: Option<Route>,
     pub(super) status: Option<StatusCode>,
+    /// Status of a call of gRPC.
+    pub(super) grpc_status: Option<Code>,
     /// Word for what went wrong.
     pub(super) problem: Option<&'static str>,
     pub(super) level: Option<Level>,
@@ -173,6 +176,7 @@ impl RequestTrace {
             version: version(request.version()),
             route: None,
             status: None,
+            grpc_status: None,
             problem: None,
             level: None,
             priority: None,
@@ -194,9 +198,14 @@ impl RequestTrace {
         self.notes().route = Some(route);
     }
 
-    /// What its answer says, with the level of that moment.
+    /// The status of its answer.
     pub(crate) fn answered(&self, status: StatusCode) {
         self.notes().status = Some(status);
+    }
+
+    /// The status of a call of gRPC.
+    pub(crate) fn called(&self, code: Code) {
+        self.notes().grpc_status = Some(code);
     }
 
     /// The level while it was answered.

@@ -12,7 +12,7 @@ pub(super) struct Clash {
 
 /// Every contradiction in `config`.
 pub(super) fn clashes(config: &Config) -> Vec<Clash> {
-    let Config { admission, tokenize, batch, supervisor, health, .. } = config;
+    let Config { admission, tokenize, batch, supervisor, health, limits, .. } = config;
     let mut found = Vec::new();
     let mut at_most = |keys: [&'static str; 2], values: [u32; 2], why: &str| {
         let [key, limit_key] = keys;
@@ -64,6 +64,11 @@ pub(super) fn clashes(config: &Config) -> Vec<Clash> {
         ["batch.interactive_ageing_ms", "batch.bulk_ageing_ms"],
         [batch.interactive_ageing_ms, batch.bulk_ageing_ms],
         "interactive goes before bulk",
+    );
+    at_most(
+        ["limits.body_bytes_max", "limits.body_bytes_under_way_max"],
+        [limits.body_bytes_max, limits.body_bytes_under_way_max],
+        "the largest body could never be read",
     );
     for (key, priority) in [
         ("admission.control_text_bytes_queued_max", Priority::Control),

@@ -35,7 +35,7 @@ group! {
         drain_deadline_ms: u32 = 30_000, "ms", Integer(0, 3_600_000);
         /// Greatest age of the dispatcher's heartbeat, and longest answer of the accept loop to its
         /// own ping, with which the service manager's watchdog is still told that all is well.
-        watchdog_age_ms_max: u32 = 5_000, "ms", Integer(100, 600_000);
+        watchdog_age_ms_max: u32 = 5_000, "ms", Integer(1_000, 600_000);
         /// How often it is looked whether there is room, for those who watch the health over gRPC;
         /// of a change of the level they hear at once.
         health_watch_ms: u32 = 500, "ms", Integer(10, 60_000);
@@ -92,6 +92,9 @@ group! {
         body_bytes_max: u32 = 8_388_608, "bytes", Integer(1_024, 1_073_741_824);
         /// Texts of a request.
         texts_per_request_max: u32 = 2_048, "texts", Integer(1, 65_536);
+        /// Bodies in memory, of all requests that have no answer yet and of all answers that have
+        /// not been sent yet. Answers count, but are never refused.
+        body_bytes_under_way_max: u32 = 268_435_456, "bytes", Integer(1_048_576, 4_294_967_295);
         /// Text that one request may have made into tokens for it to read: each byte may become a
         /// token, and each token takes a hundred bytes of the answer.
         tokenize_bytes_max: u32 = 262_144, "bytes", Integer(1, 1_073_741_824);

@@ -32,7 +32,8 @@ impl Runtime {
     pub(super) async fn assemble(
         config: Config,
         opened: Opened,
-        control: tokio::runtime::Runtime,
+        timers: tokio::runtime::Handle,
+        control: Option<tokio::runtime::Runtime>,
     ) -> Self {
         let Opened { plan, model, tokenizer, metrics, events, quarantines, pinned } = opened;
         let admission = Admission::new(&config.admission);
@@ -137,8 +138,8 @@ impl Runtime {
             supervisor,
             stop,
             stages,
-            timers: control.handle().clone(),
-            control: Some(control),
+            timers,
+            control,
         }
     }
 }

@@ -91,7 +91,10 @@ pub(crate) async fn run(
     notifier.status("starting workers");
     let runtime = tokio::select! {
         started = Runtime::start(config) => started?,
-        exit = interrupt.raised() => return Err(Failure::new(exit, "interrupted")),
+        exit = interrupt.raised() => {
+            tracing::info!(?exit, "asked to end before anything served");
+            return Ok(());
+        }
     };
     let service = Arc::new(Service::new(runtime));
     let (ask, asked) = mpsc::channel(1);

@@ -4,7 +4,7 @@
 mod cost;
 mod status;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -127,9 +127,8 @@ pub(crate) struct Times {
 )]
 pub(crate) async fn embed(
     State(api): State<Api>,
-    Json(request): Json<EmbedRequest>,
+    Json(request, arrived): Json<EmbedRequest>,
 ) -> Result<Response, Problem> {
-    let started = Instant::now();
     let runtime = api.runtime();
     api.check_model(&runtime, request.model.as_deref())?;
     let deadline = deadline(request.deadline_ms, &api)?;
@@ -149,8 +148,8 @@ pub(crate) async fn embed(
         dimensions: request.dimensions,
         ..EmbedOptions::default()
     }
-    .within(deadline);
-    let embedded = embed_inputs(&runtime, inputs, options, started).await?;
+    .within(deadline.saturating_sub(arrived.0.elapsed()));
+    let embedded = embed_inputs(&runtime, inputs, options, arrived).await?;
     let model = runtime.model();
     let level = runtime.level().to_string();
     let encoding = request.encoding.unwrap_or_default();

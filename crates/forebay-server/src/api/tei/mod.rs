@@ -8,8 +8,6 @@ mod info;
 pub(crate) mod tokens;
 mod vertex;
 
-use std::time::Instant;
-
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use forebay::{EmbedOptions, Runtime};
@@ -24,9 +22,10 @@ pub(crate) use vertex::{__path_vertex, vertex};
 
 use super::answer::{Answer, Encoding};
 use super::body::Json;
-use super::embed::{Embedded, embed as embed_all_of};
+use super::embed::{Embedded, Entry, embed as embed_all_of, enter};
 use super::error::{Kind, Problem, TeiError};
 use super::input::{Inputs, empty};
+use super::observe::Arrived;
 use super::openai::json_type;
 use super::state::Api;
 
@@ -108,7 +107,8 @@ impl TeiEmbedRequest {
         self,
         api: &Api,
         runtime: &Runtime,
-        started: Instant,
+        arrived: Arrived,
+        entry: Entry,
     ) -> Result<Embedded, Problem> {
         no_prompts(self.prompt_name.as_deref())?;
         let inputs = self.inputs.take(api.texts_max(), "inputs")?;
@@ -117,9 +117,9 @@ impl TeiEmbedRequest {
             truncate_left: self.truncation_direction == TruncationDirection::Left,
             normalize: Some(self.normalize),
             dimensions: self.dimensions,
-            ..api.options()
+            ..api.options(arrived)
         };
-        embed_all_of(runtime, inputs, options, started).await
+        enter(runtime, inputs, options, arrived, entry).await
     }
 }
 
@@ -143,10 +143,10 @@ impl TeiEmbedRequest {
 )]
 pub(crate) async fn embed(
     State(api): State<Api>,
-    Json(request): Json<TeiEmbedRequest>,
+    Json(request, arrived): Json<TeiEmbedRequest>,
 ) -> Result<Response, Problem> {
     let runtime = api.runtime();
-    let embedded = request.run(&api, &runtime, Instant::now()).await?;
+    let embedded = request.run(&api, &runtime, arrived, Entry::AtOnce).await?;
     let mut answer = Answer::for_rows(&embedded.rows, Encoding::Float, 1);
     answer.rows(&embedded.rows, Encoding::Float);
     Ok(respond(&embedded, answer))
@@ -193,9 +193,8 @@ pub(crate) async fn invocations(
 )]
 pub(crate) async fn similarity(
     State(api): State<Api>,
-    Json(request): Json<SimilarityRequest>,
+    Json(request, arrived): Json<SimilarityRequest>,
 ) -> Result<Response, Problem> {
-    let started = Instant::now();
     let SimilarityInput { source_sentence, sentences } = request.inputs;
     let parameters = request.parameters.unwrap_or_default();
     no_prompts(parameters.prompt_name.as_deref())?;
@@ -209,10 +208,10 @@ pub(crate) async fn similarity(
         truncate: parameters.truncate,
         truncate_left: parameters.truncation_direction == TruncationDirection::Left,
         normalize: Some(true),
-        ..api.options()
+        ..api.options(arrived)
     };
     let runtime = api.runtime();
-    let embedded = embed_all_of(&runtime, inputs, options, started).await?;
+    let embedded = embed_all_of(&runtime, inputs, options, arrived).await?;
     let mut answer = Answer::for_rows(&[], Encoding::Float, 0);
     if let Some((source, others)) = embedded.rows.split_first() {
         let dot = |other: &[f32]| -> f64 {

@@ -1,5 +1,5 @@
 //! Texts to tokens and back, as the model's tokenizer has it. It goes beside the pipeline, on
-//! threads where it may take its time, no more calls at once than there are tokenizer threads.
+//! threads where it may take its time, no more calls at once than there were tokenizer threads at the start.
 
 use std::time::Duration;
 
@@ -85,13 +85,13 @@ pub(crate) struct DecodeRequest {
 )]
 pub(crate) async fn tokenize(
     State(api): State<Api>,
-    Json(request): Json<TokenizeRequest>,
+    Json(request, arrived): Json<TokenizeRequest>,
 ) -> Result<Response, Problem> {
     super::no_prompts(request.prompt_name.as_deref())?;
     let texts = request.inputs.take_texts(api.texts_max(), "inputs")?;
     check_bytes(&api, texts.iter().map(String::len).sum())?;
     let special = request.add_special_tokens;
-    let tokens = apart(&api, api.time_max(), move |runtime| {
+    let tokens = apart(&api, api.time_left(arrived), move |runtime| {
         let of = |text: &String| {
             let tokens = runtime.tokenizer().tokenize(text, special)?;
             Ok(tokens.into_iter().map(simple).collect())
@@ -114,11 +114,11 @@ fn simple(token: forebay::Token) -> SimpleToken {
 )]
 pub(crate) async fn decode(
     State(api): State<Api>,
-    Json(request): Json<DecodeRequest>,
+    Json(request, arrived): Json<DecodeRequest>,
 ) -> Result<Response, Problem> {
     let lists = request.ids.take_ids(api.texts_max(), "ids")?;
     let skip = request.skip_special_tokens;
-    let texts = apart(&api, api.time_max(), move |runtime| {
+    let texts = apart(&api, api.time_left(arrived), move |runtime| {
         let decoded = lists.iter().map(|ids| runtime.tokenizer().decode(ids, skip));
         decoded.collect::<Result<Vec<String>, EmbedError>>()
     });

@@ -2,7 +2,6 @@
 //! the number is kept.
 
 use std::fmt;
-use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -14,7 +13,7 @@ use utoipa::ToSchema;
 use super::{TeiEmbedRequest, respond};
 use crate::api::answer::{Answer, Encoding};
 use crate::api::body::Json;
-use crate::api::embed::Embedded;
+use crate::api::embed::{Embedded, Entry};
 use crate::api::error::{Problem, TeiError};
 use crate::api::input::{KEPT_MAX, check_count};
 use crate::api::state::Api;
@@ -80,17 +79,25 @@ impl<'de> Visitor<'de> for InstancesVisitor {
 )]
 pub(crate) async fn vertex(
     State(api): State<Api>,
-    Json(request): Json<VertexRequest>,
+    Json(request, arrived): Json<VertexRequest>,
 ) -> Result<Response, Problem> {
-    let started = Instant::now();
     let Instances { kept, count, texts } = request.instances;
     check_count(count, api.texts_max(), "instances")?;
     check_count(texts, api.texts_max(), "inputs")?;
     let runtime = api.runtime();
-    let runs = kept.into_iter().map(|instance| instance.run(&api, &runtime, started));
+    // Together: the first of them is let in or the request refused, the others follow as room appears.
+    // The first is polled first, so a refusal has cost nothing.
+    let runs = kept.into_iter().enumerate().map(async |(number, instance)| {
+        let entry = if number == 0 { Entry::AtOnce } else { Entry::Waiting };
+        let embedded = instance.run(&api, &runtime, arrived, entry).await;
+        embedded.map_err(|mut problem| {
+            problem.message.push_str(&format!(" (instance number {number})"));
+            problem
+        })
+    });
     let embedded = try_join_all(runs).await?;
     let predictions: Vec<usize> = embedded.iter().map(|instance| instance.rows.len()).collect();
-    let all = Embedded::join(embedded, started, &runtime);
+    let all = Embedded::join(embedded, arrived, &runtime);
     let mut answer = Answer::for_rows(&all.rows, Encoding::Float, 4);
     answer.raw(r#"{"predictions":"#);
     let mut rows = all.rows.as_slice();
