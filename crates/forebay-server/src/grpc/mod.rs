@@ -73,6 +73,11 @@ pub(crate) fn is_public(path: &str, headers: &HeaderMap) -> bool {
     is_grpc(headers) && PUBLIC.contains(&path)
 }
 
+/// Whether a call to `path` only asks how things are, or what there is.
+pub(crate) fn only_asks(path: &str) -> bool {
+    path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.")
+}
+
 /// Whether the call is answered whenever something changes, for as long as the client likes.
 pub(crate) fn listens(path: &str, headers: &HeaderMap) -> bool {
     path == "/grpc.health.v1.Health/Watch" && is_grpc(headers)

@@ -25,9 +25,11 @@ use super::held::Held;
 use super::metrics::{ConnectionMetrics, Listener, Refused};
 use super::standing::{Claim, Standing};
 use super::taking::Taking;
+use crate::api::Problem;
 use crate::grpc;
 use crate::guard::refusal::{answer, dialect, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
+use crate::guard::{self, Asker};
 use crate::policy::Policy;
 use crate::trace::{Ending, current, scoped};
 
@@ -119,16 +121,21 @@ async fn respond(
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let dialect = dialect(came.listener, &parts);
-    let say = |problem| answer(&problem, dialect, &shared.service);
+    let trace = current();
+    let say = |problem: Problem| {
+        if let Some(trace) = &trace {
+            trace.problem(problem.code);
+        }
+        answer(&problem, dialect, &shared.service)
+    };
     let refuse = |refused: Refused| {
         metrics.refused(refused);
-        if let Some(trace) = current() {
-            trace.problem(refused.as_str());
-        }
         say(refused.problem())
     };
-    if let Err(refused) = crate::guard::check(policy, came, &parts) {
-        return refuse(refused);
+    match (guard::check(policy, came, &parts), &trace) {
+        (Err(refused), _) => return refuse(refused),
+        (Ok(Asker::Known), Some(trace)) => trace.let_in(),
+        (Ok(_), _) => {}
     }
     parts.extensions.insert(id.clone());
     let (limits, fate) = (&policy.limits, Fate::default());

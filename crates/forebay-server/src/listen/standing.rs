@@ -338,10 +338,13 @@ mod tests {
             parts.iter().for_each(|part| standing.read(part.as_bytes(), start));
             !matches!(standing.phase(), Phase::Head { .. })
         };
-        for parts in [&["PRI * HTTP"][..], &["PR", "I * HTTP"], &["P", "RI"], &["P", "R", "I", " "]] {
+        for parts in [&["PRI * HTTP"][..], &["PR", "I * HTTP"], &["P", "RI"], &["P", "R", "I", " "]]
+        {
             assert!(is_h2(parts), "{parts:?}");
         }
-        for parts in [&["P"][..], &["PR"], &["PRO", "PRI"], &["P", "OST"], &["PR", "", "O"], &["GPRI"]] {
+        for parts in
+            [&["P"][..], &["PR"], &["PRO", "PRI"], &["P", "OST"], &["PR", "", "O"], &["GPRI"]]
+        {
             assert!(!is_h2(parts), "{parts:?}");
         }
     }
