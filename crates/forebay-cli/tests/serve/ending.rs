@@ -18,7 +18,9 @@ fn a_request_to_end_under_load_loses_nothing() {
 
 #[test]
 fn what_is_computed_is_awaited_and_readiness_says_no_before_the_listener_closes() {
-    let mut daemon = Daemon::start_with("", "drain_deadline_ms = 600000", &[]);
+    // Long enough for somebody to ask meanwhile.
+    let notice = [("FOREBAY_SERVER__DRAIN_NOTICE_MS", "3000")];
+    let mut daemon = Daemon::start_with("", "drain_deadline_ms = 600000", &notice);
     let hold = daemon.model.hold();
     let mut waiting = daemon.connect();
     let asking = std::thread::spawn(move || waiting.embed("w1 w2").expect("answers"));
@@ -29,19 +31,42 @@ fn what_is_computed_is_awaited_and_readiness_says_no_before_the_listener_closes(
     assert_eq!(probe.get("/readyz").expect("answers").status, 200);
     daemon.signal(Signal::INT);
     daemon.hears("STOPPING=1");
-    // On a connection that stays open: the listener may have closed already.
-    let last = eventually("not ready", || match probe.get("/readyz") {
-        Ok(answer) if answer.status == 200 => None,
-        ended => Some(ended),
+    let answer = eventually("not ready", || {
+        let answer = probe.get("/readyz").expect("answers before the connection closes");
+        (answer.status != 200).then_some(answer)
     });
-    if let Ok(answer) = last {
-        assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
-        assert!(answer.text().contains("draining"), "{}", answer.text());
-    }
+    assert_eq!((answer.status, answer.header("connection")), (503, Some("close")));
+    assert!(answer.text().contains("draining"), "{}", answer.text());
+    daemon.connect().get("/livez").expect("the listener is open still");
     assert!(daemon.child.try_wait().expect("a child").is_none(), "it waits for the request");
     drop(hold);
     let answer = asking.join().expect("no panic");
     assert_eq!(answer.status, 200);
+    daemon.ended();
+}
+
+/// More than one turn of a task takes in, and fewer than the kernel keeps.
+const WAITING: usize = 600;
+
+#[test]
+fn everybody_who_had_connected_is_answered_however_many_there_are() {
+    let limits = "[limits]\nconnections_max = 2000\nconnections_per_peer_max = 2000";
+    let notice = [("FOREBAY_SERVER__DRAIN_NOTICE_MS", "0")];
+    let mut daemon = Daemon::start_with(limits, "", &notice);
+    // It stands still, so that all of them wait to be accepted.
+    daemon.signal(Signal::STOP);
+    let ask = |_| {
+        let mut connection = daemon.connect();
+        connection.write(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n").expect("writes");
+        connection
+    };
+    let waiting: Vec<_> = (0..WAITING).map(ask).collect();
+    daemon.signal(Signal::TERM);
+    daemon.signal(Signal::CONT);
+    for (number, mut connection) in waiting.into_iter().enumerate() {
+        let answer = connection.read().unwrap_or_else(|error| panic!("{number}: {error}"));
+        assert_eq!(answer.status, 200);
+    }
     daemon.ended();
 }
 

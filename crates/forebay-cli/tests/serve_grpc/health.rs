@@ -87,3 +87,60 @@ fn who_watches_hears_of_every_change_until_the_end() {
     });
     daemon.ended();
 }
+
+#[test]
+fn who_watches_hears_of_the_end_also_without_notice() {
+    let notice = [("FOREBAY_SERVER__DRAIN_NOTICE_MS", "0")];
+    let mut daemon = Daemon::start_with("", "", &notice);
+    run(async {
+        let mut client = HealthClient::new(connect(&daemon.socket()).await);
+        let mut watches = Vec::new();
+        for _ in 0..40 {
+            let mut watch = client.watch(name("")).await.expect("answers").into_inner();
+            assert_eq!(told(&mut watch).await, Some(Serving));
+            watches.push(watch);
+        }
+        daemon.signal(Signal::TERM);
+        for watch in &mut watches {
+            assert_eq!(told(watch).await, Some(NotServing));
+            assert_eq!(told(watch).await, None);
+        }
+    });
+    daemon.ended();
+}
+
+#[test]
+fn who_only_watches_makes_room() {
+    let daemon = Daemon::start("[limits]\nconnections_max = 4");
+    run(async {
+        let mut watches = Vec::new();
+        for _ in 0..4 {
+            let mut client = HealthClient::new(connect(&daemon.socket()).await);
+            let mut watch = client.watch(name("")).await.expect("answers").into_inner();
+            assert_eq!(told(&mut watch).await, Some(Serving));
+            watches.push((client, watch));
+        }
+        let mut newcomer = embed_client(&daemon).await;
+        newcomer.embed(text("w1")).await.expect("it is let in");
+        // Whoever came first has gone for it.
+        watches[0].1.message().await.expect_err("its connection is closed");
+        drop(newcomer);
+    });
+    assert!(daemon.metric("forebay_connections_cut_total", "\"evicted\"") >= 1.0);
+    daemon.stop();
+}
+
+#[test]
+fn who_watches_without_a_key_is_idle_where_there_are_keys() {
+    let daemon = Daemon::start(&format!(
+        "[auth]\nkey_hashes = ['{}']\n[limits]\nidle_ms = 300",
+        "ab".repeat(32)
+    ));
+    run(async {
+        let mut client = HealthClient::new(connect(&daemon.socket()).await);
+        let mut watch = client.watch(name("")).await.expect("answers").into_inner();
+        assert_eq!(told(&mut watch).await, Some(Serving));
+        watch.message().await.expect_err("its connection is closed");
+    });
+    daemon.stop();
+}

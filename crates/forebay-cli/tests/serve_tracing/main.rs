@@ -19,4 +19,5 @@ mod calls;
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod channel;
 mod collector;
+mod guards;
 mod spans;

@@ -53,7 +53,7 @@ pub(super) async fn observed(State(api): State<Api>, mut request: Request, next:
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         response = written(&api, &problem, dialect, &response);
         if let Some(trace) = &trace {
-            trace.problem(problem.kind.code());
+            trace.problem(problem.code);
         }
     }
     let headers = response.headers_mut();

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 use crate::api::{Api, Kind, Problem};
@@ -22,6 +23,14 @@ pub(super) fn until(metadata: &MetadataMap, now: Instant) -> Result<Option<Insta
         Problem::new(Kind::Validation, message)
     })?;
     Ok(now.checked_add(time))
+}
+
+/// The same by the headers of a request, for whoever has no say in whether it is a time.
+pub(crate) fn given_up_at(headers: &HeaderMap, now: Instant) -> Option<Instant> {
+    if !super::is_grpc(headers) {
+        return None;
+    }
+    now.checked_add(time(headers.get(TIMEOUT)?.to_str().ok()?)?)
 }
 
 /// By when a text that came `now` is to be answered.

@@ -50,13 +50,14 @@ struct Watcher {
     health: HealthWatch,
     replaced: watch::Receiver<u64>,
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
+    has_ended: bool,
 }
 
 impl Watcher {
     fn new(api: Api, name: String) -> Self {
         let (health, replaced) = (api.runtime().watch_health(), api.service().watch_runtime());
         let ending = Box::pin(api.service().no_more_taken());
-        Self { api, name, told: None, health, replaced, ending }
+        Self { api, name, told: None, health, replaced, ending, has_ended: false }
     }
 
     /// Waits until the status is another than the one told last; `None` at the end.
@@ -70,10 +71,14 @@ impl Watcher {
             if self.told.replace(now) != Some(now) {
                 return Some(now);
             }
+            if self.has_ended {
+                return None;
+            }
             let service = self.api.service();
             let interval = service.config().server.health_watch();
             tokio::select! {
-                () = &mut self.ending => return None,
+                // Once more round: the drain may have begun since readiness was read.
+                () = &mut self.ending => self.has_ended = true,
                 () = service.draining(), if !service.is_draining() => {}
                 () = changed(&mut self.health) => {}
                 _ = self.replaced.changed() => self.health = service.runtime().watch_health(),

@@ -28,6 +28,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::Builder;
 use tower::Service;
 
+pub(crate) use call::given_up_at;
 pub(crate) use observe::{StreamTexts, observed};
 pub use proto::{EmbedResponse, TEI_DESCRIPTORS, tei};
 pub(crate) use status::status;
@@ -70,6 +71,16 @@ const PUBLIC: [&str; 2] = ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Heal
 /// Whether a call to `path` needs no key.
 pub(crate) fn is_public(path: &str, headers: &HeaderMap) -> bool {
     is_grpc(headers) && PUBLIC.contains(&path)
+}
+
+/// Whether a call to `path` only asks how things are, or what there is.
+pub(crate) fn only_asks(path: &str) -> bool {
+    path.starts_with("/grpc.health.") || path.starts_with("/grpc.reflection.")
+}
+
+/// Whether the call is answered whenever something changes, for as long as the client likes.
+pub(crate) fn listens(path: &str, headers: &HeaderMap) -> bool {
+    path == "/grpc.health.v1.Health/Watch" && is_grpc(headers)
 }
 
 /// Whether the client goes on sending while it is answered, for as long as both like.

@@ -59,7 +59,7 @@ pub(super) fn refuse(api: &Api, problem: impl Into<Problem>) -> Status {
     let problem = problem.into();
     api.metrics().problem(problem.kind, Dialect::Grpc);
     if let Some(trace) = current() {
-        trace.problem(problem.kind.code());
+        trace.problem(problem.code);
     }
     if problem.kind == Kind::Internal {
         tracing::warn!(code = problem.code, "a call has failed: {}", problem.message);

@@ -17,11 +17,20 @@ use crate::policy::Policy;
 /// What anybody may ask, also without a key: it says nothing but yes or no.
 const PUBLIC: [&str; 4] = ["/livez", "/readyz", "/health", "/ping"];
 
-/// Whether a request of a connection that came in so may be answered.
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// Somebody with a key, where keys are configured.
+    Known,
+    /// Anybody, about what anybody may ask.
+    Anybody,
+}
+
+/// Who asks in a request of a connection that came in so.
 ///
 /// # Errors
-/// Why not.
-pub(crate) fn check(policy: &Policy, came: Came, parts: &Parts) -> Result<(), Refused> {
+/// Why it may not be answered.
+pub(crate) fn check(policy: &Policy, came: Came, parts: &Parts) -> Result<Asker, Refused> {
     let Came { listener, user } = came;
     if listener == Listener::Tcp {
         policy.hosts.check(&parts.uri, &parts.headers)?;
@@ -35,8 +44,8 @@ pub(crate) fn check(policy: &Policy, came: Came, parts: &Parts) -> Result<(), Re
     let is_public =
         PUBLIC.contains(&parts.uri.path()) && matches!(parts.method, Method::GET | Method::HEAD);
     let is_public = is_public || crate::grpc::is_public(parts.uri.path(), &parts.headers);
-    if is_public || listener == Listener::Admin || policy.keys.admit(&parts.headers) {
-        return Ok(());
+    if listener == Listener::Admin || policy.keys.admit(&parts.headers) {
+        return Ok(Asker::Known);
     }
-    Err(Refused::Key)
+    if is_public { Ok(Asker::Anybody) } else { Err(Refused::Key) }
 }

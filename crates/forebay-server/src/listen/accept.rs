@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -18,7 +17,7 @@ use super::connection::Visit;
 use super::handler::Came;
 use super::metrics::{ConnectionMetrics, Listener, Turned};
 use super::registry::{Peer, Registry};
-use super::socket::{Accepted, Socket};
+use super::socket::{Accepted, Socket, WAITING_MAX};
 use super::standing::Standing;
 use crate::policy::Policy;
 
@@ -59,9 +58,18 @@ impl AcceptLoop {
             }
         }
         self.socket.refuse_more();
-        let next = || poll_fn(|context| Poll::Ready(self.socket.poll_accept(context)));
-        while let Poll::Ready(Ok(accepted)) = next().await {
-            self.welcome(accepted);
+        self.take_in_everybody().await;
+    }
+
+    /// Accepts until nobody waits any more.
+    async fn take_in_everybody(&self) {
+        // Who connects to TCP meanwhile is not to keep it going for ever.
+        for _ in 0..WAITING_MAX {
+            match self.socket.accept_now() {
+                Ok(Some(accepted)) => self.welcome(accepted),
+                Ok(None) => return,
+                Err(error) => self.rest(&error).await,
+            }
         }
     }
 
@@ -72,6 +80,7 @@ impl AcceptLoop {
             io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::Interrupted
+                | io::ErrorKind::NotConnected
         ) {
             return;
         }

@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::held::Held;
 use super::pace::Pace;
+use super::taking::Taking;
 
 /// Why the body of a request could not be read to its end. Handlers find it as the source of what
 /// axum reports.
@@ -174,10 +175,18 @@ impl Body for LimitedBody {
     }
 }
 
+/// Bytes of an answer over HTTP/2 that are handed over at once: a frame of the usual size. What has
+/// been handed over counts as answered, so it is to be less than a window.
+const PART_BYTES_MAX: usize = 16 << 10;
+
 /// The body of an answer, which keeps `G` until it has been handed over or given up.
 pub(crate) struct GuardedBody<B, G> {
     inner: B,
     guard: G,
+    /// How it is taken, over HTTP/2.
+    taking: Option<Taking>,
+    /// What is left of the part that `inner` gave last.
+    rest: Bytes,
 }
 
 /// Hears that a body was handed over whole.
@@ -186,46 +195,77 @@ pub(crate) trait Complete {
     fn complete(&mut self);
 }
 
-impl<B: Body, G: Complete> GuardedBody<B, G> {
-    pub(crate) fn new(inner: B, mut guard: G) -> Self {
+type Polled<E> = Poll<Option<Result<Frame<Bytes>, E>>>;
+
+impl<B: Body<Data = Bytes> + Unpin, G: Complete> GuardedBody<B, G> {
+    pub(crate) fn new(inner: B, mut guard: G, taking: Option<Taking>) -> Self {
         // Nobody polls a body that has nothing.
         if inner.is_end_stream() {
             guard.complete();
         }
-        Self { inner, guard }
+        Self { inner, guard, taking, rest: Bytes::new() }
+    }
+
+    fn poll_part(&mut self, context: &mut Context<'_>) -> Polled<B::Error> {
+        if self.rest.is_empty() {
+            let frame = match Pin::new(&mut self.inner).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) if self.taking.is_some() => frame,
+                other => return other,
+            };
+            match frame.into_data() {
+                Ok(data) => self.rest = data,
+                Err(other) => return Poll::Ready(Some(Ok(other))),
+            }
+        }
+        let part = self.rest.split_to(self.rest.len().min(PART_BYTES_MAX));
+        Poll::Ready(Some(Ok(Frame::data(part))))
     }
 }
 
 impl<B, G> Body for GuardedBody<B, G>
 where
-    B: Body + Unpin,
+    B: Body<Data = Bytes> + Unpin,
     G: Complete + Unpin,
 {
-    type Data = B::Data;
+    type Data = Bytes;
     type Error = B::Error;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Polled<B::Error> {
+        let this = &mut *self;
+        if let Some(taking) = &mut this.taking {
+            taking.taken();
+        }
+        let polled = this.poll_part(context);
+        if let Some(taking) = &mut this.taking {
+            match &polled {
+                Poll::Ready(Some(Ok(frame))) => {
+                    taking.offer(frame.data_ref().map_or(0, Bytes::len));
+                }
+                _ => taking.wait(),
+            }
+        }
         let over = match &polled {
             Poll::Ready(None) => true,
             // With a known length the end is not asked for.
-            Poll::Ready(Some(Ok(_))) => self.inner.is_end_stream(),
+            Poll::Ready(Some(Ok(_))) => this.is_end_stream(),
             Poll::Ready(Some(Err(_))) | Poll::Pending => false,
         };
         if over {
-            self.guard.complete();
+            this.guard.complete();
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.rest.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let (mut hint, rest) = (self.inner.size_hint(), self.rest.len() as u64);
+        if let Some(upper) = hint.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint.set_lower(hint.lower() + rest);
+        hint
     }
 }

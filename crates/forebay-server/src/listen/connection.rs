@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep_until};
@@ -23,6 +23,7 @@ use super::metrics::{ConnectionMetrics, Cut, Turned};
 use super::pace::Pace;
 use super::standing::{Standing, Times};
 use super::stream::WatchedStream;
+use super::taking::StreamTasks;
 use crate::policy::Policy;
 
 /// Headers that hyper has room for without asking for memory.
@@ -86,7 +87,7 @@ impl Visit {
         let Self { shared, policy, standing, came, router } = self;
         let limits = &policy.limits;
         let stream = WatchedStream::new(stream, Arc::clone(&standing), Pace::of(limits));
-        let mut builder = auto::Builder::new(TokioExecutor::new());
+        let mut builder = auto::Builder::new(StreamTasks(Arc::clone(&standing)));
         // Heads and pauses between them are timed by `Standing`, which knows one from the other.
         let mut http1 = builder.http1();
         http1.timer(TokioTimer::new()).header_read_timeout(None);
@@ -114,7 +115,7 @@ impl Visit {
     }
 }
 
-type Served<'a, S> = auto::Connection<'a, TokioIo<WatchedStream<S>>, Handler, TokioExecutor>;
+type Served<'a, S> = auto::Connection<'a, TokioIo<WatchedStream<S>>, Handler, StreamTasks>;
 
 /// A connection with everything that may end it. All of it is polled by the connection's own task,
 /// so whatever it does is seen at once.

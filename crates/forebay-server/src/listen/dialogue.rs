@@ -19,6 +19,12 @@ use tokio::time::{Sleep, sleep_until};
 use super::body::BodyError;
 use super::pace::Pace;
 
+/// What both sides of it are held to.
+pub(super) fn pace(limits: &LimitsConfig) -> Pace {
+    let quiet_ms = limits.idle_ms.max(limits.request_ms);
+    Pace::of(limits).with_pause(Duration::from_millis(quiet_ms.into()))
+}
+
 /// When a part of the answer last went out. Clones are the same.
 #[derive(Clone)]
 pub(crate) struct Answered {
@@ -60,8 +66,7 @@ impl<B> DialogueBody<B> {
         answered: Answered,
         ending: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
-        let quiet_ms = limits.idle_ms.max(limits.request_ms);
-        let pace = Pace::of(limits).with_pause(Duration::from_millis(quiet_ms.into()));
+        let pace = pace(limits);
         let until = pace.begin(answered.began);
         let ending = Box::pin(ending);
         Self { inner, pace, until, timer: None, answered, ending, is_over: false }

@@ -23,10 +23,13 @@ use super::body::{Complete, Fate, GuardedBody, LimitedBody};
 use super::dialogue::{Answered, DialogueAnswer, DialogueBody};
 use super::held::Held;
 use super::metrics::{ConnectionMetrics, Listener, Refused};
-use super::standing::Standing;
+use super::standing::{Claim, Standing};
+use super::taking::Taking;
+use crate::api::Problem;
 use crate::grpc;
 use crate::guard::refusal::{answer, dialect, too_slow};
 use crate::guard::request_id::{RequestId, X_REQUEST_ID};
+use crate::guard::{self, Asker};
 use crate::policy::Policy;
 use crate::trace::{Ending, current, scoped};
 
@@ -65,8 +68,10 @@ impl HyperService<Request<Incoming>> for Handler {
             ending = begun;
             span.record("trace_id", trace_id.map(tracing::field::display));
         }
-        let held = self.shared.body_bytes.hold();
-        let under_way = UnderWay::begin(&self.standing, policy.limits.resets_max, held, ending);
+        let (claim, held) = (claim(&request, &policy), self.shared.body_bytes.hold());
+        let resets_max = policy.limits.resets_max;
+        let under_way = UnderWay::begin(&self.standing, claim, resets_max, held, ending);
+        let taking = Taking::of(&request, &self.standing, &policy.limits);
         let (shared, came) = (Arc::clone(&self.shared), self.came);
         let router = self.router.clone();
         let answering = async move {
@@ -87,9 +92,19 @@ impl HyperService<Request<Incoming>> for Handler {
             }
             let (status, took) = (response.status().as_u16(), start.elapsed());
             tracing::debug!(%method, path, status, ?took, "answered");
-            Ok(response.map(|body| GuardedBody::new(body, under_way)))
+            Ok(response.map(|body| GuardedBody::new(body, under_way, taking)))
         };
         Box::pin(answering.instrument(span))
+    }
+}
+
+/// What a request means for the place of its connection.
+fn claim<B>(request: &Request<B>, policy: &Policy) -> Claim {
+    let (path, headers) = (request.uri().path(), request.headers());
+    match grpc::listens(path, headers) {
+        false => Claim::Answer,
+        true if policy.keys.admit(headers) => Claim::Listen,
+        true => Claim::Nothing,
     }
 }
 
@@ -106,16 +121,21 @@ async fn respond(
     let (mut parts, body) = request.into_parts();
     let path = parts.uri.path().to_owned();
     let dialect = dialect(came.listener, &parts);
-    let say = |problem| answer(&problem, dialect, &shared.service);
+    let trace = current();
+    let say = |problem: Problem| {
+        if let Some(trace) = &trace {
+            trace.problem(problem.code);
+        }
+        answer(&problem, dialect, &shared.service)
+    };
     let refuse = |refused: Refused| {
         metrics.refused(refused);
-        if let Some(trace) = current() {
-            trace.problem(refused.as_str());
-        }
         say(refused.problem())
     };
-    if let Err(refused) = crate::guard::check(policy, came, &parts) {
-        return refuse(refused);
+    match (guard::check(policy, came, &parts), &trace) {
+        (Err(refused), _) => return refuse(refused),
+        (Ok(Asker::Known), Some(trace)) => trace.let_in(),
+        (Ok(_), _) => {}
     }
     parts.extensions.insert(id.clone());
     let (limits, fate) = (&policy.limits, Fate::default());
@@ -158,6 +178,7 @@ async fn respond(
 /// A request of a connection, from its head to the end of its answer.
 pub(crate) struct UnderWay {
     standing: Arc<Standing>,
+    claim: Claim,
     resets_max: u32,
     answered: bool,
     /// What its body and its answer take.
@@ -169,13 +190,14 @@ pub(crate) struct UnderWay {
 impl UnderWay {
     fn begin(
         standing: &Arc<Standing>,
+        claim: Claim,
         resets_max: u32,
         held: Arc<Held>,
         ending: Option<Ending>,
     ) -> Self {
-        standing.begin();
+        standing.begin(claim);
         let standing = Arc::clone(standing);
-        Self { standing, resets_max, answered: false, held, _ending: ending }
+        Self { standing, claim, resets_max, answered: false, held, _ending: ending }
     }
 }
 
@@ -187,6 +209,6 @@ impl Complete for UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.standing.end(self.answered, Instant::now(), self.resets_max);
+        self.standing.end(self.claim, self.answered, Instant::now(), self.resets_max);
     }
 }

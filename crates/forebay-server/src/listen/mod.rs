@@ -2,7 +2,8 @@
 //! and no limits, so a client that sends one byte a minute would keep its connection for ever.
 //!
 //! A connection is one task; `standing` is what is known of it, `registry` makes room, `stream` and
-//! `body` hold transfers to a pace, `dialogue` lets calls last, `handler` takes a request through the guards.
+//! `body` hold transfers to a pace, as `taking` does where HTTP/2 holds an answer back, `dialogue` lets
+//! calls last, `handler` takes a request through the guards.
 
 mod accept;
 mod body;
@@ -17,6 +18,7 @@ mod server;
 mod socket;
 mod standing;
 mod stream;
+mod taking;
 pub(crate) mod tls;
 
 use std::sync::Arc;

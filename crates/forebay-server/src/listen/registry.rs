@@ -112,6 +112,7 @@ mod tests {
     use std::task::Waker;
     use std::time::{Duration, Instant};
 
+    use super::super::standing::Claim;
     use super::*;
 
     fn limits(total: u32, per_peer: u32) -> LimitsConfig {
@@ -133,12 +134,12 @@ mod tests {
         let admit = |standing| registry.admit(Peer::User(7), standing, &limits(2, 2));
         let places = [admit(&first), admit(&second)];
         assert!(places.iter().all(Result::is_ok));
-        first.begin();
+        first.begin(Claim::Answer);
         let place = admit(&third);
         assert!(place.is_ok());
         assert_eq!(second.poll_cut(Waker::noop()), Some(Cut::Evicted));
         assert_eq!(registry.len(), 2);
-        third.begin();
+        third.begin(Claim::Answer);
         assert_eq!(admit(&fourth).err(), Some(Turned::PerPeer));
         assert_eq!(first.poll_cut(Waker::noop()), None);
         drop((places, place));

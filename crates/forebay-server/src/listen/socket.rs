@@ -11,13 +11,17 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 
 use rustix::fs::FlockOperation;
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
 use crate::error::ServeError;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: u32 = 1_024;
+
+/// Connections that may wait when nobody more can connect: the kernel compares before it adds one.
+pub(crate) const WAITING_MAX: u32 = BACKLOG + 1;
 
 /// A socket that listens.
 pub(crate) enum Socket {
@@ -71,6 +75,29 @@ impl Socket {
                 listener.poll_accept(context).map_ok(|(stream, peer)| Accepted::Tcp(stream, peer))
             }
         }
+    }
+
+    /// Somebody who waits now, if anybody does. The kernel alone is asked: tokio says that nobody
+    /// waits when a task has had its share of turns.
+    pub(crate) fn accept_now(&self) -> io::Result<Option<Accepted>> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let accepted = match self {
+            Self::Unix(listener, _) => accept_with(listener, flags),
+            Self::Tcp(listener) => accept_with(listener, flags),
+        };
+        let accepted = match accepted {
+            Ok(accepted) => accepted,
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        Ok(Some(match self {
+            Self::Unix(..) => Accepted::Unix(UnixStream::from_std(accepted.into())?),
+            Self::Tcp(_) => {
+                let stream = TcpStream::from_std(accepted.into())?;
+                let peer = stream.peer_addr()?;
+                Accepted::Tcp(stream, peer)
+            }
+        }))
     }
 
     /// From now on nobody can connect, but who has may still be accepted. TCP has no such state.
@@ -146,7 +173,7 @@ fn lock(path: &Path) -> Result<File, ServeError> {
     let file = File::from(open.map_err(|error| failed(error.into()))?);
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(ServeError::InUse { path: path.to_owned() }),
+        Err(Errno::WOULDBLOCK) => Err(ServeError::InUse { path: path.to_owned() }),
         Err(error) => Err(failed(error.into())),
     }
 }

@@ -2,7 +2,7 @@
 //! handlers of its requests, read by whoever needs room for another.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,9 @@ impl Times {
     }
 }
 
+/// How HTTP/2 begins. No method of HTTP/1 does; that the rest is right, hyper checks.
+const PREFACE: &[u8] = b"PRI";
+
 /// What a connection is doing, as far as its deadline depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -42,8 +45,13 @@ pub(crate) enum Phase {
         /// When its first byte did.
         since: Instant,
     },
-    /// A request is under way, whose own limits hold.
+    /// A request is under way or its answer on its way out, whose own limits hold.
     Request,
+    /// Nothing is under way but calls that listen until something changes.
+    Listening {
+        /// Since when.
+        since: Instant,
+    },
     /// Between requests.
     Idle {
         /// Since when.
@@ -57,21 +65,39 @@ impl Phase {
         match self {
             Self::Silent { since } => Some((since + times.first_byte, Cut::FirstByte)),
             Self::Head { since } => Some((since + times.header, Cut::Header)),
-            Self::Request => None,
+            Self::Request | Self::Listening { .. } => None,
             Self::Idle { since } => Some((since + times.idle, Cut::Idle)),
         }
     }
+}
+
+/// What a request means for the place of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// It is to be answered: the connection stays until it is.
+    Answer,
+    /// It listens until something changes: the connection stays unless its place is needed.
+    Listen,
+    /// It listens, and nobody knows for whom: as if it were not.
+    Nothing,
 }
 
 /// One connection.
 pub(crate) struct Standing {
     opened: Instant,
     has_read: AtomicBool,
+    /// Bytes of the preface of HTTP/2 that have arrived; `u8::MAX` once something else has.
+    preface_bytes: AtomicU8,
     is_h2: AtomicBool,
     under_way: AtomicU32,
+    listening: AtomicU32,
+    /// Whether an answer has been handed over that is not written yet.
+    unwritten: AtomicBool,
+    /// When a part of an answer was last taken, over HTTP/2, as `quiet_us`; 0 for never.
+    taken_us: AtomicU64,
     answered: AtomicU64,
     given_up: AtomicU64,
-    /// Since when no request is under way, in microseconds after `opened`.
+    /// Since when no request is under way and all is written, in microseconds after `opened`.
     quiet_us: AtomicU64,
     /// When a byte first came since then; 0 for not yet.
     head_us: AtomicU64,
@@ -87,8 +113,12 @@ impl Standing {
         Self {
             opened: now,
             has_read: AtomicBool::new(false),
+            preface_bytes: AtomicU8::new(0),
             is_h2: AtomicBool::new(false),
             under_way: AtomicU32::new(0),
+            listening: AtomicU32::new(0),
+            unwritten: AtomicBool::new(false),
+            taken_us: AtomicU64::new(0),
             answered: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             quiet_us: AtomicU64::new(0),
@@ -110,26 +140,55 @@ impl Standing {
         if bytes.is_empty() {
             return;
         }
-        if !self.has_read.swap(true, Ordering::AcqRel) {
-            // No method of HTTP/1 begins so; that the rest is right, hyper checks.
-            self.is_h2.store(bytes.starts_with(b"PRI"), Ordering::Release);
-        }
+        self.has_read.store(true, Ordering::Release);
+        self.match_preface(bytes);
         let at = self.micros(now);
         self.head_us.compare_exchange(0, at, Ordering::AcqRel, Ordering::Acquire).ok();
     }
 
-    /// A request has begun.
-    pub(crate) fn begin(&self) {
-        self.under_way.fetch_add(1, Ordering::AcqRel);
+    /// Looks whether it is HTTP/2, which may arrive byte by byte. Only its own task does so.
+    fn match_preface(&self, bytes: &[u8]) {
+        let matched = self.preface_bytes.load(Ordering::Acquire);
+        let Some(rest) = PREFACE.get(matched.into()..).filter(|rest| !rest.is_empty()) else {
+            return;
+        };
+        let count = rest.len().min(bytes.len());
+        let matched = match rest[..count] == bytes[..count] {
+            true => usize::from(matched) + count,
+            false => usize::from(u8::MAX),
+        };
+        self.is_h2.store(matched == PREFACE.len(), Ordering::Release);
+        self.preface_bytes.store(u8::try_from(matched).unwrap_or(u8::MAX), Ordering::Release);
     }
 
-    /// A request is over: answered to its end, or given up by the client.
-    pub(crate) fn end(&self, answered: bool, now: Instant, resets_max: u32) {
+    fn counter(&self, claim: Claim) -> Option<&AtomicU32> {
+        match claim {
+            Claim::Answer => Some(&self.under_way),
+            Claim::Listen => Some(&self.listening),
+            Claim::Nothing => None,
+        }
+    }
+
+    /// A request has begun.
+    pub(crate) fn begin(&self, claim: Claim) {
+        if let Some(counter) = self.counter(claim) {
+            counter.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// A request is over: its answer handed over to its end, or given up by the client.
+    pub(crate) fn end(&self, claim: Claim, answered: bool, now: Instant, resets_max: u32) {
         let counter = if answered { &self.answered } else { &self.given_up };
         counter.fetch_add(1, Ordering::AcqRel);
         self.head_us.store(0, Ordering::Release);
         self.quiet_us.store(self.micros(now), Ordering::Release);
-        self.under_way.fetch_sub(1, Ordering::AcqRel);
+        if answered {
+            // Whoever serves the connection flushes it next.
+            self.unwritten.store(true, Ordering::Release);
+        }
+        if let Some(counter) = self.counter(claim) {
+            counter.fetch_sub(1, Ordering::AcqRel);
+        }
         let given_up = self.given_up.load(Ordering::Acquire);
         let allowed = self.answered.load(Ordering::Acquire).saturating_add(resets_max.into());
         if given_up > allowed {
@@ -141,6 +200,23 @@ impl Standing {
         }
     }
 
+    /// All that was handed over is written.
+    pub(crate) fn written(&self, now: Instant) {
+        if self.unwritten.swap(false, Ordering::AcqRel) {
+            self.quiet_us.store(self.micros(now), Ordering::Release);
+        }
+    }
+
+    /// A part of an answer has been taken.
+    pub(crate) fn taken(&self, now: Instant) {
+        self.taken_us.fetch_max(self.micros(now), Ordering::AcqRel);
+    }
+
+    /// Whether a part of any answer has been taken since then.
+    pub(crate) fn has_taken_since(&self, since: Instant) -> bool {
+        self.taken_us.load(Ordering::Acquire) > self.micros(since)
+    }
+
     /// Whether anything has ever arrived.
     pub(crate) fn has_read(&self) -> bool {
         self.has_read.load(Ordering::Acquire)
@@ -149,12 +225,15 @@ impl Standing {
     /// What it is doing.
     pub(crate) fn phase(&self) -> Phase {
         let at = |us: &AtomicU64| self.opened + Duration::from_micros(us.load(Ordering::Acquire));
-        if self.under_way.load(Ordering::Acquire) > 0 {
+        if self.under_way.load(Ordering::Acquire) > 0 || self.unwritten.load(Ordering::Acquire) {
             Phase::Request
+        } else if self.listening.load(Ordering::Acquire) > 0 {
+            Phase::Listening { since: at(&self.quiet_us) }
         } else if !self.has_read() {
             Phase::Silent { since: at(&self.quiet_us) }
         } else if self.head_us.load(Ordering::Acquire) > 0 && !self.is_h2.load(Ordering::Acquire) {
-            Phase::Head { since: at(&self.head_us) }
+            // What came while the answer before was written has its time from then on.
+            Phase::Head { since: at(&self.head_us).max(at(&self.quiet_us)) }
         } else {
             Phase::Idle { since: at(&self.quiet_us) }
         }
@@ -188,10 +267,11 @@ impl Standing {
     }
 
     /// How readily it is given up for another: lower first; `None` while a request is under way. Who
-    /// never had a request answered goes before everybody who had.
+    /// never had a request answered and listens to nothing goes before everybody else.
     pub(crate) fn worth(&self) -> Option<(bool, Instant)> {
         let since = match self.phase() {
             Phase::Request => return None,
+            Phase::Listening { since } => return Some((true, since)),
             Phase::Silent { since } | Phase::Idle { since } | Phase::Head { since } => since,
         };
         Some((self.answered.load(Ordering::Acquire) > 0, since))
@@ -229,10 +309,13 @@ mod tests {
         standing.read(b"G", start + 5 * MS);
         standing.read(b"ET", start + 7 * MS);
         assert_eq!(deadline(), Some((start + 25 * MS, Cut::Header)));
-        standing.begin();
+        standing.begin(Claim::Answer);
         standing.read(b"body", start + 8 * MS);
         assert_eq!(deadline(), None);
-        standing.end(true, start + 40 * MS, 1);
+        standing.end(Claim::Answer, true, start + 30 * MS, 1);
+        assert_eq!((deadline(), standing.worth()), (None, None), "it is not written yet");
+        standing.written(start + 40 * MS);
+        standing.written(start + 45 * MS);
         assert_eq!(deadline(), Some((start + 70 * MS, Cut::Idle)));
         standing.read(b"G", start + 50 * MS);
         assert_eq!(deadline(), Some((start + 70 * MS, Cut::Header)));
@@ -248,12 +331,31 @@ mod tests {
     }
 
     #[test]
+    fn the_preface_is_known_however_it_is_split() {
+        let start = Instant::now();
+        let is_h2 = |parts: &[&str]| {
+            let standing = Standing::new(start);
+            parts.iter().for_each(|part| standing.read(part.as_bytes(), start));
+            !matches!(standing.phase(), Phase::Head { .. })
+        };
+        for parts in [&["PRI * HTTP"][..], &["PR", "I * HTTP"], &["P", "RI"], &["P", "R", "I", " "]]
+        {
+            assert!(is_h2(parts), "{parts:?}");
+        }
+        for parts in
+            [&["P"][..], &["PR"], &["PRO", "PRI"], &["P", "OST"], &["PR", "", "O"], &["GPRI"]]
+        {
+            assert!(!is_h2(parts), "{parts:?}");
+        }
+    }
+
+    #[test]
     fn resets_are_counted_against_answers() {
         let start = Instant::now();
         let standing = Standing::new(start);
         let request = |answered| {
-            standing.begin();
-            standing.end(answered, start, 2);
+            standing.begin(Claim::Answer);
+            standing.end(Claim::Answer, answered, start, 2);
             standing.poll_cut(Waker::noop())
         };
         assert_eq!([true, false, false, false].map(request), [None; 4]);
@@ -266,10 +368,31 @@ mod tests {
     fn who_never_asked_anything_goes_first_and_who_waits_for_an_answer_never() {
         let start = Instant::now();
         let [silent, served, busy] = [0, 1, 2].map(|nth| Standing::new(start + nth * MS));
-        served.begin();
-        served.end(true, start + 2 * MS, 0);
-        busy.begin();
+        served.begin(Claim::Answer);
+        served.end(Claim::Answer, true, start + 2 * MS, 0);
+        served.written(start + 2 * MS);
+        busy.begin(Claim::Answer);
         assert!(silent.worth() < served.worth());
         assert_eq!(busy.worth(), None);
+    }
+
+    #[test]
+    fn who_listens_makes_room_and_has_no_deadline_unless_nobody_knows_them() {
+        let start = Instant::now();
+        let [known, unknown] = [0, 1].map(|_| Standing::new(start));
+        for (standing, claim) in [(&known, Claim::Listen), (&unknown, Claim::Nothing)] {
+            standing.read(b"PRI * HTTP/2.0", start + MS);
+            standing.begin(claim);
+        }
+        assert_eq!(known.deadline(&times()), None);
+        assert_eq!(unknown.deadline(&times()), Some((start + 30 * MS, Cut::Idle)));
+        assert!(unknown.worth().is_some() && unknown.worth() < known.worth());
+        known.begin(Claim::Answer);
+        assert_eq!(known.worth(), None);
+        known.end(Claim::Answer, true, start + 2 * MS, 0);
+        known.written(start + 3 * MS);
+        assert_eq!(known.phase(), Phase::Listening { since: start + 3 * MS });
+        known.end(Claim::Listen, false, start + 4 * MS, 0);
+        assert_eq!(known.deadline(&times()), Some((start + 34 * MS, Cut::Idle)));
     }
 }

@@ -46,7 +46,10 @@ impl<S> WatchedStream<S> {
                     stalled.until = self.pace.after(stalled.until, bytes, Instant::now());
                 }
                 // All is flushed: the next write begins anew.
-                (None, stalled) => *stalled = None,
+                (None, stalled) => {
+                    *stalled = None;
+                    self.standing.written(Instant::now());
+                }
                 (Some(_), None) => {}
             },
             Poll::Ready(Err(_)) => {}

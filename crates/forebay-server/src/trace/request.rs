@@ -90,6 +90,8 @@ pub(super) struct Notes {
     /// The same moment on both clocks.
     pub(super) begun: (SystemTime, Instant),
     pub(super) ended: Option<Instant>,
+    /// Whether the guards let it in, for somebody whom they know.
+    pub(super) is_let_in: bool,
     pub(super) request_id: String,
     pub(super) method: &'static str,
     pub(super) version: &'static str,
@@ -171,6 +173,7 @@ impl RequestTrace {
             parent,
             begun: (SystemTime::now(), Instant::now()),
             ended: None,
+            is_let_in: false,
             request_id: request_id.to_owned(),
             method: method(request.method()),
             version: version(request.version()),
@@ -191,6 +194,12 @@ impl RequestTrace {
     fn notes(&self) -> MutexGuard<'_, Notes> {
         // Nobody panics with half a note.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The guards let it in, for somebody whom they know. Nothing else goes to a collector: anybody
+    /// could fill the queue with it.
+    pub(crate) fn let_in(&self) {
+        self.notes().is_let_in = true;
     }
 
     /// Where the request goes.

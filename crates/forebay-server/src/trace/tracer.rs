@@ -38,7 +38,8 @@ impl Tracer {
         let (trace_id, sampled) = match &parent {
             Some(parent) => (parent.trace_id, parent.sampled),
             None => {
-                let only_asks = matches!(*request.method(), Method::GET | Method::HEAD);
+                let only_asks = matches!(*request.method(), Method::GET | Method::HEAD)
+                    || crate::grpc::only_asks(request.uri().path());
                 (TraceId::random(), !only_asks && rand::random::<f64>() < self.sample_ratio)
             }
         };
@@ -63,7 +64,7 @@ impl Tracer {
     }
 }
 
-/// A traced request; it ends when this is dropped.
+/// A traced request; it ends when this is dropped, and is sent on if it was let in.
 pub(crate) struct Ending {
     trace: RequestTrace,
     tracer: Arc<Tracer>,
@@ -78,6 +79,9 @@ impl Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.tracer.take(self.trace.finish());
+        let notes = self.trace.finish();
+        if notes.is_let_in {
+            self.tracer.take(notes);
+        }
     }
 }
