@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use forebay::config::{Device, Fallback, Rungs};
+use forebay::config::{CachePlace, Device, Fallback, Rungs};
 use forebay::{Config, onnxruntime_library};
 use forebay_model::{Manifest as ModelManifest, ModelFolder};
 
@@ -118,11 +118,17 @@ impl Plan {
 }
 
 /// Looks at everything that a bundle of these settings needs. The unit in it starts the bundle from
-/// the folder `prefix`.
+/// the folder `prefix`. `written` are the settings before relative paths were joined to a folder of this
+/// machine.
 ///
 /// # Errors
 /// What is missing, damaged or cannot be named in a manifest.
-pub(crate) fn plan(config: &Config, prefix: &str) -> Result<Plan, Failure> {
+pub(crate) fn plan(config: &Config, written: &Config, prefix: &str) -> Result<Plan, Failure> {
+    if let Some((key, path)) = relative(written) {
+        let message = format!("{key} is {:?}, a place on this machine only", path.display());
+        return Err(Failure::new(Exit::Config, message)
+            .help("a bundle has no such file: name the absolute path that it has on the vehicle"));
+    }
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let manifest = Manifest { version, target: target(), ..Manifest::default() };
     let mut plan = Plan { entries: BTreeMap::new(), manifest };
@@ -156,6 +162,31 @@ pub(crate) fn plan(config: &Config, prefix: &str) -> Result<Plan, Failure> {
     plan.manifest.files = sums.collect();
     plan.add_bytes(MANIFEST, plan.manifest.to_text());
     Ok(plan)
+}
+
+/// The first setting that names something by a relative path and is not put into a bundle.
+fn relative(config: &Config) -> Option<(&'static str, &Path)> {
+    let Config { events, metrics, health, cuda, server, tls, auth, .. } = config;
+    let mut named: Vec<(&str, &Path)> = vec![
+        ("events.folder", &events.folder),
+        ("server.socket", &server.socket),
+        ("server.admin_socket", &server.admin_socket),
+        ("tls.certificate", &tls.certificate),
+        ("tls.key", &tls.key),
+        ("tls.client_ca", &tls.client_ca),
+        ("auth.key_hashes_file", &auth.key_hashes_file),
+    ];
+    let optional = [
+        ("metrics.prometheus_file", &metrics.prometheus_file),
+        ("health.nvml", &health.nvml),
+        ("cuda.trace", &cuda.trace),
+    ];
+    named.extend(optional.iter().filter_map(|(key, path)| Some((*key, path.as_deref()?))));
+    named.extend(cuda.libraries.iter().map(|path| ("cuda.libraries", path.as_path())));
+    if let CachePlace::At(path) = &cuda.cache {
+        named.push(("cuda.cache", path));
+    }
+    named.into_iter().find(|(_, path)| path.is_relative() && !path.as_os_str().is_empty())
 }
 
 /// Whether the settings have a rung that computes on the CPU.

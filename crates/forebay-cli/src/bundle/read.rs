@@ -118,6 +118,9 @@ pub(crate) fn open(path: &Path) -> Result<Opened, Failure> {
     Ok(Opened { root, manifest, findings: look.findings, _scratch: scratch })
 }
 
+/// Entries of an archive at most: every file may have a folder of its own.
+const ENTRIES_MAX: usize = 2 * FILES_MAX;
+
 #[derive(Default)]
 struct Look {
     /// Path to sum of every file that could be read.
@@ -235,7 +238,7 @@ impl Look {
             }
         };
         let mut bytes_left = UNPACKED_BYTES_MAX;
-        for entry in entries {
+        for (count, entry) in entries.enumerate() {
             let mut entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {
@@ -243,9 +246,10 @@ impl Look {
                     return Ok(None);
                 }
             };
-            if entry.size() > bytes_left || self.sums.len() > FILES_MAX {
+            // Folders and what is refused count, too.
+            if entry.size() > bytes_left || count > ENTRIES_MAX {
                 self.damaged(format_args!(
-                    "more than {UNPACKED_BYTES_MAX} bytes or {FILES_MAX} files"
+                    "more than {UNPACKED_BYTES_MAX} bytes or {ENTRIES_MAX} entries"
                 ));
                 return Ok(None);
             }

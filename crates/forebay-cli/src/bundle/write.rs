@@ -1,5 +1,5 @@
 //! Writing a bundle: the same bytes for the same plan, whole or not at all. It is written beside its
-//! place, with `.partial` behind its name, and renamed.
+//! place, with the process's number and `.partial` behind its name, and renamed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
@@ -89,10 +89,14 @@ impl Partial {
             let message = format!("{} names no file", output.display());
             return Err(Failure::new(Exit::Usage, message).help("give a name for the bundle"));
         };
+        // Of this process alone: what another one writes, or somebody's own file, is not touched.
         let mut name = name.to_owned();
-        name.push(".partial");
+        name.push(format!(".{}.partial", std::process::id()));
         let path = output.with_file_name(name);
-        remove(&path).map_err(|error| Failure::creating(&path, &error))?;
+        if path.symlink_metadata().is_ok() {
+            let message = format!("{} is there already", path.display());
+            return Err(Failure::new(Exit::CannotCreate, message).help("remove it and try again"));
+        }
         Ok(Self { path })
     }
 

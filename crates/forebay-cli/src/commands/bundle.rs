@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use forebay::Config;
 
 use crate::bundle::{plan, write};
 use crate::failure::Failure;
@@ -32,12 +33,21 @@ pub(crate) struct BundleArgs {
     prefix: String,
 }
 
+/// The settings as they are written: relative paths stay relative.
+fn written(settings: &Settings) -> Result<Config, Failure> {
+    let Some(path) = &settings.config else { return Ok(Config::from_env()?) };
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Failure::reading(path.display(), &error))?;
+    let origin = path.display().to_string();
+    Ok(Config::from_toml_and_env(&text, &origin, std::env::vars_os())?)
+}
+
 /// Runs the command.
 ///
 /// # Errors
 /// Something is missing, damaged or changes meanwhile, or the output cannot be written.
 pub(crate) fn run(args: &BundleArgs, settings: &Settings) -> Result<(), Failure> {
-    let plan = plan(&settings.runtime_config()?, &args.prefix)?;
+    let plan = plan(&settings.runtime_config()?, &written(settings)?, &args.prefix)?;
     write(&plan, &args.output, args.force)?;
     let manifest = &plan.manifest;
     say!(

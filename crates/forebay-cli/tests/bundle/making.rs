@@ -56,8 +56,7 @@ fn what_is_there_is_replaced_only_on_request_and_nothing_is_left_behind() {
         let before = shop.bundle(name, &[]);
         assert_eq!(before.status.code(), Some(73), "{}", said(&before));
         assert!(said(&before).contains("is there already"), "{}", said(&before));
-        fs::write(shop.place(&format!("{name}.partial")), "of a run that was killed")
-            .expect("writes");
+        fs::write(shop.place(&format!("{name}.partial")), "of somebody else").expect("writes");
         let forced = shop.bundle(name, &["--force"]);
         assert!(forced.status.success(), "{}", said(&forced));
     }
@@ -67,7 +66,26 @@ fn what_is_there_is_replaced_only_on_request_and_nothing_is_left_behind() {
     let refused = shop.bundle("mine", &["--force"]);
     assert_eq!(refused.status.code(), Some(73), "{}", said(&refused));
     assert!(shop.place("mine/letter").is_file());
-    assert_eq!(names(shop.folder.path()), ["archive.tar", "folder", "mine"]);
+    let expected = ["archive.tar", "archive.tar.partial", "folder", "folder.partial", "mine"];
+    assert_eq!(names(shop.folder.path()), expected);
+}
+
+#[test]
+fn settings_with_files_of_this_machine_are_refused() {
+    let shop = Shop::new();
+    let file = shop.place("vehicle.toml");
+    for (text, key) in [
+        ("[tls]\ncertificate = 'chain.pem'\nkey = '/etc/forebay/key.pem'", "tls.certificate"),
+        ("[events]\nfolder = 'events'", "events.folder"),
+    ] {
+        fs::write(&file, text).expect("writes");
+        let refused = shop.bundle("new", &["--config", &file.display().to_string()]);
+        assert_eq!(refused.status.code(), Some(78), "{}", said(&refused));
+        assert!(said(&refused).contains(key), "{}", said(&refused));
+    }
+    fs::write(&file, "[events]\nfolder = '/var/lib/forebay/events'").expect("writes");
+    let made = shop.bundle("new", &["--config", &file.display().to_string()]);
+    assert!(made.status.success(), "{}", said(&made));
 }
 
 #[test]
