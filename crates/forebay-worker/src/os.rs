@@ -4,6 +4,7 @@
 use std::os::fd::RawFd;
 
 use forebay_protocol::WorkerExit;
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// Ends the process now, with no destructors and no `atexit` handlers: other threads may be inside
 /// an engine whose teardown would wait for them or touch a device that is gone.
@@ -26,6 +27,15 @@ pub(crate) fn end_by(signal: libc::c_int) -> ! {
         libc::raise(signal);
     }
     exit_now(WorkerExit::Panic)
+}
+
+/// Has the kernel kill this process when its host ends, whatever it is doing then: one that hangs in a
+/// driver hears of no socket. The signal comes with the end of the *thread* that started this process,
+/// which is the host's control thread and ends last of all.
+pub(crate) fn die_with_host() {
+    if let Err(error) = set_parent_process_death_signal(Some(Signal::KILL)) {
+        tracing::warn!(%error, "this process may outlive its host if it hangs");
+    }
 }
 
 /// Ignores the polite signals. Service managers send them to every process of a service at once;

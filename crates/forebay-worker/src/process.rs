@@ -82,6 +82,7 @@ fn run(serve: impl FnOnce(Greeting<'_>) -> Result<(), Failure>) -> Option<ExitCo
     };
     crate::os::ignore_polite_signals();
     start_log();
+    crate::os::die_with_host();
     // The link stays open until the process ends: its end tells the host that there is no more to
     // come, and the exit code must be certain by then.
     let link = Link::new(socket);

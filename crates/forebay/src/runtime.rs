@@ -144,6 +144,8 @@ impl Runtime {
     /// Starts, with what a runtime beside it shares if there is one.
     async fn start_with(config: Config, shared: Option<Shared>) -> Result<Self, StartError> {
         config.validate()?;
+        // Nothing on it may block in place: that would move its work to another thread, and workers end
+        // with the thread that started them.
         let control = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("fb-control")

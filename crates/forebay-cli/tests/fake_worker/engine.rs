@@ -44,9 +44,13 @@ fn die() -> ! {
 
 pub(crate) fn open(spec: &WorkerSpec, _: &WorkerArena) -> Result<Engine<(), (), ()>, StepError> {
     let script = SCRIPT.get().cloned().unwrap_or_default();
-    if script.start == Start::Fail {
-        let message = "the fake worker was told to fail; tell it otherwise".to_owned();
-        return Err(StepError::Fatal { exit: WorkerExit::Config, message });
+    match script.start {
+        Start::Hang => hang(),
+        Start::Fail => {
+            let message = "the fake worker was told to fail; tell it otherwise".to_owned();
+            return Err(StepError::Fatal { exit: WorkerExit::Config, message });
+        }
+        Start::Ready | Start::Exit => {}
     }
     let info = EngineInfo {
         engine: "fake 1".to_owned(),

@@ -30,10 +30,8 @@ fn main() -> ExitCode {
     rustix::process::set_ptracer(rustix::process::PTracer::Any).ok();
     engine::note_pid(&hello.worker.model);
     std::thread::sleep(Duration::from_millis(script.start_delay_ms));
-    match script.start {
-        Start::Hang => engine::hang(),
-        Start::Exit => return SILENT_EXIT.into(),
-        Start::Ready | Start::Fail => {}
+    if script.start == Start::Exit {
+        return SILENT_EXIT.into();
     }
     if let Some(breach) = script.rogue {
         rogue::serve(&hello, breach);

@@ -47,8 +47,20 @@ impl Daemon {
     }
 
     pub(crate) fn start_with(settings: &str, listen: &str, env: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("temporary folder");
         let model = TinyModel::scripted(&Script { delay_us: 500, ..Script::default() });
+        let mut daemon = Self::spawn(model, settings, listen, env);
+        daemon.hears("READY=1");
+        daemon
+    }
+
+    /// One that has been started and may not serve yet.
+    pub(crate) fn spawn(
+        model: TinyModel,
+        settings: &str,
+        listen: &str,
+        env: &[(&str, &str)],
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("temporary folder");
         let manager = UnixDatagram::bind(folder.path().join("notify")).expect("binds");
         manager.set_read_timeout(Some(GENEROUS)).expect("a limit");
         let config = folder.path().join("forebay.toml");
@@ -60,9 +72,7 @@ impl Daemon {
         let text = Self::settings(folder.path(), model.path(), settings, listen);
         std::fs::write(&config, text).expect("writes");
         let child = command.spawn().expect("starts");
-        let mut daemon = Self { child, folder, model, manager, said: Vec::new() };
-        daemon.hears("READY=1");
-        daemon
+        Self { child, folder, model, manager, said: Vec::new() }
     }
 
     fn settings(folder: &Path, model: &Path, settings: &str, listen: &str) -> String {

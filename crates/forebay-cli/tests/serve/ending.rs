@@ -4,7 +4,7 @@ use rustix::process::Signal;
 
 use super::daemon::Daemon;
 use super::load::Load;
-use crate::support::eventually;
+use crate::support::{eventually, kill};
 
 #[test]
 fn a_request_to_end_under_load_loses_nothing() {
@@ -94,6 +94,17 @@ fn no_worker_outlives_a_daemon_that_is_killed() {
     daemon.workers_gone();
     // The callers find a connection that broke off; that is what a kill means.
     drop(load);
+}
+
+#[test]
+fn not_even_a_worker_that_is_stopped_does() {
+    let mut daemon = Daemon::start("");
+    for pid in daemon.model.pids() {
+        kill(pid, Signal::STOP);
+    }
+    daemon.signal(Signal::KILL);
+    daemon.child.wait().expect("it ends");
+    daemon.workers_gone();
 }
 
 #[test]

@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "each test file uses a part of it")]
 mod support;
 
+mod bodies;
 mod client;
 mod daemon;
 mod ending;
@@ -15,6 +16,7 @@ mod h2;
 mod hostile;
 mod load;
 mod notify;
+mod operating;
 mod reading;
 mod reloading;
 mod tls;

@@ -144,6 +144,22 @@ fn vertex_keeps_each_request_apart() {
 }
 
 #[test]
+fn vertex_takes_more_requests_than_have_room_at_once() {
+    use crate::support::tiny::TinyModel;
+    let daemon = Daemon::with(TinyModel::new(), |config| {
+        config.admission.interactive_requests_max = 8;
+    });
+    let instances: Vec<Value> = (0..50).map(|n| json!({"inputs": format!("w{n}")})).collect();
+    let answer = daemon.posted("/vertex", &json!({"instances": instances}));
+    let predictions = answer["predictions"].as_array().expect("a list");
+    assert_eq!(predictions.len(), 50);
+    assert_eq!(rows(&predictions[49]), [expected("w49")]);
+    let wrong = json!({"instances": [{"inputs": "w1"}, {"inputs": "w1", "dimensions": 99_999}]});
+    let answer = daemon.post("/vertex", &wrong);
+    assert!(answer.to_string().contains("instance number 1"), "{answer}");
+}
+
+#[test]
 fn tokens_have_their_places_and_lead_back() {
     let daemon = Daemon::start();
     let answer = daemon.posted("/tokenize", &json!({"inputs": "w7 w12"}));
