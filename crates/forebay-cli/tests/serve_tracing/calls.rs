@@ -66,5 +66,7 @@ fn calls_and_streams_are_found_in_the_trace_of_their_client() {
         let failed = server.status.as_ref().is_some_and(|s| s.code() == StatusCode::Error);
         assert!(!failed, "what a client did wrong is no error of the server");
         assert_eq!(children.is_empty(), said[2] == "0");
+        let class = attribute(server, "forebay.priority");
+        assert_eq!(class.as_deref(), (said[2] != "0").then_some("interactive"), "{server:?}");
     }
 }

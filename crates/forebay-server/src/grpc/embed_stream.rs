@@ -147,6 +147,9 @@ impl Texts {
                 return self.take(Err(status));
             }
         };
+        if let Some(trace) = current() {
+            trace.priority(options.priority.as_str());
+        }
         let characters = request.inputs.chars().count();
         let runtime = self.api.runtime();
         let is_first = !std::mem::replace(&mut self.has_begun, true);
