@@ -1,8 +1,7 @@
 //! gRPC on the sockets of HTTP: `tei.v1` of text-embeddings-inference, health and reflection.
 //!
 //! Each method is a route like any other, so keys, limits, ids and metrics are those of HTTP. What
-//! is refused is a [`Problem`](crate::api::Problem) here too, told as a status. Nothing here owns a
-//! socket.
+//! is refused is a problem here too, told as a status. Nothing here owns a socket.
 
 mod call;
 mod embed;
