@@ -18,6 +18,8 @@ fn runtime(driver: &FakeDriver, fallback: Fallback) -> (Runtime, Vec<Reference>)
     config.devices.fallback = fallback;
     config.faults.enabled = true;
     config.worker.batch_deadline_ms = 2_000;
+    // The fake computes on the CPU: on a busy machine honest batches are late.
+    config.hedge.floor_ms = 1_000;
     let runtime = start(config);
     runtime.settled();
     assert_eq!(runtime.level(), Level::Gpu(1));
