@@ -104,7 +104,7 @@ enum Task {
     BenchHttp {
         #[command(flatten)]
         setup: SetupOptions,
-        /// Arguments for `benches/http.py`, after `--`
+        /// Arguments for `benches/http_load.py`, after `--`
         #[arg(last = true)]
         bench: Vec<String>,
     },
@@ -129,7 +129,9 @@ fn main() -> ExitCode {
         Task::CheckHistory { histories, answers } => history::check(&histories, &answers),
         Task::Clients { setup, clients } => tasks::clients(&setup, &clients),
         Task::BenchCpu { setup, bench } => tasks::bench_cpu(&setup, &bench),
-        Task::BenchHttp { setup, bench } => tasks::bench_load(&setup, "benches/http.py", &bench),
+        Task::BenchHttp { setup, bench } => {
+            tasks::bench_load(&setup, "benches/http_load.py", &bench)
+        }
         Task::BenchHostile { setup, bench } => {
             tasks::bench_load(&setup, "benches/hostile.py", &bench)
         }
