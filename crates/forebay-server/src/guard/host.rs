@@ -104,6 +104,16 @@ mod tests {
     }
 
     #[test]
+    fn loopback_is_loopback_however_it_is_written() {
+        for listen in ["127.0.0.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80"] {
+            let server = ServerConfig { listen: listen.parse().ok(), ..ServerConfig::default() };
+            assert_eq!(check(&server, &["evil.example"], None), Err(Refused::Host), "{listen}");
+        }
+        let server = ServerConfig { listen: "10.0.0.1:80".parse().ok(), ..ServerConfig::default() };
+        assert_eq!(check(&server, &["robot.example"], None), Ok(()), "keys protect it");
+    }
+
+    #[test]
     fn names_of_others_are_refused_and_addresses_are_not() {
         let server = loopback(&["Robot-7.local"]);
         for good in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:80", "robot-7.local:1"] {
