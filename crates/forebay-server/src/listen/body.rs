@@ -12,8 +12,8 @@ use bytes::Bytes;
 use forebay::config::LimitsConfig;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::held::Held;
 use super::pace::Pace;
 use super::taking::Taking;
@@ -97,7 +97,9 @@ pub(crate) struct LimitedBody {
     left: u64,
     room: Room,
     pace: Pace,
-    waiting: Option<(Instant, Pin<Box<Sleep>>)>,
+    /// When it is given up, once it has been waited for.
+    until: Option<Instant>,
+    alarm: Alarm,
     fate: Fate,
 }
 
@@ -106,7 +108,16 @@ impl LimitedBody {
         let bytes_max = u64::from(limits.body_bytes_max);
         let room = Room { held, bytes_max: u64::from(limits.body_bytes_under_way_max) };
         let pace = Pace::of(limits);
-        Self { inner, bytes_max, left: bytes_max, room, pace, waiting: None, fate }
+        Self {
+            inner,
+            bytes_max,
+            left: bytes_max,
+            room,
+            pace,
+            until: None,
+            alarm: Alarm::default(),
+            fate,
+        }
     }
 
     fn too_large(&self) -> BodyError {
@@ -139,7 +150,7 @@ impl Body for LimitedBody {
                     this.fate.0.store(Fate::NO_ROOM, Ordering::Release);
                     return Poll::Ready(Some(Err(BodyError::NoRoom)));
                 }
-                if let Some((until, _)) = &mut this.waiting {
+                if let Some(until) = &mut this.until {
                     *until = this.pace.after(*until, bytes, Instant::now());
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -147,15 +158,8 @@ impl Body for LimitedBody {
             Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(BodyError::Broken))),
             Poll::Ready(None) => Poll::Ready(None),
             Poll::Pending => {
-                let pace = this.pace;
-                let (until, timer) = this.waiting.get_or_insert_with(|| {
-                    let until = pace.begin(Instant::now());
-                    (until, Box::pin(sleep_until(until.into())))
-                });
-                if timer.deadline() != (*until).into() {
-                    timer.as_mut().reset((*until).into());
-                }
-                match timer.as_mut().poll(context) {
+                let until = *this.until.get_or_insert_with(|| this.pace.begin(Instant::now()));
+                match this.alarm.poll(until, context) {
                     Poll::Ready(()) => {
                         this.fate.0.store(Fate::SLOW, Ordering::Release);
                         Poll::Ready(Some(Err(BodyError::TooSlow)))

@@ -13,10 +13,10 @@ use axum::body::Body;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::{Sleep, sleep_until};
 use tokio_rustls::TlsAcceptor;
 
 use super::Shared;
+use super::alarm::Alarm;
 use super::body::GuardedBody;
 use super::handler::{Came, Handler, UnderWay};
 use super::metrics::{ConnectionMetrics, Cut, Turned};
@@ -111,7 +111,7 @@ impl Visit {
         let handler = Handler { shared, standing: Arc::clone(&standing), came, router };
         let connection = builder.serve_connection(TokioIo::new(stream), handler);
         let connection = std::pin::pin!(connection);
-        Watched { connection, standing, times, timer: None, told: false }.await
+        Watched { connection, standing, times, alarm: Alarm::default(), told: false }.await
     }
 }
 
@@ -123,7 +123,7 @@ struct Watched<'p, 'a, S> {
     connection: Pin<&'p mut Served<'a, S>>,
     standing: Arc<Standing>,
     times: Times,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     /// Whether it has been told to end after what is under way.
     told: bool,
 }
@@ -152,14 +152,10 @@ where
             context.waker().wake_by_ref();
         }
         let Some((deadline, cut)) = this.standing.deadline(&this.times) else {
-            this.timer = None;
+            this.alarm.silence();
             return Poll::Pending;
         };
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
-        if timer.deadline() != deadline.into() {
-            timer.as_mut().reset(deadline.into());
-        }
-        timer.as_mut().poll(context).map(|()| Some(cut))
+        this.alarm.poll(deadline, context).map(|()| Some(cut))
     }
 }
 

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use forebay::config::LimitsConfig;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::{Sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::body::BodyError;
 use super::pace::Pace;
 
@@ -52,7 +52,7 @@ pub(crate) struct DialogueBody<B> {
     inner: B,
     pace: Pace,
     until: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
+    alarm: Alarm,
     answered: Answered,
     ending: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_over: bool,
@@ -69,18 +69,13 @@ impl<B> DialogueBody<B> {
         let pace = pace(limits);
         let until = pace.begin(answered.began);
         let ending = Box::pin(ending);
-        Self { inner, pace, until, timer: None, answered, ending, is_over: false }
+        Self { inner, pace, until, alarm: Alarm::default(), answered, ending, is_over: false }
     }
 
     /// Whether nothing has moved for too long.
     fn poll_idle(&mut self, context: &mut Context<'_>) -> Poll<()> {
         self.until = self.until.max(self.pace.begin(self.answered.last()));
-        let until = self.until.into();
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(context)
+        self.alarm.poll(self.until, context)
     }
 
     fn end(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {

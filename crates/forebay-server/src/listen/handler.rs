@@ -119,7 +119,6 @@ async fn respond(
 ) -> Response {
     let metrics = ConnectionMetrics::get();
     let (mut parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
     let dialect = dialect(came.listener, &parts);
     let trace = current();
     let say = |problem: Problem| {
@@ -139,7 +138,8 @@ async fn respond(
     }
     parts.extensions.insert(id.clone());
     let (limits, fate) = (&policy.limits, Fate::default());
-    let lasts = grpc::is_dialogue(&path, &parts.headers).then(|| Answered::new(Instant::now()));
+    let lasts =
+        grpc::is_dialogue(parts.uri.path(), &parts.headers).then(|| Answered::new(Instant::now()));
     let body = match lasts.clone() {
         Some(answered) => {
             let ending = shared.service.no_more_taken();

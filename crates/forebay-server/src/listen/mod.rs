@@ -6,6 +6,7 @@
 //! calls last, `handler` takes a request through the guards.
 
 mod accept;
+mod alarm;
 mod body;
 mod connection;
 mod dialogue;

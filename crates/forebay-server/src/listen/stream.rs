@@ -8,29 +8,25 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::metrics::Cut;
 use super::pace::Pace;
 use super::standing::Standing;
-
-/// A write that could not be completed at once.
-struct Stalled {
-    until: Instant,
-    timer: Pin<Box<Sleep>>,
-}
 
 /// The stream of one connection.
 pub(crate) struct WatchedStream<S> {
     inner: S,
     standing: Arc<Standing>,
     pace: Pace,
-    stalled: Option<Stalled>,
+    /// When a write that could not be completed at once is given up.
+    until: Option<Instant>,
+    alarm: Alarm,
 }
 
 impl<S> WatchedStream<S> {
     pub(crate) fn new(inner: S, standing: Arc<Standing>, pace: Pace) -> Self {
-        Self { inner, standing, pace, stalled: None }
+        Self { inner, standing, pace, until: None, alarm: Alarm::default() }
     }
 
     /// `polled` unless it has been pending for too long.
@@ -41,27 +37,22 @@ impl<S> WatchedStream<S> {
         written: impl Fn(&T) -> Option<usize>,
     ) -> Poll<io::Result<T>> {
         match &polled {
-            Poll::Ready(Ok(done)) => match (written(done), &mut self.stalled) {
-                (Some(bytes), Some(stalled)) => {
-                    stalled.until = self.pace.after(stalled.until, bytes, Instant::now());
+            Poll::Ready(Ok(done)) => match (written(done), &mut self.until) {
+                (Some(bytes), Some(until)) => {
+                    *until = self.pace.after(*until, bytes, Instant::now());
                 }
                 // All is flushed: the next write begins anew.
-                (None, stalled) => {
-                    *stalled = None;
+                (None, until) => {
+                    *until = None;
+                    self.alarm.silence();
                     self.standing.written(Instant::now());
                 }
                 (Some(_), None) => {}
             },
             Poll::Ready(Err(_)) => {}
             Poll::Pending => {
-                let stalled = self.stalled.get_or_insert_with(|| {
-                    let until = self.pace.begin(Instant::now());
-                    Stalled { until, timer: Box::pin(sleep_until(until.into())) }
-                });
-                if stalled.timer.deadline() != stalled.until.into() {
-                    stalled.timer.as_mut().reset(stalled.until.into());
-                }
-                if stalled.timer.as_mut().poll(context).is_ready() {
+                let until = *self.until.get_or_insert_with(|| self.pace.begin(Instant::now()));
+                if self.alarm.poll(until, context).is_ready() {
                     self.standing.cut(Cut::Write);
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
@@ -13,8 +13,8 @@ use std::time::Instant;
 use forebay::config::LimitsConfig;
 use http::{Request, Version};
 use hyper::rt::Executor;
-use tokio::time::{Sleep, sleep_until};
 
+use super::alarm::Alarm;
 use super::dialogue;
 use super::metrics::{ConnectionMetrics, Cut};
 use super::pace::Pace;
@@ -119,21 +119,16 @@ where
 /// A stream until it is over, or its answer has not been taken in time: dropping it resets it.
 async fn held_to_time(stream: impl Future<Output = ()>, standing: Arc<Standing>) {
     let mut stream = pin!(stream);
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut alarm = Alarm::default();
     let missed = poll_fn(|context| {
         if stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(None);
         }
         let Some(offer) = OFFER.with(Cell::get) else {
-            timer = None;
+            alarm.silence();
             return Poll::Pending;
         };
-        let until = offer.until.into();
-        let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(until)));
-        if timer.deadline() != until {
-            timer.as_mut().reset(until);
-        }
-        timer.as_mut().poll(context).map(|()| Some(offer))
+        alarm.poll(offer.until, context).map(|()| Some(offer))
     });
     match missed.await {
         // Nobody asks for more behind the last part of an answer.

@@ -32,14 +32,10 @@ pub(crate) struct TokenizeRequest {
     #[schema(value_type = Texts)]
     inputs: Inputs,
     /// Whether the tokens that the model wants around every text are wanted.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     add_special_tokens: bool,
     /// Refused: the model has no prompts.
     prompt_name: Option<String>,
-}
-
-fn yes() -> bool {
-    true
 }
 
 /// A token of a text.
@@ -73,7 +69,7 @@ pub(crate) struct DecodeRequest {
     #[schema(value_type = InputIds)]
     ids: Inputs,
     /// Whether the tokens that are put around texts are left out.
-    #[serde(default = "yes")]
+    #[serde(default = "super::yes")]
     skip_special_tokens: bool,
 }
 
