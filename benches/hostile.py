@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "crates/forebay-cli/tests/conformance")]
 from cpu import run_json, say  # noqa: E402
-from daemon import Daemon  # noqa: E402
+from daemon import Daemon, add_places  # noqa: E402
 from sentences import sentences  # noqa: E402
 
 RATIO_MAX = 2.0
@@ -123,11 +123,8 @@ CROWDS = {
 
 def main() -> int:
   parser = argparse.ArgumentParser(description="measure a good client beside hostile ones")
-  parser.add_argument("--program", type=Path, default=ROOT / "target/release/forebay")
+  add_places(parser)
   parser.add_argument("--generator", type=Path, default=ROOT / "target/release/examples/load")
-  parser.add_argument("--model", type=Path, default=ROOT / ".forebay/models/all-MiniLM-L6-v2")
-  parser.add_argument("--onnxruntime", type=Path,
-                      default=ROOT / ".forebay/onnxruntime/libonnxruntime.so.1.31.1")
   parser.add_argument("--seconds", type=float, default=10.0, help="of each run (default %(default)s)")
   parser.add_argument("--rounds", type=int, default=3, help="rounds (default %(default)s)")
   parser.add_argument("--clients", type=int, default=4, help="good clients (default %(default)s)")

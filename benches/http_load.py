@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benches" / "peers"
 sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "crates/forebay-cli/tests/conformance")]
 from cpu import ensure_environment, run_json, say  # noqa: E402
-from daemon import Daemon  # noqa: E402
+from daemon import Daemon, add_places  # noqa: E402
 from sentences import sentences  # noqa: E402
 
 CLIENTS = (1, 16, 64)
@@ -127,11 +127,8 @@ class Bench:
 
 def main() -> int:
   parser = argparse.ArgumentParser(description="measure the daemon over HTTP")
-  parser.add_argument("--program", type=Path, default=ROOT / "target/release/forebay")
+  add_places(parser)
   parser.add_argument("--generator", type=Path, default=ROOT / "target/release/examples/load")
-  parser.add_argument("--model", type=Path, default=ROOT / ".forebay/models/all-MiniLM-L6-v2")
-  parser.add_argument("--onnxruntime", type=Path,
-                      default=ROOT / ".forebay/onnxruntime/libonnxruntime.so.1.31.1")
   parser.add_argument("--python", type=Path,
                       help="Python that has the peers' packages, instead of .venv")
   parser.add_argument("--count", type=int, default=10_000, help="sentences (default %(default)s)")

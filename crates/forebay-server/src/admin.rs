@@ -165,11 +165,14 @@ async fn release(State(admin): State<Admin>, request: Request<Body>) -> Response
         let device: Device = device.parse().map_err(bad)?;
         let service = admin.server.service();
         let mut operated = service.operate().await;
-        if !operated.released.contains(&device) {
-            operated.released.push(device);
-        }
         match service.runtime().release(device).await {
-            true => Ok(json!({"released": device.to_string()})),
+            true => {
+                // One of the rungs, so there are never many.
+                if !operated.released.contains(&device) {
+                    operated.released.push(device);
+                }
+                Ok(json!({"released": device.to_string()}))
+            }
             false => {
                 let message = format!("there is no rung on {device}; name one of the status");
                 Err(Refusal(StatusCode::NOT_FOUND, "no_such_device", message))

@@ -18,7 +18,7 @@ import sys
 import venv
 from pathlib import Path
 
-from daemon import ROOT, Daemon
+from daemon import ROOT, Daemon, add_places
 
 HERE = Path(__file__).resolve().parent
 KEY = "conformance-key"
@@ -84,10 +84,7 @@ def run(what: str, command: list, given: dict) -> list[dict]:
 
 def main() -> int:
   parser = argparse.ArgumentParser(description="run published clients against the daemon")
-  parser.add_argument("--program", type=Path, default=ROOT / "target/release/forebay")
-  parser.add_argument("--model", type=Path, default=ROOT / ".forebay/models/all-MiniLM-L6-v2")
-  parser.add_argument("--onnxruntime", type=Path,
-                      default=ROOT / ".forebay/onnxruntime/libonnxruntime.so.1.31.1")
+  add_places(parser)
   parser.add_argument("--into", type=Path, default=ROOT / ".forebay/clients",
                       help="folder for the clients (default %(default)s)")
   arguments = parser.parse_args()

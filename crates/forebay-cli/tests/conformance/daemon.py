@@ -1,6 +1,7 @@
 """A daemon with the real model on a loopback port of its own, and the vectors that `forebay embed`
 writes for the same texts. Only Python's standard library is needed."""
 
+import argparse
 import ast
 import hashlib
 import os
@@ -16,6 +17,13 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[3]
 START_S_MAX = 120
 END_S_MAX = 60
+
+
+def add_places(parser: argparse.ArgumentParser, program: str = "target/release/forebay") -> None:
+  """The options that say where program, model and library are."""
+  parser.add_argument("--program", type=Path, default=ROOT / program)
+  parser.add_argument("--model", type=Path, default=ROOT / ".forebay/models/all-MiniLM-L6-v2")
+  parser.add_argument("--onnxruntime", type=Path, default=ROOT / ".forebay/onnxruntime")
 
 
 class Daemon:

@@ -18,7 +18,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from daemon import HERE, ROOT, Daemon
+from daemon import HERE, Daemon, add_places
 
 CHECKS = [
   "not_a_server_error",
@@ -36,9 +36,7 @@ REQUEST_S_MAX = 60
 
 def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-  parser.add_argument("--program", type=Path, default=ROOT / "target/debug/forebay")
-  parser.add_argument("--model", type=Path, default=ROOT / ".forebay/models/all-MiniLM-L6-v2")
-  parser.add_argument("--onnxruntime", type=Path, default=ROOT / ".forebay/onnxruntime")
+  add_places(parser, "target/debug/forebay")
   parser.add_argument("--seed", type=int, default=1)
   parser.add_argument("--examples", type=int, default=100, help="for each operation")
   arguments = parser.parse_args()

@@ -43,6 +43,8 @@ fn who_lost_the_right_to_ask_is_refused_on_a_connection_that_is_open() {
     assert_eq!(daemon.admin("POST", "/reload", "").status, 200);
     let answer = before.embed("w1").expect("answers");
     assert_eq!(answer.status, 403, "{}", answer.text());
+    let native = before.send("GET", "/api/v1/status", &[], "").expect("answers");
+    assert_eq!(native.json()["error"]["code"], "user_not_allowed");
     daemon.stop();
 }
 

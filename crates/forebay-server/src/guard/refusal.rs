@@ -24,10 +24,11 @@ impl Refused {
                  server.hosts_allowed",
             ),
             Self::Origin => (Kind::Forbidden, "pages of other origins may not use this server"),
-            Self::User => (
-                Kind::Forbidden,
-                "this user may not use this socket any more; see auth.users_allowed",
-            ),
+            Self::User => {
+                let message = "this user may not use this socket any more; see auth.users_allowed";
+                let code = "user_not_allowed";
+                return Problem { code, ..Problem::new(Kind::Forbidden, message) };
+            }
             Self::NoRoom => {
                 let message = "the bodies of all requests take limits.body_bytes_under_way_max; send it \
                                a little later";
