@@ -73,7 +73,7 @@ part "start, both GPUs missing" 60 env FOREBAY_DEVICES__RUNGS=cuda:6,cuda:7 \
 part "one GPU and the CPU" 180 bash -c 'drill single "$0" "$@"' "$one" --on cuda:0 --fault kill \
   --fault trap --load 0.05 --deadline 500ms --calm 5s
 for name in one both alternating weight; do
-  [ -d "$output/$name.events" ] && "$program" events --folder "$output/$name.events" --last 400
+  [ -d "$output/$name.events" ] && "$program" events --folder "$output/$name.events" --last 2000
 done
 
 printf '\n%d s in all' "$SECONDS"
