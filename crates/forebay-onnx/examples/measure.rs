@@ -1,7 +1,7 @@
 //! Measures the engine: `cargo run --release -p forebay-onnx --example measure -- WHAT`.
 //!
 //! `shapes` times single runs, `layout` compares thread layouts, `cut` compares limits of the
-//! sub-batches, `memory` shows what sessions cost, `quality FILE.csv` compares INT8 with F32 on
+//! sub-batches, `mixed` how many widths one run may have, `memory` shows what sessions cost, `quality FILE.csv` compares INT8 with F32 on
 //! scored pairs of sentences, `all` is everything but `quality`. Variants take turns, so that other
 //! work on the machine meets all of them; the fastest and the median of the turns are printed, and
 //! the least processor time of all threads, which other work disturbs less. The model and the library are found as the tests find them (`FOREBAY_MODEL`, `FOREBAY_ORT`).
@@ -23,15 +23,19 @@ fn main() {
         ["shapes"] => bench.shapes(),
         ["layout"] => bench.layout(),
         ["cut"] => bench.cut(),
+        ["mixed"] => bench.mixed(),
         ["memory"] => bench.memory(),
         ["quality", file] => bench.quality(Path::new(file)),
         ["all"] => {
             bench.memory();
             bench.shapes();
             bench.cut();
+            bench.mixed();
             bench.layout();
         }
-        _ => println!("usage: measure shapes | layout | cut | memory | quality FILE.csv | all"),
+        _ => println!(
+            "usage: measure shapes | layout | cut | mixed | memory | quality FILE.csv | all"
+        ),
     }
 }
 
@@ -110,8 +114,12 @@ impl Bench {
         println!(
             "\n## limits of the sub-batches, 1 thread, ms per text (fastest / median / processor)"
         );
-        let limits =
-            |rows_max, tokens_max, width_step| SubBatchLimits { rows_max, tokens_max, width_step };
+        let limits = |rows_max, tokens_max, width_step| SubBatchLimits {
+            rows_max,
+            tokens_max,
+            width_step,
+            ..SubBatchLimits::default()
+        };
         let choices = [
             limits(16, 1024, 16),
             limits(32, 1024, 16),
@@ -139,6 +147,35 @@ impl Bench {
                 let batch = self.batch(rows, min, max, 2);
                 let turns = (800 / rows).clamp(6, 40);
                 take_turns(rows, turns, &mut variants, |session| encode(session, &batch));
+            }
+        }
+    }
+
+    fn mixed(&self) {
+        println!("\n## widths per run, ms per text (fastest / median / processor)");
+        for precision in PRECISIONS {
+            for threads in 1..=2 {
+                let variant = |widths_max| {
+                    let limits = SubBatchLimits { widths_max, ..SubBatchLimits::default() };
+                    let name = format!("{precision} {threads} threads, {widths_max} widths");
+                    (name, self.session_with(precision, threads, true, limits))
+                };
+                let mut variants: Vec<_> = [1, 2, 3, 4, 6].into_iter().map(variant).collect();
+                for (rows, min, max) in [
+                    (1, 11, 11),
+                    (4, 6, 18),
+                    (8, 6, 18),
+                    (16, 6, 18),
+                    (32, 6, 18),
+                    (64, 6, 18),
+                    (16, 6, 128),
+                    (64, 6, 128),
+                ] {
+                    println!("{rows} rows of {min} to {max} tokens");
+                    let batch = self.batch(rows, min, max, 2);
+                    let turns = (4000 / (rows * max)).clamp(8, 60);
+                    take_turns(rows, turns, &mut variants, |session| encode(session, &batch));
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::encoder;
 use crate::error::OnnxError;
 use crate::exported::{self, Interface};
 use crate::options::{EngineOptions, Precision, SubBatchLimits};
-use crate::plan::{self, SubBatch};
+use crate::plan::{self, Block, SubBatch};
 use crate::runtime;
 use crate::states::TokenStates;
 
@@ -65,18 +65,21 @@ impl Session {
         options.check()?;
         let builder = builder(options)?;
         let config = folder.encoder().clone();
+        let mut limits = options.sub_batch;
         let (session, layout) = match folder.graph() {
             GraphSource::Safetensors { .. } => {
                 let weights = folder.weights()?;
                 let weights = EncoderWeights::from(&weights, &config)?;
-                let precision = options.precision;
-                (encoder::build(&config, &weights, precision, &builder)?, Layout::Packed)
+                let (precision, blocks) = (options.precision, limits.widths_max);
+                let session = encoder::build(&config, &weights, precision, blocks, &builder)?;
+                (session, Layout::Packed)
             }
             GraphSource::Onnx { file } if options.precision != Precision::F32 => {
                 return Err(OnnxError::ExportedPrecision { path: file.clone() });
             }
             GraphSource::Onnx { file } => {
                 let (session, interface) = exported::load(file, &config, builder)?;
+                limits.widths_max = 1;
                 (session, Layout::Padded(interface))
             }
         };
@@ -87,7 +90,6 @@ impl Session {
             packed = matches!(layout, Layout::Packed),
             "encoder loaded"
         );
-        let limits = options.sub_batch;
         Ok(Self { session, layout, config, limits, buffers: Buffers::default() })
     }
 
@@ -166,24 +168,30 @@ impl Session {
         rows: &[&[u32]],
         states: &mut TokenStates,
     ) -> Result<(), OnnxError> {
-        let (count, width, heads) = (rows.len(), run.width, self.config.heads);
+        let (hidden, heads) = (self.config.hidden, self.config.heads);
         let buffers = &mut self.buffers;
-        buffers.fill_packed(rows, width, &self.config);
+        buffers.fill_packed(run, rows, &self.config);
         let tokens = buffers.ids.len();
-        let outputs = run_session(
-            &mut self.session,
-            inputs! {
-                encoder::INPUT_IDS => view([tokens], &buffers.ids)?,
-                encoder::INPUT_POSITIONS => view([tokens], &buffers.positions)?,
-                encoder::INPUT_SLOTS => view([count, 1, width], &buffers.slots)?,
-                encoder::INPUT_RETURNS => view([tokens, heads], &buffers.returns)?,
-                encoder::INPUT_MASK => view([count, 1, 1, width], &buffers.mask)?,
-            },
-        )?;
-        let hidden = self.config.hidden;
+        let mut inputs = inputs! {
+            encoder::INPUT_IDS => view([tokens], &buffers.ids)?,
+            encoder::INPUT_POSITIONS => view([tokens], &buffers.positions)?,
+            encoder::INPUT_RETURNS => view([tokens, heads], &buffers.returns)?,
+        };
+        let (mut slots, mut mask) = (buffers.slots.as_slice(), buffers.mask.as_slice());
+        for block in 0..self.limits.widths_max {
+            let Block { rows, width } = run.blocks.get(block).copied().unwrap_or(Block::EMPTY);
+            let (own, rest) = slots.split_at(rows * width);
+            inputs.push((encoder::input_slots(block).into(), view([rows, 1, width], own)?.into()));
+            slots = rest;
+            let (own, rest) = mask.split_at(rows * width);
+            inputs
+                .push((encoder::input_mask(block).into(), view([rows, 1, 1, width], own)?.into()));
+            mask = rest;
+        }
+        let outputs = run_session(&mut self.session, inputs)?;
         let values = extract(&outputs, encoder::OUTPUT_STATES, &[tokens, hidden])?;
         let mut start = 0;
-        for (&index, row) in run.rows.iter().zip(rows) {
+        for ((&index, row), width) in run.rows.iter().zip(rows).zip(run.widths()) {
             let end = start + row.len() * hidden;
             states.set_row(index, &values[start..end], width);
             start = end;
@@ -198,9 +206,10 @@ impl Session {
         states: &mut TokenStates,
     ) -> Result<(), OnnxError> {
         let Layout::Padded(interface) = &self.layout else { return Ok(()) };
-        let (shape, hidden) = ([rows.len(), run.width], self.config.hidden);
+        let Some(&Block { rows: count, width }) = run.blocks.first() else { return Ok(()) };
+        let (shape, hidden) = ([count, width], self.config.hidden);
         let buffers = &mut self.buffers;
-        buffers.fill_padded(rows, run.width, self.config.pad_id);
+        buffers.fill_padded(rows, width, self.config.pad_id);
         let mut inputs = inputs! {
             exported::INPUT_IDS => view(shape, &buffers.wide_ids)?,
             exported::INPUT_MASK => view(shape, &buffers.wide_mask)?,
@@ -211,24 +220,26 @@ impl Session {
         }
         let outputs = run_session(&mut self.session, inputs)?;
         let values = extract(&outputs, &interface.states, &[shape[0], shape[1], hidden])?;
-        let blocks = values.chunks_exact(run.width * hidden);
+        let blocks = values.chunks_exact(width * hidden);
         for ((&index, row), block) in run.rows.iter().zip(rows).zip(blocks) {
-            states.set_row(index, &block[..row.len() * hidden], run.width);
+            states.set_row(index, &block[..row.len() * hidden], width);
         }
         Ok(())
     }
 }
 
 impl Buffers {
-    fn fill_packed(&mut self, rows: &[&[u32]], width: usize, config: &EncoderConfig) {
+    fn fill_packed(&mut self, run: &SubBatch, rows: &[&[u32]], config: &EncoderConfig) {
         let heads = config.heads;
         self.ids.clear();
         self.positions.clear();
         self.slots.clear();
         self.returns.clear();
         self.mask.clear();
-        for (block, row) in rows.iter().enumerate() {
+        for (row, width) in rows.iter().zip(run.widths()) {
             let first = self.ids.len();
+            // Places of the rows so far, for one head; there are as many slots.
+            let places = self.slots.len();
             self.ids.extend(row.iter().map(|&id| id as i32));
             for place in 0..width {
                 // Unused places repeat the row's own first token: whatever they hold, it is this
@@ -240,7 +251,7 @@ impl Buffers {
             }
             for place in 0..row.len() {
                 self.positions.push((config.position_offset + place) as i32);
-                let head = |head: usize| ((block * heads + head) * width + place) as i32;
+                let head = |head: usize| (places * heads + head * width + place) as i32;
                 self.returns.extend((0..heads).map(head));
             }
         }
