@@ -9,6 +9,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionOutputs};
 use ort::value::TensorRef;
 
+use crate::batch::{Batch, Job};
 use crate::encoder;
 use crate::error::OnnxError;
 use crate::exported::{self, Interface};
@@ -109,22 +110,29 @@ impl Session {
     /// ONNX Runtime said while it ran.
     pub fn encode(&mut self, ids: &[u32], cu_seqlens: &[u32]) -> Result<TokenStates, OnnxError> {
         let lengths = self.check(ids, cu_seqlens)?;
-        let plan = plan::cut(&lengths, &self.limits, self.config.position_limit());
-        let mut states = TokenStates::zeros(cu_seqlens, self.config.hidden);
-        states.set_sub_batches(plan.len());
-        for run in &plan {
-            let row = |row: usize| &ids[cu_seqlens[row] as usize..cu_seqlens[row + 1] as usize];
-            let rows: Vec<&[u32]> = run.rows.iter().map(|&index| row(index)).collect();
-            match &self.layout {
-                Layout::Packed => self.run_packed(run, &rows, &mut states)?,
-                Layout::Padded(_) => self.run_padded(run, &rows, &mut states)?,
-            }
+        let batch = Batch { ids, cu_seqlens, hidden: self.config.hidden };
+        let plan = self.plan(&lengths, 1);
+        batch.encode(plan, |jobs| jobs.into_iter().try_for_each(|job| self.run(job)))
+    }
+
+    /// Cuts rows of `lengths` tokens into runs that `parts` such sessions can share.
+    pub(crate) fn plan(&self, lengths: &[usize], parts: usize) -> Vec<SubBatch> {
+        plan::cut(lengths, &self.limits, self.config.position_limit(), parts)
+    }
+
+    pub(crate) fn hidden(&self) -> usize {
+        self.config.hidden
+    }
+
+    pub(crate) fn run(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
+        match &self.layout {
+            Layout::Packed => self.run_packed(job),
+            Layout::Padded(_) => self.run_padded(job),
         }
-        Ok(states)
     }
 
     /// Refuses what the graph would answer with garbage or a less clear error.
-    fn check(&self, ids: &[u32], cu_seqlens: &[u32]) -> Result<Vec<usize>, OnnxError> {
+    pub(crate) fn check(&self, ids: &[u32], cu_seqlens: &[u32]) -> Result<Vec<usize>, OnnxError> {
         let boundaries = |reason| OnnxError::Boundaries { ids: ids.len(), reason };
         // Token times 3·heads, rows·heads·width and the byte counts behind them stay in i32.
         let tokens_max = i32::MAX as usize / (4 * self.config.hidden.max(self.config.intermediate));
@@ -162,15 +170,11 @@ impl Session {
         Ok(lengths)
     }
 
-    fn run_packed(
-        &mut self,
-        run: &SubBatch,
-        rows: &[&[u32]],
-        states: &mut TokenStates,
-    ) -> Result<(), OnnxError> {
+    fn run_packed(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
+        let Job { run, rows, states } = job;
         let (hidden, heads) = (self.config.hidden, self.config.heads);
         let buffers = &mut self.buffers;
-        buffers.fill_packed(run, rows, &self.config);
+        buffers.fill_packed(&run, &rows, &self.config);
         let tokens = buffers.ids.len();
         let mut inputs = inputs! {
             encoder::INPUT_IDS => view([tokens], &buffers.ids)?,
@@ -190,26 +194,22 @@ impl Session {
         }
         let outputs = run_session(&mut self.session, inputs)?;
         let values = extract(&outputs, encoder::OUTPUT_STATES, &[tokens, hidden])?;
-        let mut start = 0;
-        for ((&index, row), width) in run.rows.iter().zip(rows).zip(run.widths()) {
-            let end = start + row.len() * hidden;
-            states.set_row(index, &values[start..end], width);
-            start = end;
+        let mut rest = values;
+        for row in states {
+            let (own, after) = rest.split_at(row.len());
+            row.copy_from_slice(own);
+            rest = after;
         }
         Ok(())
     }
 
-    fn run_padded(
-        &mut self,
-        run: &SubBatch,
-        rows: &[&[u32]],
-        states: &mut TokenStates,
-    ) -> Result<(), OnnxError> {
+    fn run_padded(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
+        let Job { run, rows, states } = job;
         let Layout::Padded(interface) = &self.layout else { return Ok(()) };
         let Some(&Block { rows: count, width }) = run.blocks.first() else { return Ok(()) };
         let (shape, hidden) = ([count, width], self.config.hidden);
         let buffers = &mut self.buffers;
-        buffers.fill_padded(rows, width, self.config.pad_id);
+        buffers.fill_padded(&rows, width, self.config.pad_id);
         let mut inputs = inputs! {
             exported::INPUT_IDS => view(shape, &buffers.wide_ids)?,
             exported::INPUT_MASK => view(shape, &buffers.wide_mask)?,
@@ -221,8 +221,8 @@ impl Session {
         let outputs = run_session(&mut self.session, inputs)?;
         let values = extract(&outputs, &interface.states, &[shape[0], shape[1], hidden])?;
         let blocks = values.chunks_exact(width * hidden);
-        for ((&index, row), block) in run.rows.iter().zip(rows).zip(blocks) {
-            states.set_row(index, &block[..row.len() * hidden], width);
+        for (row, block) in states.into_iter().zip(blocks) {
+            row.copy_from_slice(&block[..row.len()]);
         }
         Ok(())
     }

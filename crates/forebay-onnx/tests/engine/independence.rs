@@ -1,6 +1,6 @@
 //! A row has the same bits whatever stands next to it and however the batch is cut.
 
-use forebay_onnx::{EngineOptions, Precision, Session, SubBatchLimits};
+use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SplitSession, SubBatchLimits};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -60,6 +60,29 @@ fn rows_of_random_mixes_do_not_see_their_neighbours() {
                 (0..lengths.len()).map(|row| bits(states.row(row))).collect();
             assert!(together == alone(&mut session, &ids, &boundaries), "{precision}, {lengths:?}");
         }
+    }
+}
+
+#[test]
+fn rows_do_not_see_in_which_half_they_run() {
+    let synthetic = Synthetic::new(&Geometry::default(), 8);
+    let folder = synthetic.open();
+    for (precision, intra_threads) in [(Precision::F32, 2), (Precision::Int8, 5)] {
+        let options = EngineOptions { intra_threads, ..support::options(precision) };
+        let mut split = SplitSession::load(&folder, &options, true).unwrap();
+        let mut single = Session::load(&folder, &support::options(precision)).unwrap();
+        // From what is computed as a whole to many runs of each half.
+        for lengths in
+            [vec![3], vec![70, 69], vec![4, 5, 9], many_lengths(40, 3), many_lengths(70, 1)]
+        {
+            let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, 12);
+            let states = split.encode(&ids, &boundaries).unwrap();
+            let found: Vec<Vec<u32>> =
+                (0..lengths.len()).map(|row| bits(states.row(row))).collect();
+            assert!(found == alone(&mut single, &ids, &boundaries), "{precision}, {lengths:?}");
+        }
+        let error = split.encode(&[1; 200], &[0, 100, 200]).unwrap_err();
+        assert!(matches!(error, OnnxError::RowTooLong { .. }), "{error:?}");
     }
 }
 
