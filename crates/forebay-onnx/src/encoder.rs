@@ -1,6 +1,7 @@
 //! The graph of a BERT-family encoder over packed tokens.
 //!
-//! Dense layers and normalisation see the tokens of all rows one after another, `[tokens, hidden]`,
+//! The graph begins with the sum of each token's embeddings (`tables.rs`). Dense layers and
+//! normalisation see the tokens of all rows one after another, `[tokens, hidden]`,
 //! with no padding. Attention needs rectangular blocks: one gather per operand picks the head-wide
 //! pieces of the packed projection straight into `[rows, heads, width, head_dim]`, which replaces
 //! splitting, padding and transposing; another gather takes the result back. Unused places of a
@@ -22,10 +23,8 @@ use crate::graph::{Dimension, GraphBuilder, float, int, outlet, text};
 use crate::options::Precision;
 use crate::quantize::{self, QuantizedWeight};
 
-/// Token ids, i32 `[tokens]`.
-pub(crate) const INPUT_IDS: &str = "ids";
-/// Row of the position table for each token, i32 `[tokens]`.
-pub(crate) const INPUT_POSITIONS: &str = "positions";
+/// Sum of each token's embeddings, f32 `[tokens, hidden]`.
+pub(crate) const INPUT_EMBEDDINGS: &str = "embeddings";
 /// For each token and head, its place in the blocks counted over blocks, rows, heads and width, i32
 /// `[tokens, heads]`.
 pub(crate) const INPUT_RETURNS: &str = "returns";
@@ -59,7 +58,8 @@ pub(crate) fn build(
     builder: &SessionBuilder,
 ) -> Result<Session, OnnxError> {
     let mut encoder = Encoder { graph: GraphBuilder::new()?, config, precision, blocks };
-    let mut states = encoder.embed(weights)?;
+    let mut states =
+        encoder.normalize("embedding_norm", INPUT_EMBEDDINGS, &weights.embedding_norm)?;
     let shared = encoder.shared()?;
     for (index, layer) in weights.layers.iter().enumerate() {
         states = encoder.layer(index, layer, &states, &shared)?;
@@ -73,8 +73,7 @@ pub(crate) fn build(
     let floats =
         |name: &str, dimensions: &[Dimension]| outlet(name, TensorElementType::Float32, dimensions);
     let mut inputs = vec![
-        ints(INPUT_IDS, &[varying("tokens")]),
-        ints(INPUT_POSITIONS, &[varying("tokens")]),
+        floats(INPUT_EMBEDDINGS, &[varying("tokens"), fixed(config.hidden)]),
         ints(INPUT_RETURNS, &[varying("tokens"), fixed(config.heads)]),
     ];
     for block in 0..blocks {
@@ -124,22 +123,6 @@ struct SharedQuantized {
 }
 
 impl Encoder<'_> {
-    fn embed(&mut self, weights: &EncoderWeights<'_>) -> Result<String, OnnxError> {
-        let EncoderConfig { hidden, vocab, positions_max, .. } = *self.config;
-        let word = weights.word.to_f32()?;
-        let word = self.graph.constant("word", &[vocab, hidden], &word)?;
-        // A text is of token type 0 throughout, so that row joins the position table.
-        let mut position = weights.position.to_f32()?;
-        let token_type = weights.token_type.to_f32()?;
-        for row in position.chunks_exact_mut(hidden) {
-            row.iter_mut().zip(&token_type).for_each(|(value, kind)| *value += kind);
-        }
-        let position = self.graph.constant("position", &[positions_max, hidden], &position)?;
-        let words = self.graph.node("Gather", &[&word, INPUT_IDS], Vec::new())?;
-        let positions = self.graph.node("Gather", &[&position, INPUT_POSITIONS], Vec::new())?;
-        self.add_and_normalize("embedding", &words, &positions, &weights.embedding_norm)
-    }
-
     fn shared(&mut self) -> Result<Shared, OnnxError> {
         let EncoderConfig { hidden, heads, .. } = *self.config;
         let graph = &mut self.graph;
@@ -172,7 +155,7 @@ impl Encoder<'_> {
 
     fn shared_quantized(&mut self) -> Result<SharedQuantized, OnnxError> {
         let graph = &mut self.graph;
-        let tokens = graph.node("Shape", &[INPUT_IDS], Vec::new())?;
+        let tokens = graph.node("Shape", &[INPUT_EMBEDDINGS], vec![int("end", 1)?])?;
         let zero = graph.constant("zero", &[1], &[0_u8])?;
         Ok(SharedQuantized {
             last_axis: graph.constant("last_axis", &[1], &[1_i64])?,
@@ -246,13 +229,17 @@ impl Encoder<'_> {
         right: &str,
         norm: &Norm<'_>,
     ) -> Result<String, OnnxError> {
+        let sum = self.graph.node("Add", &[left, right], Vec::new())?;
+        self.normalize(name, &sum, norm)
+    }
+
+    fn normalize(&mut self, name: &str, input: &str, norm: &Norm<'_>) -> Result<String, OnnxError> {
         let hidden = [self.config.hidden];
         let graph = &mut self.graph;
         let gamma = graph.constant(format!("{name}_gamma"), &hidden, &norm.gamma.to_f32()?)?;
         let beta = graph.constant(format!("{name}_beta"), &hidden, &norm.beta.to_f32()?)?;
-        let sum = graph.node("Add", &[left, right], Vec::new())?;
         let attributes = vec![int("axis", -1)?, float("epsilon", self.config.layer_norm_eps)?];
-        graph.node("LayerNormalization", &[&sum, &gamma, &beta], attributes)
+        graph.node("LayerNormalization", &[input, &gamma, &beta], attributes)
     }
 
     /// x·Wᵀ + b for the layers of `parts` side by side.

@@ -23,6 +23,7 @@ mod runtime;
 mod session;
 mod split;
 mod states;
+mod tables;
 
 pub use error::OnnxError;
 pub use options::{EngineOptions, Precision, SubBatchLimits};

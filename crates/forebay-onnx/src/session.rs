@@ -3,6 +3,8 @@
 //! A session checks the batch, cuts it, fills the input buffers of each run and copies the states
 //! back into the caller's order. Buffers are kept between calls. It holds no queue and no thread.
 
+use std::sync::Arc;
+
 use forebay_model::{EncoderConfig, EncoderWeights, GraphSource, ModelFolder};
 use ort::inputs;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
@@ -17,6 +19,7 @@ use crate::options::{EngineOptions, Precision, SubBatchLimits};
 use crate::plan::{self, Block, SubBatch};
 use crate::runtime;
 use crate::states::TokenStates;
+use crate::tables::Tables;
 
 /// How long an idle thread of a spinning pool looks for work, in microseconds. It bridges the gap
 /// between two layers of a run and between two requests of a busy caller. Left at the library's
@@ -25,7 +28,7 @@ use crate::states::TokenStates;
 const SPIN_US: &str = "200";
 
 /// An encoder ready to run. Several may be loaded and used from different threads; each has its own
-/// copy of the weights.
+/// copy of the weights, but those of a [`SplitSession`](crate::SplitSession) share the word table.
 #[derive(Debug)]
 pub struct Session {
     session: OrtSession,
@@ -38,7 +41,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Layout {
     /// Our own graph over packed tokens.
-    Packed,
+    Packed(Arc<Tables>),
     /// An exported graph over padded rows.
     Padded(Interface),
 }
@@ -46,8 +49,7 @@ enum Layout {
 /// Inputs of one run; `wide` is what exported graphs take.
 #[derive(Debug, Default)]
 struct Buffers {
-    ids: Vec<i32>,
-    positions: Vec<i32>,
+    embeddings: Vec<f32>,
     slots: Vec<i32>,
     returns: Vec<i32>,
     mask: Vec<f32>,
@@ -63,6 +65,15 @@ impl Session {
     /// The library's, the options' or the weights' error, or what ONNX Runtime said while it
     /// compiled the graph.
     pub fn load(folder: &ModelFolder, options: &EngineOptions) -> Result<Self, OnnxError> {
+        Self::load_sharing(folder, options, None)
+    }
+
+    /// The same with what can be shared with `other`, a session of the same folder.
+    pub(crate) fn load_sharing(
+        folder: &ModelFolder,
+        options: &EngineOptions,
+        other: Option<&Self>,
+    ) -> Result<Self, OnnxError> {
         options.check()?;
         let builder = builder(options)?;
         let config = folder.encoder().clone();
@@ -73,7 +84,11 @@ impl Session {
                 let weights = EncoderWeights::from(&weights, &config)?;
                 let (precision, blocks) = (options.precision, limits.widths_max);
                 let session = encoder::build(&config, &weights, precision, blocks, &builder)?;
-                (session, Layout::Packed)
+                let tables = match other {
+                    Some(Self { layout: Layout::Packed(tables), .. }) => Arc::clone(tables),
+                    _ => Arc::new(Tables::read(&config, &weights)?),
+                };
+                (session, Layout::Packed(tables))
             }
             GraphSource::Onnx { file } if options.precision != Precision::F32 => {
                 return Err(OnnxError::ExportedPrecision { path: file.clone() });
@@ -88,7 +103,7 @@ impl Session {
             model = folder.name(),
             precision = %options.precision,
             intra_threads = options.intra_threads,
-            packed = matches!(layout, Layout::Packed),
+            packed = matches!(layout, Layout::Packed(_)),
             "encoder loaded"
         );
         Ok(Self { session, layout, config, limits, buffers: Buffers::default() })
@@ -126,7 +141,7 @@ impl Session {
 
     pub(crate) fn run(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
         match &self.layout {
-            Layout::Packed => self.run_packed(job),
+            Layout::Packed(_) => self.run_packed(job),
             Layout::Padded(_) => self.run_padded(job),
         }
     }
@@ -172,13 +187,15 @@ impl Session {
 
     fn run_packed(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
         let Job { run, rows, states } = job;
+        let Layout::Packed(tables) = &self.layout else { return Ok(()) };
         let (hidden, heads) = (self.config.hidden, self.config.heads);
         let buffers = &mut self.buffers;
-        buffers.fill_packed(&run, &rows, &self.config);
-        let tokens = buffers.ids.len();
+        buffers.fill_packed(&run, &rows, heads);
+        buffers.embeddings.clear();
+        rows.iter().for_each(|row| tables.embed(row, &mut buffers.embeddings));
+        let tokens = buffers.embeddings.len() / hidden;
         let mut inputs = inputs! {
-            encoder::INPUT_IDS => view([tokens], &buffers.ids)?,
-            encoder::INPUT_POSITIONS => view([tokens], &buffers.positions)?,
+            encoder::INPUT_EMBEDDINGS => view([tokens, hidden], &buffers.embeddings)?,
             encoder::INPUT_RETURNS => view([tokens, heads], &buffers.returns)?,
         };
         let (mut slots, mut mask) = (buffers.slots.as_slice(), buffers.mask.as_slice());
@@ -229,18 +246,14 @@ impl Session {
 }
 
 impl Buffers {
-    fn fill_packed(&mut self, run: &SubBatch, rows: &[&[u32]], config: &EncoderConfig) {
-        let heads = config.heads;
-        self.ids.clear();
-        self.positions.clear();
+    fn fill_packed(&mut self, run: &SubBatch, rows: &[&[u32]], heads: usize) {
         self.slots.clear();
         self.returns.clear();
         self.mask.clear();
+        let mut first = 0;
         for (row, width) in rows.iter().zip(run.widths()) {
-            let first = self.ids.len();
             // Places of the rows so far, for one head; there are as many slots.
             let places = self.slots.len();
-            self.ids.extend(row.iter().map(|&id| id as i32));
             for place in 0..width {
                 // Unused places repeat the row's own first token: whatever they hold, it is this
                 // row's.
@@ -250,10 +263,10 @@ impl Buffers {
                 self.mask.push(if used { 0.0 } else { encoder::MASKED });
             }
             for place in 0..row.len() {
-                self.positions.push((config.position_offset + place) as i32);
                 let head = |head: usize| (places * heads + head * width + place) as i32;
                 self.returns.extend((0..heads).map(head));
             }
+            first += row.len();
         }
     }
 

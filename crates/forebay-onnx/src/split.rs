@@ -47,7 +47,8 @@ impl SplitSession {
         let halves = if halves && options.intra_threads > 1 {
             let intra_threads = options.intra_threads / 2;
             let options = EngineOptions { intra_threads, ..options.clone() };
-            Some([Session::load(folder, &options)?, Session::load(folder, &options)?])
+            let half = || Session::load_sharing(folder, &options, Some(&whole));
+            Some([half()?, half()?])
         } else {
             None
         };
