@@ -12,6 +12,7 @@ use forebay_model::ModelFolder;
 use crate::batch::{Batch, Job};
 use crate::error::OnnxError;
 use crate::options::{EngineOptions, Precision};
+use crate::plan::SubBatch;
 use crate::session::Session;
 use crate::states::TokenStates;
 
@@ -34,7 +35,8 @@ pub struct SplitSession {
 }
 
 impl SplitSession {
-    /// Loads the encoder of `folder`: with `halves` and more than one thread three times, else once.
+    /// Loads the encoder of `folder`: with `halves` and more than one thread as three sessions that
+    /// share the word table, else as one.
     ///
     /// # Errors
     /// As [`Session::load`].
@@ -67,8 +69,12 @@ impl SplitSession {
             return self.whole.encode(ids, cu_seqlens);
         }
         let lengths = first.check(ids, cu_seqlens)?;
+        let plan = first.plan(&lengths, 2);
+        if !is_balanced(&plan) {
+            return self.whole.encode(ids, cu_seqlens);
+        }
         let batch = Batch { ids, cu_seqlens, hidden: first.hidden() };
-        batch.encode(first.plan(&lengths, 2), |mut jobs| {
+        batch.encode(plan, |mut jobs| {
             // The longest begin, so that a late long run does not hold up the end.
             jobs.sort_by_key(|job| std::cmp::Reverse(job.run.padded_tokens()));
             let queue = Mutex::new(jobs.into_iter());
@@ -83,6 +89,14 @@ impl SplitSession {
     }
 }
 
+/// Whether no run is so much of the batch that half of the threads would wait for it: a long text
+/// beside a short one is done sooner on all threads.
+fn is_balanced(plan: &[SubBatch]) -> bool {
+    let tokens = |run: &SubBatch| run.padded_tokens();
+    let longest = plan.iter().map(tokens).max().unwrap_or(0);
+    longest * 5 <= plan.iter().map(tokens).sum::<usize>() * 3
+}
+
 /// Runs what is left of the queue until it is empty or a run fails.
 fn work<'a>(
     session: &mut Session,
@@ -92,5 +106,21 @@ fn work<'a>(
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some(job) = next else { return Ok(()) };
         session.run(job)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::SubBatchLimits;
+    use crate::plan;
+
+    #[test]
+    fn one_long_text_is_not_left_to_half_of_the_threads() {
+        let balanced = |lengths: &[usize]| {
+            is_balanced(&plan::cut(lengths, &SubBatchLimits::default(), 512, 2))
+        };
+        assert!(balanced(&[11; 8]) && balanced(&[100, 128]) && balanced(&[9; 200]));
+        assert!(!balanced(&[200, 5]) && !balanced(&[500, 8, 8, 8]));
     }
 }
