@@ -47,6 +47,7 @@ static struct kernel *add(enum kind kind, int bf16) {
 // Every kernel that the sources define.
 static void list(void) {
     static const u32 hidden[] = {384, 768, 1024}, heads[] = {32, 64}, columns[] = {64, 192};
+    static const u32 slices[] = {64, 96, 192};
     for (int bf16 = 0; bf16 < 2; ++bf16) {
         const char *type = bf16 ? "bf16" : "f16";
         for (int i = 0; i < 3; ++i) {
@@ -66,11 +67,11 @@ static void list(void) {
                 activation->activation = form;
                 NAMED(activation, "bias_activation_%s_%s", type, ACTIVATIONS[form]);
             }
-            for (int i = 0; i < 2; ++i) {
+            for (int i = 0; i < 3; ++i) {
                 struct kernel *rows = add(GEMM_ROWS, bf16);
                 rows->activation = form;
-                rows->columns = columns[i];
-                NAMED(rows, "gemm_rows_%s_n%u_%s", type, columns[i], ACTIVATIONS[form]);
+                rows->columns = slices[i];
+                NAMED(rows, "gemm_rows_%s_n%u_%s", type, slices[i], ACTIVATIONS[form]);
             }
         }
         for (int i = 0; i < 2; ++i) {
