@@ -112,13 +112,14 @@ impl Recorder {
             }
             Event::Invoke { request, scheduled_us, at_us } => {
                 let deadline_us = request.class.deadline_ms.saturating_mul(1000);
+                self.tally.invoked(request.number);
                 let (number, first, count) = (request.number, request.first, request.count);
                 self.history.line(format_args!(
                     "invoke,{number},{first},{count},{deadline_us},{scheduled_us},{at_us}"
                 ))
             }
             Event::Unsent { request, scheduled_us, at_us } => {
-                self.tally.unsent(scheduled_us);
+                self.tally.unsent(request.number, scheduled_us);
                 let number = request.number;
                 self.history.line(format_args!("unsent,{number},{at_us},too_many_under_way"))
             }

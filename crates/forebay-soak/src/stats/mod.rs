@@ -1,5 +1,6 @@
 //! Figures: latencies, what came of requests, memory over time.
 
+mod backlog;
 mod latency;
 mod leak;
 mod series;

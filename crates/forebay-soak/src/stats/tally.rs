@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::backlog::{Backlog, Progress};
 use super::latency::{Latencies, LatencySummary};
 use super::series::{Interval, Series};
 use crate::error::SoakError;
@@ -28,7 +29,7 @@ pub(crate) struct Span {
 pub struct FaultTally {
     /// When it was injected, in seconds since the run began.
     pub from_s: f64,
-    /// When it was over.
+    /// When the best level was back and what had piled up was worked off.
     pub to_s: Option<f64>,
     /// Requests that were answered with vectors.
     pub served: u64,
@@ -105,6 +106,9 @@ pub(crate) struct Tally {
     windows: Vec<FaultTally>,
     /// The first window that is not over; all before it are.
     open_from: usize,
+    backlog: Backlog,
+    /// Windows whose fault has healed, and how far what had piled up is worked off.
+    healing: Vec<(usize, Progress)>,
 }
 
 /// How a request ended, once it is judged.
@@ -134,6 +138,8 @@ impl Tally {
             level: "unknown".to_owned(),
             windows: Vec::new(),
             open_from: 0,
+            backlog: Backlog::default(),
+            healing: Vec::new(),
         })
     }
 
@@ -168,18 +174,38 @@ impl Tally {
         }
     }
 
+    /// The fault with this number has healed; its window ends when what had piled up is worked off.
     pub(crate) fn healed(&mut self, index: usize, at_us: u64) {
-        let to_s = self.seconds(at_us);
-        if let Some(window) = self.windows.get_mut(index) {
-            window.to_s = Some(to_s);
+        self.healing.push((index, self.backlog.start()));
+        self.work_off(at_us);
+    }
+
+    /// A request is about to be sent.
+    pub(crate) fn invoked(&mut self, number: u64) {
+        self.backlog.begins(number);
+    }
+
+    fn work_off(&mut self, at_us: u64) {
+        if self.healing.is_empty() {
+            return;
         }
+        let to_s = self.seconds(at_us);
+        let (backlog, windows) = (&self.backlog, &mut self.windows);
+        self.healing.retain_mut(|(index, progress)| {
+            let is_over = backlog.is_over(progress);
+            if is_over && let Some(window) = windows.get_mut(*index) {
+                window.to_s = Some(to_s);
+            }
+            !is_over
+        });
         let is_over = |window: &FaultTally| window.to_s.is_some();
         while self.windows.get(self.open_from).is_some_and(is_over) {
             self.open_from += 1;
         }
     }
 
-    pub(crate) fn unsent(&mut self, scheduled_us: u64) {
+    pub(crate) fn unsent(&mut self, number: u64, scheduled_us: u64) {
+        self.backlog.ends(number);
         if let Some(interval) = self.at(scheduled_us) {
             interval.offered += 1;
         }
@@ -197,6 +223,8 @@ impl Tally {
         let is_late = deadline_us > 0 && from_sent > deadline_us;
         self.interval(done, ended, is_late, from_due);
         let is_disturbed = self.window(done, ended, from_due);
+        self.backlog.ends(request.number);
+        self.work_off(*at_us);
         if !self.is_measured(*scheduled_us) {
             return;
         }
