@@ -100,9 +100,7 @@ impl Judge {
             Some(request) => format!("request {request}: {what}"),
             None => what,
         };
-        self.verdict
-            .first
-            .get_or_insert(CounterExample { line, promise, what, request, text });
+        self.verdict.first.get_or_insert(CounterExample { line, promise, what, request, text });
     }
 
     fn take(&mut self, number: u64, line: Line<'_>) {
@@ -134,7 +132,7 @@ impl Judge {
                 counts.vectors += 1;
                 let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
                 // A NaN is in no range.
-                if !((norm - 1.0).abs() <= NORM_TOLERANCE) {
+                if !(1.0 - NORM_TOLERANCE..=1.0 + NORM_TOLERANCE).contains(&norm) {
                     let what = format!("vector {id} has length {norm}");
                     self.breaks(FINITE, number, what, None, None);
                 }

@@ -129,7 +129,8 @@ impl Settings {
     /// These options as they were given, for a line that repeats a command.
     pub(crate) fn replay(&self) -> String {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
-        let precision = self.precision.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let precision =
+            self.precision.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let devices = self.device_names().map_or("auto".to_owned(), |names| names.join(","));
         let given = [
             ("config", path(&self.config)),

@@ -96,7 +96,10 @@ impl Driver {
         }
         if self.outstanding.load(Ordering::Acquire) >= self.outstanding_max {
             let at_us = self.now_us();
-            return self.events.blocking_send(Event::Unsent { request, scheduled_us, at_us }).is_ok();
+            return self
+                .events
+                .blocking_send(Event::Unsent { request, scheduled_us, at_us })
+                .is_ok();
         }
         self.outstanding.fetch_add(1, Ordering::AcqRel);
         // A library takes the texts here and now, in this thread, as a controller would hand them in.
@@ -152,9 +155,9 @@ impl Driver {
     ) {
         let at_us = self.now_us();
         let outcome = match sent.answer {
-            Answer::Rows(rows) => Outcome::Rows(
-                rows.into_iter().map(|vector| (digest(&vector), vector)).collect(),
-            ),
+            Answer::Rows(rows) => {
+                Outcome::Rows(rows.into_iter().map(|vector| (digest(&vector), vector)).collect())
+            }
             Answer::Refused(kind) => Outcome::Refused(kind),
             Answer::Error(kind) => Outcome::Error(kind),
             Answer::Lost(why) => Outcome::Lost(why),

@@ -70,8 +70,7 @@ impl Injector {
             }
             let devices = self.devices(&planned.place);
             let (on, fault) = (self.name(&devices, planned.fault), planned.fault.to_string());
-            let event =
-                Event::Fault { at_us: self.now_us(), on, fault };
+            let event = Event::Fault { at_us: self.now_us(), on, fault };
             if self.events.send(event).await.is_err() {
                 break;
             }

@@ -89,8 +89,7 @@ impl Oracle {
         vectors: Vec<Vec<f32>>,
         tolerance: f64,
     ) -> Result<Self, SoakError> {
-        let mut oracle =
-            Self { texts: Vec::new(), vectors: Vec::new(), tolerance, left_out: 0 };
+        let mut oracle = Self { texts: Vec::new(), vectors: Vec::new(), tolerance, left_out: 0 };
         for (text, vector) in texts.into_iter().zip(vectors) {
             let apart = |other: &Vec<f32>| distance(other, &vector) > APART * tolerance;
             if oracle.vectors.iter().all(apart) {

@@ -42,8 +42,9 @@ impl Plan {
     #[must_use]
     pub fn request(&self, number: u64) -> Planned {
         // Neighbouring numbers must not give related random numbers.
-        let mut random =
-            SmallRng::seed_from_u64(self.seed.rotate_left(32) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = SmallRng::seed_from_u64(
+            self.seed.rotate_left(32) ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        );
         let blocks = (self.texts / self.count.max(1)).max(1);
         let first = random.random_range(0..blocks) * self.count;
         let total: f64 = self.classes.iter().map(|class| class.share).sum();

@@ -334,12 +334,15 @@ impl Profile {
             ("leak.sample_s", self.leak.sample_s),
             ("texts.words_median", self.texts.words_median),
         ];
-        if let Some((name, value)) = positive.iter().find(|(_, value)| !value.is_normal() || *value <= 0.0)
+        if let Some((name, value)) =
+            positive.iter().find(|(_, value)| !value.is_normal() || *value <= 0.0)
         {
             return wrong(format!("{name} is {value}; it must be more than 0"));
         }
         if !(self.warmup_s >= 0.0 && self.quiet_s >= 0.0 && self.quiet_s <= self.duration_s) {
-            return wrong("warmup_s and quiet_s must be 0 or more, quiet_s at most duration_s".into());
+            return wrong(
+                "warmup_s and quiet_s must be 0 or more, quiet_s at most duration_s".into(),
+            );
         }
         match (&self.load.arrivals, self.scenario.is_open()) {
             (None, true) => return wrong("load.arrivals is missing: an open loop needs it".into()),
@@ -357,9 +360,12 @@ impl Profile {
             return wrong(format!("{name} is 0; it must be 1 or more"));
         }
         let shares = self.classes.iter().map(|class| class.share);
-        if shares.clone().any(|share| !(share >= 0.0)) || (!self.classes.is_empty() && shares.sum::<f64>() <= 0.0)
+        if shares.clone().any(|share| !share.is_finite() || share < 0.0)
+            || (!self.classes.is_empty() && shares.sum::<f64>() <= 0.0)
         {
-            return wrong("the shares of classes must be 0 or more, and more than 0 together".into());
+            return wrong(
+                "the shares of classes must be 0 or more, and more than 0 together".into(),
+            );
         }
         if let Some(faults) = &self.faults {
             faults.parsed()?;
@@ -394,7 +400,8 @@ impl Faults {
     /// A name that no fault has.
     pub fn parsed(&self) -> Result<Vec<Fault>, SoakError> {
         let parsed = self.kinds.iter().map(|kind| {
-            kind.parse::<Fault>().map_err(|error| SoakError::Usage(format!("faults.kinds: {error}")))
+            kind.parse::<Fault>()
+                .map_err(|error| SoakError::Usage(format!("faults.kinds: {error}")))
         });
         parsed.collect()
     }

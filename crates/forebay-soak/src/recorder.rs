@@ -13,7 +13,6 @@ use crate::history::{History, base64, field};
 use crate::oracle::Oracle;
 use crate::stats::{Ended, FaultTally, Interval, Tallied, Tally};
 
-
 /// Time between two views of the figures so far, in microseconds of events.
 const VIEW_US: u64 = 500_000;
 

@@ -122,8 +122,7 @@ pub async fn run(
     run.checked_requests = verdict.counts.requests;
     run.checked_texts = verdict.counts.texts;
     run.vectors = verdict.counts.vectors;
-    run.broken =
-        verdict.broken.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    run.broken = verdict.broken.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
     run.counter_example = verdict.first.as_ref().map(|first| {
         let history = options.history.display();
         format!("{} ({history}:{}): {}", first.promise, first.line, first.what)
@@ -151,9 +150,7 @@ impl Stage<'_> {
                 while !thread.is_finished() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-                thread
-                    .join()
-                    .map_err(|_| SoakError::Harness("the generator panicked".to_owned()))
+                thread.join().map_err(|_| SoakError::Harness("the generator panicked".to_owned()))
             }
             _ => {
                 let concurrency = match self.profile.scenario {
@@ -175,7 +172,8 @@ impl Stage<'_> {
         let rest_s = if interrupted { 0.0 } else { self.profile.harness.rest_s };
         tokio::time::sleep(Duration::from_secs_f64(rest_s)).await;
         let look = self.observer.latest();
-        let samples = self.driver.target.root_pid().map(|pid| samples::look(pid, look.as_ref(), 0.0));
+        let samples =
+            self.driver.target.root_pid().map(|pid| samples::look(pid, look.as_ref(), 0.0));
         (look, samples.unwrap_or_default())
     }
 }
@@ -242,9 +240,8 @@ async fn carry_out(
     while !recording.is_finished() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let recorded = recording
-        .join()
-        .map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))??;
+    let recorded =
+        recording.join().map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))??;
     let run = measured?;
     let Recorded { tallied, intervals, interval_s, windows, too_many_vectors } = recorded;
     let joules_per_1k_texts = energy(&run.devices, tallied.texts);

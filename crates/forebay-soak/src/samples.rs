@@ -94,9 +94,8 @@ pub fn look(root: u32, target: Option<&Look>, at_s: f64) -> Vec<Sample> {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
-        let rss_kib = kib(&rollup, "Rss:").or_else(|| {
-            kib(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:")
-        })?;
+        let rss_kib = kib(&rollup, "Rss:")
+            .or_else(|| kib(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?, "VmRSS:"))?;
         let fds = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64;
         let maps = fs::read(format!("/proc/{pid}/maps")).ok()?;
         Some(Sample {

@@ -101,13 +101,16 @@ impl Verdict {
         leaks(run, &mut findings);
         objectives(run, &profile.objectives, &mut findings);
         if run.interrupted {
-            findings.insert(0, Finding {
-                code: Code::Interrupted,
-                what: "whole run".to_owned(),
-                found: format!("broken off after {:.0} s", run.measured_s),
-                allowed: format!("{:.0} s", profile.duration_s),
-                passed: false,
-            });
+            findings.insert(
+                0,
+                Finding {
+                    code: Code::Interrupted,
+                    what: "whole run".to_owned(),
+                    found: format!("broken off after {:.0} s", run.measured_s),
+                    allowed: format!("{:.0} s", profile.duration_s),
+                    passed: false,
+                },
+            );
         }
         Self { code: heaviest(&findings), findings }
     }

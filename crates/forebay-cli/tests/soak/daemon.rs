@@ -88,8 +88,12 @@ fn the_daemon_survives_faults_in_its_own_dialect() {
         assert!(fault["refused"].is_null() && fault["healed_ms"].is_f64(), "{fault}");
     }
     assert_eq!(run["best_level"], "cpu");
-    let roles: Vec<&str> =
-        run["samples"].as_array().expect("samples").iter().filter_map(|s| s["role"].as_str()).collect();
+    let roles: Vec<&str> = run["samples"]
+        .as_array()
+        .expect("samples")
+        .iter()
+        .filter_map(|s| s["role"].as_str())
+        .collect();
     assert!(roles.contains(&"host") && roles.contains(&"worker cpu"), "{roles:?}");
 }
 
@@ -100,8 +104,17 @@ fn each_dialect_is_spoken_and_servers_stand_beside_each_other() {
     let socket = daemon.socket.display();
     let (native, openai, tei) =
         (format!("unix:{socket}"), format!("openai+unix:{socket}"), format!("tei+unix:{socket}"));
-    let arguments =
-        ["--target", &native, "--beside", &openai, "--beside", &tei, "--no-faults", "--duration", "2s"];
+    let arguments = [
+        "--target",
+        &native,
+        "--beside",
+        &openai,
+        "--beside",
+        &tei,
+        "--no-faults",
+        "--duration",
+        "2s",
+    ];
     let mut command = place.soak(SHORT, &arguments);
     let ran = ran(&place, &mut command);
     assert_eq!(ran.code, Some(0), "{}", ran.said);

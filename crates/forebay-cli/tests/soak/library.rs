@@ -50,10 +50,12 @@ fn the_library_survives_faults_and_the_same_seed_gives_the_same_faults() {
 #[test]
 fn an_interrupt_leaves_a_partial_report() {
     let place = Place::new();
-    let profile = SHORT.replace("duration_s = 8", "duration_s = 600").replace("quiet_s = 4", "quiet_s = 599");
+    let profile =
+        SHORT.replace("duration_s = 8", "duration_s = 600").replace("quiet_s = 4", "quiet_s = 599");
     let log = std::fs::File::create(place.file("log")).expect("creates");
     let mut command = place.soak(&profile, &[]);
-    let mut child = command.stdout(std::process::Stdio::null()).stderr(log).spawn().expect("starts");
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(log).spawn().expect("starts");
     // Load has begun when replies are in the history.
     eventually("replies", || {
         let history = std::fs::read_to_string(place.file("report.history")).unwrap_or_default();
@@ -75,7 +77,9 @@ fn the_capacity_is_searched_for_and_the_knee_is_in_the_report() {
     let ran = ran(&place, &mut place.soak(SHORT, &arguments));
     assert_eq!(ran.code, Some(1), "{}", ran.said);
     let capacity = &ran.report["capacity"];
-    assert!(capacity["rate"].is_null() && capacity["probes"].as_array().is_some_and(|p| p.len() >= 2));
+    assert!(
+        capacity["rate"].is_null() && capacity["probes"].as_array().is_some_and(|p| p.len() >= 2)
+    );
 }
 
 #[test]

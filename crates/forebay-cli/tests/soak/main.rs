@@ -62,8 +62,7 @@ impl Place {
 /// Runs a soak test to its end.
 fn ran(place: &Place, command: &mut Command) -> Ran {
     let Output { status, stdout, stderr } = output(command);
-    let said =
-        format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let report = std::fs::read(place.file("report.json")).unwrap_or_default();
     let report = serde_json::from_slice(&report).unwrap_or_default();
     Ran { code: status.code(), said, report }

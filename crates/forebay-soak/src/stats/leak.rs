@@ -59,8 +59,7 @@ pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u6
             samples: judged.len(),
             last_mib: samples.last().map_or(0.0, |sample| sample.pss_kib as f64 / MIB_KIB),
             mib_per_hour: found,
-            is_leak: found
-                .is_some_and(|s| s.low > 0.0 && s.value > rules.growth_mib_per_hour_max),
+            is_leak: found.is_some_and(|s| s.low > 0.0 && s.value > rules.growth_mib_per_hour_max),
         }
     };
     processes.into_iter().map(one).collect()
@@ -89,8 +88,13 @@ pub fn drifts(before: &[Sample], after: &[Sample], rules: &Leak) -> Vec<Drift> {
         let after = *after.get(&(role.clone(), counter))?;
         let allowed = rules.drift_max.get(counter).copied().unwrap_or(0);
         let is_leak = after > before.saturating_add(allowed);
-        (after != before)
-            .then(|| Drift { role, counter: counter.to_owned(), before, after, is_leak })
+        (after != before).then(|| Drift {
+            role,
+            counter: counter.to_owned(),
+            before,
+            after,
+            is_leak,
+        })
     };
     before.into_iter().filter_map(one).collect()
 }
@@ -101,7 +105,17 @@ mod tests {
 
     fn sample(role: &str, pid: u32, at_s: f64, pss_kib: u64) -> Sample {
         let (role, started) = (role.to_owned(), u64::from(pid));
-        Sample { at_s, role, pid, started, rss_kib: pss_kib, pss_kib, fds: 9, threads: 3, mappings: 50 }
+        Sample {
+            at_s,
+            role,
+            pid,
+            started,
+            rss_kib: pss_kib,
+            pss_kib,
+            fds: 9,
+            threads: 3,
+            mappings: 50,
+        }
     }
 
     #[test]

@@ -260,7 +260,11 @@ impl Tally {
     fn latencies(&mut self, request: &Planned, from_due: u64, from_sent: u64, disturbed: bool) {
         self.from_due.add(from_due);
         self.from_sent.add(from_sent);
-        if disturbed { self.disturbed.add(from_due) } else { self.calm.add(from_due) }
+        if disturbed {
+            self.disturbed.add(from_due)
+        } else {
+            self.calm.add(from_due)
+        }
         if let Some(latencies) = self.by_level.get_mut(&self.level) {
             latencies.add(from_due);
         } else if let Ok(mut latencies) = Latencies::new() {

@@ -64,7 +64,8 @@ impl FromStr for Address {
             (!path.is_empty()).then(|| Place::Unix(path.into()))
         } else if let Some(rest) = place.strip_prefix("http://") {
             let host = rest.trim_end_matches('/');
-            let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let has_port =
+                host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
             plain.then(|| Place::Tcp(if has_port { host.to_owned() } else { format!("{host}:80") }))
         } else {
@@ -98,7 +99,8 @@ mod tests {
             assert_eq!(text.parse(), Ok(address.clone()), "{text}");
             assert_eq!(address.to_string().parse(), Ok(address));
         }
-        for wrong in ["", "host:80", "https://host", "x+http://host", "unix:", "http://a/b", "tei+"] {
+        for wrong in ["", "host:80", "https://host", "x+http://host", "unix:", "http://a/b", "tei+"]
+        {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");
         }
     }

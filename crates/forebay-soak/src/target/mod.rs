@@ -121,8 +121,11 @@ pub trait Target: Send + Sync {
     fn readings(&self) -> BoxFuture<'_, Vec<Reading>>;
 
     /// Brings a fault about.
-    fn inject<'t>(&'t self, device: Option<&'t str>, fault: Fault)
-    -> BoxFuture<'t, Result<(), String>>;
+    fn inject<'t>(
+        &'t self,
+        device: Option<&'t str>,
+        fault: Fault,
+    ) -> BoxFuture<'t, Result<(), String>>;
 
     /// The process that everything of it descends from, if it is on this machine and known.
     fn root_pid(&self) -> Option<u32>;

@@ -192,8 +192,7 @@ impl SoakRun {
         add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
         add("tolerance", self.tolerance.map(|tolerance| tolerance.to_string()));
         add("p99", self.p99_ms.map(|p99| p99.to_string()));
-        for (name, is_set) in
-            [("no-faults", self.no_faults), ("find-capacity", self.find_capacity)]
+        for (name, is_set) in [("no-faults", self.no_faults), ("find-capacity", self.find_capacity)]
         {
             if is_set {
                 line.push_str(&format!(" --{name}"));

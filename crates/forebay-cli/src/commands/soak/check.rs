@@ -15,9 +15,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let mut broken = 0;
     for path in &args.histories {
         let file = File::open(path)
-            .map_err(|error| Failure::reading(&path.display().to_string(), &error))?;
-        let verdict = forebay_checker::check(BufReader::new(file))
-            .map_err(|error| Failure::new(Exit::BadInput, format!("{}: {error}", path.display())))?;
+            .map_err(|error| Failure::reading(path.display(), &error))?;
+        let verdict = forebay_checker::check(BufReader::new(file)).map_err(|error| {
+            Failure::new(Exit::BadInput, format!("{}: {error}", path.display()))
+        })?;
         let counts = &verdict.counts;
         say!(
             "{}: {} requests with {} texts, {} answered, {} errors, {} refused, {} not sent, \
@@ -35,7 +36,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
             say!("  broken {count} times: {promise}\n")?;
         }
         if let Some(first) = &verdict.first {
-            say!("  the first: {}:{}: {}: {}\n", path.display(), first.line, first.promise, first.what)?;
+            say!(
+                "  the first: {}:{}: {}: {}\n",
+                path.display(),
+                first.line,
+                first.promise,
+                first.what
+            )?;
             broken += 1;
         }
     }

@@ -65,7 +65,7 @@ pub(super) async fn open(
             let key = key.map(|path| {
                 std::fs::read_to_string(path)
                     .map(|key| key.trim().to_owned())
-                    .map_err(|error| Failure::reading(&path.display().to_string(), &error))
+                    .map_err(|error| Failure::reading(path.display(), &error))
             });
             let server = Server {
                 dialect: *dialect,

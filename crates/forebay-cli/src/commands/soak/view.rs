@@ -1,9 +1,9 @@
 //! What is shown: figures so far while a run goes on, and what it came to.
 
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use forebay_soak::stats::LatencySummary;
+use forebay_soak::verdict::Finding;
 use forebay_soak::{Report, SoFar};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
@@ -25,9 +25,7 @@ impl Shown {
     pub(super) fn start(seen: watch::Receiver<SoFar>, target: String, length_s: f64) -> Self {
         let bar = out::is_terminal().then(|| {
             let bar = ProgressBar::new(length_s.ceil() as u64);
-            let style = ProgressStyle::with_template(
-                "{prefix} {bar:30} {pos}/{len} s\n{wide_msg}",
-            );
+            let style = ProgressStyle::with_template("{prefix} {bar:30} {pos}/{len} s\n{wide_msg}");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_prefix(target);
             out::show(bar)
@@ -98,21 +96,20 @@ pub(super) fn objection(report: &Report) -> String {
     };
     let mut text = report.code().words().to_owned();
     if let Some(finding) = judged.verdict.objections().next() {
-        let _ = write!(text, ": {}: {} (allowed: {})", finding.what, finding.found, finding.allowed);
+        let Finding { what, found, allowed, .. } = finding;
+        text.push_str(&format!(": {what}: {found} (allowed: {allowed})"));
     }
     if let Some(example) = &judged.run.counter_example {
-        let _ = write!(text, "\nfirst counter-example: {example}");
+        text.push_str(&format!("\nfirst counter-example: {example}"));
     }
     text
 }
 
 fn latency(text: &mut String, name: &str, summary: &LatencySummary) {
     let LatencySummary { count, p50_ms, p90_ms, p99_ms, p999_ms, p9999_ms, max_ms, .. } = summary;
-    let _ = writeln!(
-        text,
-        "  {name:<26} {count:>9} {p50_ms:>9.2} {p90_ms:>9.2} {p99_ms:>9.2} {p999_ms:>9.2} \
-         {p9999_ms:>9.2} {max_ms:>9.2}"
-    );
+    text.push_str(&format!("  {name:<26} {count:>9} {p50_ms:>9.2} {p90_ms:>9.2} {p99_ms:>9.2} {p999_ms:>9.2} \
+         {p9999_ms:>9.2} {max_ms:>9.2}\n"
+    ));
 }
 
 /// What a report says, in some lines.
@@ -120,11 +117,9 @@ pub(super) fn summary(report: &Report) -> String {
     let mut text = String::new();
     for judged in &report.runs {
         let (run, tallied) = (&judged.run, &judged.run.tallied);
-        let _ = writeln!(text, "{}: {}", run.target, judged.verdict.code.words());
-        let _ = writeln!(
-            text,
-            "  {} offered, {} good, {} wrong, {} late, {} refused, {} errors, {} lost; {:.1} texts/s \
-             over {:.0} s",
+        text.push_str(&format!("{}: {}\n", run.target, judged.verdict.code.words()));
+        text.push_str(&format!("  {} offered, {} good, {} wrong, {} late, {} refused, {} errors, {} lost; {:.1} texts/s \
+             over {:.0} s\n",
             tallied.offered,
             tallied.good,
             tallied.wrong,
@@ -134,45 +129,39 @@ pub(super) fn summary(report: &Report) -> String {
             tallied.lost,
             tallied.texts as f64 / run.measured_s.max(1e-9),
             run.measured_s
-        );
-        let _ = writeln!(
-            text,
-            "  {:<26} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        ));
+        text.push_str(&format!("  {:<26} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
             "latency in ms", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
-        );
+        ));
         latency(&mut text, "from when it was due", &tallied.from_due);
         latency(&mut text, "from when it was sent", &tallied.from_sent);
         latency(&mut text, "without faults", &tallied.calm);
         latency(&mut text, "while a fault lasted", &tallied.disturbed);
         for fault in &run.faults {
             let ms = |time: Option<f64>| time.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
-            let _ = writeln!(
-                text,
-                "  fault {:<22} on {:<8} at {:>6.1} s: noticed {:>8}, healed {:>9}{}",
+            text.push_str(&format!("  fault {:<22} on {:<8} at {:>6.1} s: noticed {:>8}, healed {:>9}{}\n",
                 fault.fault,
                 fault.on,
                 fault.at_s,
                 ms(fault.detected_ms),
                 ms(fault.healed_ms),
                 fault.refused.as_ref().map_or(String::new(), |why| format!(", refused: {why}"))
-            );
+            ));
         }
         for finding in judged.verdict.objections() {
-            let _ = writeln!(
-                text,
-                "  {}: {}: {} (allowed: {})",
+            text.push_str(&format!("  {}: {}: {} (allowed: {})\n",
                 finding.code.words(),
                 finding.what,
                 finding.found,
                 finding.allowed
-            );
+            ));
         }
     }
     if let Some(capacity) = &report.capacity {
-        let _ = match capacity.rate {
-            Some(rate) => writeln!(text, "capacity: {rate:.1} requests/s"),
-            None => writeln!(text, "capacity: no rate met the objectives"),
-        };
+        text.push_str(&match capacity.rate {
+            Some(rate) => format!("capacity: {rate:.1} requests/s\n"),
+            None => "capacity: no rate met the objectives\n".to_owned(),
+        });
     }
     text
 }
