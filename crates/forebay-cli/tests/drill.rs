@@ -59,10 +59,13 @@ fn a_drill_without_loss_ends_well_and_its_history_is_whole() {
         &["--fault", "kill,flip_output_bit", "--fault", "fail_starts=2"],
     );
     command.arg("--history").arg(&history).arg("--answers").arg(&answers);
+    // Each text has its own; the drill lasts longer.
+    command.args(["--deadline", "1s"]);
     let report = report(&mut command, 0);
     for count in ["lost", "wrong", "twice"] {
         assert_eq!(report[count], 0, "{count}: {report}");
     }
+    assert!(report["refused"].as_u64() < report["answered"].as_u64(), "{report}");
     let faults = report["faults"].as_array().expect("rows");
     let names = faults.iter().map(|row| format!("{} {}", row["fault"], row["on"]).replace('"', ""));
     let expected =

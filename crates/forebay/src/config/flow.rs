@@ -55,7 +55,8 @@ group! {
 group! {
     /// Text to token ids.
     TokenizeConfig as "tokenize" {
-        /// Tokenizer threads; 0 takes one per core, at most 4.
+        /// Tokenizer threads; 0 takes one per core up to 4, and half the cores, at most 16, where
+        /// there are more than 8.
         threads: u32 = 0, "threads", Integer(0, 64);
         /// Longest text that is accepted; checked before any work is spent on it.
         text_bytes_max: u32 = 1_048_576, "bytes", Integer(1, 1_073_741_824);
@@ -129,10 +130,16 @@ impl TokenizeConfig {
     #[must_use]
     pub fn thread_count(&self) -> usize {
         match self.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from).min(4),
+            0 => threads_for(std::thread::available_parallelism().map_or(1, usize::from)),
             threads => threads as usize,
         }
     }
+}
+
+/// Tokenizer threads for a machine of `cores`. One encodes some 150,000 short texts a second and a
+/// GPU embeds a million; the other half of a large machine is for workers, replies and callers.
+fn threads_for(cores: usize) -> usize {
+    cores.clamp(1, 4).max((cores / 2).min(16))
 }
 
 /// Bounds of one priority class at admission.
@@ -172,5 +179,16 @@ impl AdmissionConfig {
             Priority::Bulk => (self.bulk_requests_max, self.bulk_text_bytes_queued_max),
         };
         ClassLimits { requests_max, text_bytes_queued_max }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::threads_for;
+
+    #[test]
+    fn small_machines_tokenize_on_every_core_and_large_ones_on_half() {
+        let of = [1, 2, 4, 8, 14, 16, 32, 128].map(threads_for);
+        assert_eq!(of, [1, 2, 4, 4, 7, 8, 16, 16]);
     }
 }

@@ -31,7 +31,8 @@ pub(super) struct Plan {
     pub(super) rate: f64,
     pub(super) clients: u32,
     pub(super) seed: u64,
-    pub(super) options: EmbedOptions,
+    /// How long after its submission a text is worth an answer; `None` for ever.
+    pub(super) deadline: Option<Duration>,
 }
 
 /// Clients at work. Dropping it tells them to stop.
@@ -172,7 +173,10 @@ impl Client {
         if self.events.blocking_send(invoke).is_err() {
             return false;
         }
-        match self.plan.runtime.try_submit(content.as_str(), &self.plan.options) {
+        // A deadline is a moment: each text has its own.
+        let options = EmbedOptions::default();
+        let options = self.plan.deadline.map_or(options.clone(), |after| options.within(after));
+        match self.plan.runtime.try_submit(content.as_str(), &options) {
             Ok(ticket) => {
                 self.outstanding.fetch_add(1, Ordering::AcqRel);
                 let (events, zero) = (self.events.clone(), self.zero);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use forebay::config::{Config, Device};
-use forebay::{EmbedOptions, Fault, Level, Runtime};
+use forebay::{Fault, Level, Runtime};
 
 use super::timing;
 use crate::failure::{Exit, Failure};
@@ -188,14 +188,13 @@ async fn drill(
             bulk.texts_per_s * args.load
         }
     };
-    let options = EmbedOptions::default();
     let plan = Plan {
         runtime: Arc::clone(runtime),
         texts,
         rate,
         clients: args.clients,
         seed: args.seed,
-        options: args.deadline.map_or(options, |deadline| options.within(deadline)),
+        deadline: args.deadline,
     };
     let level = runtime.level();
     let running = Running::start(plan, Tally::new(answers)?, args.history.as_deref())?;

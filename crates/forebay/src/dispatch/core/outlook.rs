@@ -12,6 +12,8 @@ const LENGTHS: f64 = 256.0;
 /// Batches' worth of texts for each worker that may always be under way, so that a slow start or an
 /// idle runtime closes nothing.
 const FLOOR_BATCHES: usize = 4;
+/// How much of a worker texts that run alone take from the others while there are any.
+const SUSPECTS_SHARE: f64 = 0.5;
 /// Texts that may always be under way.
 const FLOOR_TEXTS: usize = 16;
 
@@ -55,7 +57,8 @@ impl<W: WorkerPort> Core<W> {
         let Some(rate) = self.batcher.tokens_per_s().filter(|_| self.text_length.mean > 0.0) else {
             return [None; 3];
         };
-        let texts_per_s = rate * workers as f64 / self.text_length.mean;
+        let free = workers as f64 - if self.suspects.is_empty() { 0.0 } else { SUSPECTS_SHARE };
+        let texts_per_s = rate * free / self.text_length.mean;
         let batch_texts = self.batcher.tokens_target() as f64 / self.text_length.mean;
         let batch_texts = (batch_texts as usize).min(self.settings.batch.rows_max);
         let floor = (batch_texts * FLOOR_BATCHES * workers).max(FLOOR_TEXTS);

@@ -168,3 +168,28 @@ fn second_runs_are_bounded_and_the_rest_is_told() {
     // Six of them were in the worker, and three of those may run again.
     assert_eq!([of("poison_input"), of("ok"), of("worker_lost")], [1, 2 + 2, 3], "{codes:?}");
 }
+
+#[test]
+fn texts_that_run_alone_take_half_a_worker_from_what_may_be_under_way() {
+    let mut world = World::new(&Arc::new(Metrics::new()));
+    world.start_worker(Duration::ZERO);
+    texts(&mut world, 100, ms(1));
+    world.run_to_the_end();
+    // Of what is measured to be computed within the second that control waits at most.
+    let share = |world: &World| {
+        let allowed = world.core.texts_allowed([0; 3])[0].expect("measured") as f64;
+        allowed / world.core.vital_signs(world.now).capacity_texts_per_s
+    };
+    assert!(share(&world) > 0.98);
+    let mut ids = vec![world.text(16, Priority::Bulk, Effect::Kills, None)];
+    ids.extend((0..200).map(|_| world.text(16, Priority::Bulk, Effect::None, None)));
+    world.arrive(ids, ms(1));
+    let mut least = 1.0_f64;
+    while !world.all_answered() && world.step() {
+        if world.core.vital_signs(world.now).capacity_texts_per_s > 0.0 {
+            least = least.min(share(&world));
+        }
+    }
+    assert!((0.48..0.51).contains(&least), "{least}");
+    assert!(share(&world) > 0.98);
+}
