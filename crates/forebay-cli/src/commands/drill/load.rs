@@ -175,7 +175,7 @@ impl Client {
         }
         // A deadline is a moment: each text has its own.
         let options = EmbedOptions::default();
-        let options = self.plan.deadline.map_or(options.clone(), |after| options.within(after));
+        let options = self.plan.deadline.map_or(options, |after| options.within(after));
         match self.plan.runtime.try_submit(content.as_str(), &options) {
             Ok(ticket) => {
                 self.outstanding.fetch_add(1, Ordering::AcqRel);

@@ -14,8 +14,7 @@ use crate::out::say;
 pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
     let mut broken = 0;
     for path in &args.histories {
-        let file = File::open(path)
-            .map_err(|error| Failure::reading(path.display(), &error))?;
+        let file = File::open(path).map_err(|error| Failure::reading(path.display(), &error))?;
         let verdict = forebay_checker::check(BufReader::new(file)).map_err(|error| {
             Failure::new(Exit::BadInput, format!("{}: {error}", path.display()))
         })?;

@@ -107,7 +107,8 @@ pub(super) fn objection(report: &Report) -> String {
 
 fn latency(text: &mut String, name: &str, summary: &LatencySummary) {
     let LatencySummary { count, p50_ms, p90_ms, p99_ms, p999_ms, p9999_ms, max_ms, .. } = summary;
-    text.push_str(&format!("  {name:<26} {count:>9} {p50_ms:>9.2} {p90_ms:>9.2} {p99_ms:>9.2} {p999_ms:>9.2} \
+    text.push_str(&format!(
+        "  {name:<26} {count:>9} {p50_ms:>9.2} {p90_ms:>9.2} {p99_ms:>9.2} {p999_ms:>9.2} \
          {p9999_ms:>9.2} {max_ms:>9.2}\n"
     ));
 }
@@ -130,7 +131,8 @@ pub(super) fn summary(report: &Report) -> String {
             tallied.texts as f64 / run.measured_s.max(1e-9),
             run.measured_s
         ));
-        text.push_str(&format!("  {:<26} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
+        text.push_str(&format!(
+            "  {:<26} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9} {:>9}\n",
             "latency in ms", "count", "p50", "p90", "p99", "p99.9", "p99.99", "max"
         ));
         latency(&mut text, "from when it was due", &tallied.from_due);
@@ -139,7 +141,8 @@ pub(super) fn summary(report: &Report) -> String {
         latency(&mut text, "while a fault lasted", &tallied.disturbed);
         for fault in &run.faults {
             let ms = |time: Option<f64>| time.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
-            text.push_str(&format!("  fault {:<22} on {:<8} at {:>6.1} s: noticed {:>8}, healed {:>9}{}\n",
+            text.push_str(&format!(
+                "  fault {:<22} on {:<8} at {:>6.1} s: noticed {:>8}, healed {:>9}{}\n",
                 fault.fault,
                 fault.on,
                 fault.at_s,
@@ -149,7 +152,8 @@ pub(super) fn summary(report: &Report) -> String {
             ));
         }
         for finding in judged.verdict.objections() {
-            text.push_str(&format!("  {}: {}: {} (allowed: {})\n",
+            text.push_str(&format!(
+                "  {}: {}: {} (allowed: {})\n",
                 finding.code.words(),
                 finding.what,
                 finding.found,
