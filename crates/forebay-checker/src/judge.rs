@@ -120,13 +120,13 @@ impl Judge {
                 let open = Open { line: number, first, count, deadline_us, scheduled_us, at_us };
                 self.open.insert(request, open);
             }
-            Line::Unsent { request, at_us } => {
+            Line::Unsent { request } => {
                 counts.unsent += 1;
-                self.close(number, request, at_us);
+                self.close(number, request);
             }
-            Line::Refused { request, at_us } => {
+            Line::Refused { request } => {
                 counts.refused += 1;
-                self.close(number, request, at_us);
+                self.close(number, request);
             }
             Line::Vector { id, vector } => {
                 counts.vectors += 1;
@@ -141,34 +141,34 @@ impl Judge {
             Line::Answer { id, vectors } => {
                 self.answers.insert(id, vectors);
             }
-            Line::Ok { request, at_us, answer } => {
+            Line::Ok { request, sent_us, at_us, answer } => {
                 counts.answered += 1;
-                if let Some(open) = self.close(number, request, at_us) {
+                if let Some(open) = self.close(number, request) {
                     self.compare(number, request, &open, answer);
-                    self.in_time(number, request, &open, at_us);
+                    self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }
-            Line::Err { request, at_us } => {
+            Line::Err { request, sent_us, at_us } => {
                 counts.errors += 1;
-                if let Some(open) = self.close(number, request, at_us) {
-                    self.in_time(number, request, &open, at_us);
+                if let Some(open) = self.close(number, request) {
+                    self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }
-            Line::Lost { request, at_us, why } => {
-                if let Some(open) = self.close(number, request, at_us) {
+            Line::Lost { request, why } => {
+                if let Some(open) = self.close(number, request) {
                     let what = format!("text {}: {why}", open.first);
                     self.breaks(REPLY, number, what, Some(request), Some(open.first));
                 }
             }
-            Line::Stray { why, .. } => self.breaks(ONE_REPLY, number, why.to_owned(), None, None),
-            Line::Fault { .. } => counts.faults += 1,
-            Line::Level { .. } => {}
-            Line::End { .. } => self.ended = true,
+            Line::Stray { why } => self.breaks(ONE_REPLY, number, why.to_owned(), None, None),
+            Line::Fault => counts.faults += 1,
+            Line::Level => {}
+            Line::End => self.ended = true,
         }
     }
 
     /// Takes the request off the list of what is open.
-    fn close(&mut self, line: u64, request: u64, at_us: u64) -> Option<Open> {
+    fn close(&mut self, line: u64, request: u64) -> Option<Open> {
         let Some(open) = self.open.remove(&request) else {
             let (promise, what) = match self.is_closed(request) {
                 true => (ONE_REPLY, "it was over before"),
@@ -182,10 +182,6 @@ impl Judge {
             self.closed.resize(word + 1, 0);
         }
         self.closed[word] |= 1 << (request % 64);
-        if at_us < open.at_us {
-            let what = format!("sent at {} us, over at {at_us} us", open.at_us);
-            self.breaks(ORDER, line, what, Some(request), Some(open.first));
-        }
         Some(open)
     }
 
@@ -247,15 +243,20 @@ impl Judge {
         }
     }
 
-    fn in_time(&mut self, line: u64, request: u64, open: &Open, at_us: u64) {
+    /// A deadline counts from when the request left: that it had to wait for a connection is the
+    /// sender's doing, and shows in its latency.
+    fn in_time(&mut self, line: u64, request: u64, open: &Open, [sent_us, at_us]: [u64; 2]) {
+        if sent_us < open.at_us || at_us < sent_us {
+            let what = format!("begun at {} us, sent at {sent_us}, over at {at_us}", open.at_us);
+            return self.breaks(ORDER, line, what, Some(request), Some(open.first));
+        }
         let Some(rules) = self.rules else { return };
         let within = if open.deadline_us > 0 {
             open.deadline_us.saturating_add(rules.slack_us)
         } else {
             rules.wait_us
         };
-        // The deadline counts from when it was sent: what was sent late is the sender's doing.
-        let took = at_us.saturating_sub(open.at_us);
+        let took = at_us - sent_us;
         if took > within {
             let what = format!(
                 "answered {took} us after it was sent (due at {} us), allowed are {within} us",

@@ -16,8 +16,9 @@
 //! refused,REQUEST,AT,KIND                 it was not accepted
 //! vector,ID,VECTOR                        a vector that was not seen before
 //! answer,ID,VECTORS                       a list of vectors that was not seen before
-//! ok,REQUEST,AT,ANSWER                    an accepted request was answered with these vectors
-//! err,REQUEST,AT,KIND                     an accepted request was answered with an error
+//! ok,REQUEST,SENT,AT,ANSWER               an accepted request, which had left at SENT, was answered
+//!                                         with these vectors
+//! err,REQUEST,SENT,AT,KIND                the same with an error
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
 //! stray,AT,WHY                            an answer came that nobody had asked for
 //! fault,AT,WHERE,FAULT                    a fault is about to be injected
@@ -56,7 +57,8 @@ pub struct Rules {
     pub tolerance: f64,
     /// Time beyond its deadline within which a reply must be there, in microseconds.
     pub slack_us: u64,
-    /// Time within which a request without a deadline must be answered, in microseconds.
+    /// Time within which a request without a deadline must be answered from when it left, in
+    /// microseconds.
     pub wait_us: u64,
 }
 

@@ -9,17 +9,17 @@ pub(crate) enum Line<'t> {
     Rule(Rules),
     Text { text: u64, vector: Vec<f32> },
     Invoke { request: u64, first: u64, count: u64, deadline_us: u64, scheduled_us: u64, at_us: u64 },
-    Unsent { request: u64, at_us: u64 },
-    Refused { request: u64, at_us: u64 },
+    Unsent { request: u64 },
+    Refused { request: u64 },
     Vector { id: u64, vector: Vec<f32> },
     Answer { id: u64, vectors: Vec<u64> },
-    Ok { request: u64, at_us: u64, answer: u64 },
-    Err { request: u64, at_us: u64 },
-    Lost { request: u64, at_us: u64, why: &'t str },
-    Stray { at_us: u64, why: &'t str },
-    Fault { at_us: u64 },
-    Level { at_us: u64 },
-    End { at_us: u64 },
+    Ok { request: u64, sent_us: u64, at_us: u64, answer: u64 },
+    Err { request: u64, sent_us: u64, at_us: u64 },
+    Lost { request: u64, why: &'t str },
+    Stray { why: &'t str },
+    Fault,
+    Level,
+    End,
 }
 
 /// Takes a line apart.
@@ -40,12 +40,12 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
             at_us: number(at)?,
         },
         ["unsent", request, at, kind] => {
-            word(kind)?;
-            Line::Unsent { request: number(request)?, at_us: number(at)? }
+            word(kind).and(number(at))?;
+            Line::Unsent { request: number(request)? }
         }
         ["refused", request, at, kind] => {
-            word(kind)?;
-            Line::Refused { request: number(request)?, at_us: number(at)? }
+            word(kind).and(number(at))?;
+            Line::Refused { request: number(request)? }
         }
         ["vector", id, vector] => Line::Vector { id: number(id)?, vector: floats(vector)? },
         ["answer", id, vectors] => {
@@ -53,26 +53,36 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
                 vectors.split(' ').filter(|id| !id.is_empty()).map(number).collect();
             Line::Answer { id: number(id)?, vectors: vectors? }
         }
-        ["ok", request, at, answer] => {
-            Line::Ok { request: number(request)?, at_us: number(at)?, answer: number(answer)? }
-        }
-        ["err", request, at, kind] => {
+        ["ok", request, sent, at, answer] => Line::Ok {
+            request: number(request)?,
+            sent_us: number(sent)?,
+            at_us: number(at)?,
+            answer: number(answer)?,
+        },
+        ["err", request, sent, at, kind] => {
             word(kind)?;
-            Line::Err { request: number(request)?, at_us: number(at)? }
+            Line::Err { request: number(request)?, sent_us: number(sent)?, at_us: number(at)? }
         }
         ["lost", request, at, why] => {
-            Line::Lost { request: number(request)?, at_us: number(at)?, why }
+            number(at)?;
+            Line::Lost { request: number(request)?, why }
         }
-        ["stray", at, why] => Line::Stray { at_us: number(at)?, why },
+        ["stray", at, why] => {
+            number(at)?;
+            Line::Stray { why }
+        }
         ["fault", at, place, fault] => {
-            word(place).and(word(fault))?;
-            Line::Fault { at_us: number(at)? }
+            word(place).and(word(fault)).and(number(at))?;
+            Line::Fault
         }
         ["level", at, level] => {
-            word(level)?;
-            Line::Level { at_us: number(at)? }
+            word(level).and(number(at))?;
+            Line::Level
         }
-        ["end", at] => Line::End { at_us: number(at)? },
+        ["end", at] => {
+            number(at)?;
+            Line::End
+        }
         _ => return None,
     })
 }

@@ -45,7 +45,7 @@ pub struct DeviceSample {
 pub(crate) struct Observer {
     looks: watch::Receiver<Option<Look>>,
     changes: Arc<Mutex<Vec<(Instant, String)>>>,
-    task: tokio::task::JoinHandle<()>,
+    task: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Observer {
@@ -80,7 +80,15 @@ impl Observer {
                 tokio::time::sleep(interval).await;
             }
         });
-        Self { looks, changes, task }
+        Self { looks, changes, task: Some(task) }
+    }
+
+    /// Ends it; it has let go of the target then.
+    pub(crate) async fn end(mut self) {
+        if let Some(task) = self.task.take() {
+            task.abort();
+            task.await.ok();
+        }
     }
 
     /// The latest look; `None` while there is none.
@@ -109,7 +117,9 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 

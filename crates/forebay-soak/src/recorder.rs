@@ -145,13 +145,13 @@ impl Recorder {
     }
 
     fn done(&mut self, done: &Done) -> Result<(), SoakError> {
-        let (number, at_us) = (done.request.number, done.at_us);
+        let (number, sent_us, at_us) = (done.request.number, done.sent_us, done.at_us);
         match &done.outcome {
             Outcome::Rows(rows) => {
                 let (answer, right) = self.answer(done.request.first, rows)?;
                 let right = right && rows.len() == done.request.count as usize;
                 self.tally.done(done, &Ended::Served { right });
-                self.history.line(format_args!("ok,{number},{at_us},{answer}"))?;
+                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{answer}"))?;
             }
             Outcome::Refused(kind) => {
                 self.tally.done(done, &Ended::Refused(kind));
@@ -159,7 +159,8 @@ impl Recorder {
             }
             Outcome::Error(kind) => {
                 self.tally.done(done, &Ended::Error(kind));
-                self.history.line(format_args!("err,{number},{at_us},{}", field(kind)))?;
+                let kind = field(kind);
+                self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"))?;
             }
             Outcome::Lost(why) => {
                 self.tally.done(done, &Ended::Lost);

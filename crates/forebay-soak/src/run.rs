@@ -193,12 +193,8 @@ async fn carry_out(
     let ms = Duration::from_millis;
     let (slack, reply_wait) = (ms(profile.harness.slack_ms), ms(profile.load.reply_wait_ms));
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    // A request may wait for a connection as long as for its answer.
-    let rules = Rules {
-        tolerance: oracle.tolerance,
-        slack_us: us(slack),
-        wait_us: us(2 * reply_wait + slack),
-    };
+    let rules =
+        Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us: us(reply_wait + slack) };
     let (events, arrived) = mpsc::channel(EVENTS_WAITING);
     let recorder = Recorder {
         history: History::create(&options.history, rules, &oracle)?,
@@ -236,7 +232,10 @@ async fn carry_out(
         events.send(Event::Stray { at_us: stage.driver.now_us(), why }).await.ok();
     }
     events.send(Event::End { at_us: stage.driver.now_us() }).await.ok();
-    drop((stage, events));
+    let Stage { observer, driver, .. } = stage;
+    // It holds the target, which the caller wants to end.
+    observer.end().await;
+    drop((driver, events));
     while !recording.is_finished() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

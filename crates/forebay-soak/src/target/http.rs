@@ -32,6 +32,9 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
 const ASK_TIME_MAX: Duration = Duration::from_secs(5);
 /// A look is a request.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A connection that was not used for this long is not used again: a server that closes it while a
+/// request is on its way would look as if it had lost that.
+const IDLE_MAX: Duration = Duration::from_secs(2);
 /// Strays that are kept in words between two looks.
 const STRAYS_MAX: usize = 100;
 
@@ -72,7 +75,8 @@ struct Inner {
 
 /// Connections that are not in use, and leave to have more.
 struct Pool {
-    idle: Mutex<Vec<Sender>>,
+    /// The latest used last, each with when that was.
+    idle: Mutex<Vec<(Instant, Sender)>>,
     room: Arc<Semaphore>,
     strays: Arc<Mutex<Vec<String>>>,
 }
@@ -151,7 +155,9 @@ impl Inner {
             let idle = lock(&self.pool.idle).pop();
             match idle {
                 // One that the server has closed meanwhile is not ready.
-                Some(sender) if sender.is_ready() => return Ok(sender),
+                Some((since, sender)) if since.elapsed() < IDLE_MAX && sender.is_ready() => {
+                    return Ok(sender);
+                }
                 Some(_) => {}
                 None => return self.open(&self.server.place).await,
             }
@@ -159,7 +165,7 @@ impl Inner {
     }
 
     fn keep(&self, sender: Sender) {
-        lock(&self.pool.idle).push(sender);
+        lock(&self.pool.idle).push((Instant::now(), sender));
     }
 
     fn request(
@@ -197,25 +203,42 @@ impl Inner {
     }
 
     async fn answered(&self, mut sender: Sender, body: Vec<u8>) -> Answer {
-        match self.exchange(&mut sender, body).await {
-            Ok((status, bytes)) => {
-                // The connection has to have seen the end of the answer.
-                if sender.ready().await.is_ok() {
-                    self.keep(sender);
-                }
-                self.server.dialect.answer(status, &bytes)
-            }
-            Err(reason) => Answer::Lost(reason),
+        let request = self.request(Method::POST, self.server.dialect.path(), body);
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Answer::Refused(error.to_string().into()),
+        };
+        let response = match sender.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            // The connection had ended before anything went out, so nobody owes an answer yet.
+            Err(mut error) => match error.take_message() {
+                Some(request) => match self.open(&self.server.place).await {
+                    Ok(fresh) => {
+                        sender = fresh;
+                        sender.send_request(request).await
+                    }
+                    Err(_) => return Answer::Refused("unreachable".into()),
+                },
+                None => Err(error.into_error()),
+            },
+        };
+        let answer = match response {
+            Ok(response) => self.read(response).await,
+            Err(error) => return Answer::Lost(error.to_string()),
+        };
+        // The connection has to have seen the end of the answer.
+        if sender.ready().await.is_ok() {
+            self.keep(sender);
         }
+        answer
     }
 
-    async fn exchange(&self, sender: &mut Sender, body: Vec<u8>) -> Result<(u16, Bytes), String> {
-        let request = self.request(Method::POST, self.server.dialect.path(), body);
-        let request = request.map_err(|error| error.to_string())?;
-        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    async fn read(&self, response: http::Response<hyper::body::Incoming>) -> Answer {
         let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+        match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => self.server.dialect.answer(status, &body.to_bytes()),
+            Err(error) => Answer::Lost(error.to_string()),
+        }
     }
 
     /// Asks something on a connection of its own.
