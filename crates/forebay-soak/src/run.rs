@@ -28,6 +28,10 @@ use crate::target::{Look, Target};
 const EVENTS_WAITING: usize = 1 << 16;
 /// Time for the first look at a target.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Looks at processes at rest, of which the least counts: a question about the state of a server is a
+/// connection of its own, and what leaks stays.
+const REST_LOOKS: u32 = 5;
+const REST_LOOK_INTERVAL: Duration = Duration::from_millis(70);
 /// What is drawn from the seed for the warm-up must not be what is drawn for the rest.
 const WARMUP_SEED: u64 = 0x5741_524d;
 
@@ -172,9 +176,13 @@ impl Stage<'_> {
         let rest_s = if interrupted { 0.0 } else { self.profile.harness.rest_s };
         tokio::time::sleep(Duration::from_secs_f64(rest_s)).await;
         let look = self.observer.latest();
-        let samples =
-            self.driver.target.root_pid().map(|pid| samples::look(pid, look.as_ref(), 0.0));
-        (look, samples.unwrap_or_default())
+        let Some(root) = self.driver.target.root_pid() else { return (look, Vec::new()) };
+        let mut looks = Vec::new();
+        for _ in 0..REST_LOOKS {
+            looks.push(samples::look(root, look.as_ref(), 0.0));
+            tokio::time::sleep(REST_LOOK_INTERVAL).await;
+        }
+        (look, samples::least(looks))
     }
 }
 

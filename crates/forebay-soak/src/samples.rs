@@ -127,6 +127,24 @@ pub fn counters(samples: &[Sample]) -> BTreeMap<(String, &'static str), u64> {
     counters
 }
 
+/// Of several looks at the processes the least of each counter, for the processes of the last.
+#[must_use]
+pub fn least(looks: Vec<Vec<Sample>>) -> Vec<Sample> {
+    let mut last = looks.last().cloned().unwrap_or_default();
+    for sample in &mut last {
+        let same = looks
+            .iter()
+            .flatten()
+            .filter(|other| (other.pid, other.started) == (sample.pid, sample.started));
+        for other in same {
+            sample.fds = sample.fds.min(other.fds);
+            sample.threads = sample.threads.min(other.threads);
+            sample.mappings = sample.mappings.min(other.mappings);
+        }
+    }
+    last
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,9 +165,8 @@ mod tests {
         drop(files);
     }
 
-    #[test]
-    fn counters_are_by_role() {
-        let sample = |role: &str, fds| Sample {
+    fn sample(role: &str, fds: u64) -> Sample {
+        Sample {
             at_s: 0.0,
             role: role.to_owned(),
             pid: 1,
@@ -159,7 +176,20 @@ mod tests {
             fds,
             threads: 2,
             mappings: 3,
-        };
+        }
+    }
+
+    #[test]
+    fn the_least_of_several_looks_leaves_out_what_comes_and_goes() {
+        let other = Sample { pid: 2, ..sample("x", 1) };
+        let looks =
+            vec![vec![sample("host", 7), other], vec![sample("host", 6)], vec![sample("host", 8)]];
+        assert_eq!(least(looks), [sample("host", 6)]);
+        assert_eq!(least(Vec::new()), []);
+    }
+
+    #[test]
+    fn counters_are_by_role() {
         let counters = counters(&[sample("host", 5), sample("x", 6), sample("x", 7)]);
         assert_eq!(counters[&("x".to_owned(), "fds")], 13);
         assert_eq!(counters[&("host".to_owned(), "threads")], 2);

@@ -9,6 +9,7 @@ mod support;
 
 mod daemon;
 mod library;
+mod page;
 mod planted;
 
 use std::path::{Path, PathBuf};

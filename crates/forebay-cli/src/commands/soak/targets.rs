@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use forebay::Config;
 use forebay::metrics::prometheus;
-use forebay_soak::target::{Address, HttpTarget, LibraryTarget, Place, Server, Target};
+use forebay_soak::target::{Address, Dialect, HttpTarget, LibraryTarget, Place, Server, Target};
 use forebay_soak::{Profile, SoakError};
 
 use super::args::SoakRun;
@@ -76,9 +76,11 @@ pub(super) async fn open(
                 pid: args.target_pid.filter(|_| is_first),
                 connections_max: profile.load.connections_max,
             };
-            if profile.faults.is_some() && server.admin.is_none() {
-                let message = "faults need the operator's socket of the daemon: name it with --admin \
-                               PATH, or use --no-faults";
+            if profile.faults.is_some()
+                && (server.admin.is_none() || server.dialect != Dialect::Native)
+            {
+                let message = "faults need a daemon in its own dialect and its operator's socket: \
+                               name that with --admin PATH, or use --no-faults";
                 return Err(SoakError::Usage(message.to_owned()).into());
             }
             Ok(Opened::Server(Arc::new(HttpTarget::connect(server).await?)))
