@@ -50,8 +50,9 @@ pub(crate) struct Injector {
     pub(crate) best: Best,
     pub(crate) heal_within: Duration,
     pub(crate) lasts: Duration,
-    /// Whether the next fault waits until the last one has healed.
-    pub(crate) is_serial: bool,
+    /// Whether the next fault waits until the last one has healed, and this long after that: what
+    /// piled up has to be worked off.
+    pub(crate) pause: Option<Duration>,
     pub(crate) stop: Arc<AtomicBool>,
 }
 
@@ -60,8 +61,9 @@ impl Injector {
     pub(crate) async fn run(self, planned: Vec<PlannedFault>) -> Vec<FaultSeen> {
         let mut seen = Vec::new();
         let mut under_way = JoinSet::new();
+        let mut not_before = self.start;
         for (index, planned) in planned.into_iter().enumerate() {
-            let due = self.start + planned.at;
+            let due = not_before.max(self.start + planned.at);
             while Instant::now() < due && !self.is_over() {
                 tokio::time::sleep(LOOK).await;
             }
@@ -83,8 +85,9 @@ impl Injector {
                 }
                 (index, seen)
             };
-            if self.is_serial {
+            if let Some(pause) = self.pause {
                 seen.push(following.await);
+                not_before = Instant::now() + pause;
             } else {
                 under_way.spawn(following);
             }

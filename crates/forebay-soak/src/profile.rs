@@ -100,7 +100,8 @@ pub struct Load {
     /// wait is part of its latency.
     #[serde(default = "Load::connections_max")]
     pub connections_max: u32,
-    /// A request without a deadline that is not answered after this time is lost, in milliseconds.
+    /// A request without a deadline that is not answered after this time is lost, in milliseconds. It
+    /// must be more than the target may take while nothing serves (`admission.down_grace_ms`).
     #[serde(default = "Load::reply_wait_ms")]
     pub reply_wait_ms: u64,
 }
@@ -116,7 +117,7 @@ impl Load {
         64
     }
     fn reply_wait_ms() -> u64 {
-        20_000
+        90_000
     }
 }
 
@@ -157,7 +158,8 @@ pub struct Class {
 pub struct Faults {
     /// Which, as `forebay drill` names them; each as likely as any other.
     pub kinds: Vec<String>,
-    /// Shortest time from one to the next, in seconds.
+    /// Shortest time from one to the next, and, but in scenario `chaos`, from when one has healed to
+    /// the next, in seconds.
     pub gap_min_s: f64,
     /// Longest time from one to the next, in seconds.
     pub gap_max_s: f64,

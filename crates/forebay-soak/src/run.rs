@@ -298,7 +298,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
                 best: best.clone(),
                 heal_within: seconds(faults.heal_within_s),
                 lasts: seconds(faults.lasts_s),
-                is_serial: profile.scenario != Scenario::Chaos,
+                pause: (profile.scenario != Scenario::Chaos).then(|| seconds(faults.gap_min_s)),
                 stop: Arc::clone(&driver.stop),
             };
             Some(tokio::spawn(injector.run(options.faults.clone())))
