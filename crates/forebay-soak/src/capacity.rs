@@ -5,7 +5,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::SoakError;
 use crate::run::Run;
 use crate::verdict::{Code, Verdict};
 
@@ -96,24 +95,18 @@ impl Search {
 
 impl Probe {
     /// What a run at this rate showed.
-    ///
-    /// # Errors
-    /// It was broken off, or a promise was broken: then there is no capacity to speak of.
-    pub fn of(rate: f64, run: &Run, verdict: &Verdict) -> Result<Self, SoakError> {
-        if verdict.code == Code::PromiseBroken {
-            let what = run.counter_example.clone().unwrap_or_default();
-            return Err(SoakError::Harness(format!("a promise was broken at {rate}/s: {what}")));
-        }
+    #[must_use]
+    pub fn of(rate: f64, run: &Run, verdict: &Verdict) -> Self {
         // What the harness cannot offer, the target has not shown to serve; what grows while a
         // target is tried at many rates is no leak.
         let met = matches!(verdict.code, Code::Pass | Code::Leak);
-        Ok(Self {
+        Self {
             rate,
             good_per_s: run.tallied.good as f64 / run.measured_s.max(1e-9),
             p50_ms: run.tallied.from_due.p50_ms,
             p99_ms: run.tallied.from_due.p99_ms,
             met,
-        })
+        }
     }
 }
 

@@ -25,7 +25,7 @@ const summary = ({ run, verdict }, place) => {
   const t = run.tallied, tile = (value, name) => el('div', { class: 'tile' }, el('b', {}, value), el('span', {}, name));
   const box = card(run.target, null,
     el('div', { class: 'tiles' },
-      tile(number(t.offered), 'requests due'),
+      tile(number(t.offered), 'requests due'), tile(number(t.offered - t.unsent - t.refused), 'accepted'),
       tile(percent(t.good, t.offered), 'right and in time'),
       tile(number(t.texts / (run.measured_s || 1)), 'texts per second'),
       tile(ms(t.from_due.p50_ms), 'p50'), tile(ms(t.from_due.p99_ms), 'p99'),

@@ -40,6 +40,9 @@ const PROBE_S: f64 = 10.0;
 const PROBE_RATE: f64 = 16.0;
 /// The search ends when the capacity is known to this share.
 const PROBE_RESOLUTION: f64 = 0.05;
+/// Share of the requests that must be answered rightly and in time at a rate that is met: without
+/// faults there is no reason for less, and one in a thousand leaves room for a hiccup.
+const PROBE_GOOD_SHARE: f64 = 0.999;
 /// Connections of a probe: the target is to be the limit and not these.
 const PROBE_CONNECTIONS: u32 = 256;
 
@@ -145,7 +148,9 @@ fn profile(args: &SoakRun) -> Result<Profile, Failure> {
         profile.duration_s = args.duration.map_or(PROBE_S, |duration| duration.as_secs_f64());
         profile.harness.rest_s = 0.5;
         profile.load.connections_max = profile.load.connections_max.max(PROBE_CONNECTIONS);
-        profile.objectives.good_share_min = profile.objectives.good_share_min.or(Some(0.999));
+        profile.objectives.good_share_min = Some(PROBE_GOOD_SHARE);
+        let p99_ms = profile.objectives.p99_ms.or(profile.objectives.calm_p99_ms);
+        profile.objectives.p99_ms = p99_ms;
     }
     if let Some(p99_ms) = args.p99_ms {
         profile.objectives.p99_ms = Some(p99_ms);
@@ -281,7 +286,13 @@ impl Soak<'_> {
             profile.load.arrivals = arrivals.map(|load| load.at_rate(rate)).transpose()?;
             let run = self.one(target, &profile, Vec::new(), &history).await?;
             let verdict = Verdict::of(&run, &profile);
-            let probe = Probe::of(rate, &run, &verdict)?;
+            if verdict.code == Code::PromiseBroken {
+                // There is no capacity to speak of.
+                let example = run.counter_example.unwrap_or_default();
+                let message = format!("a promise was broken at {rate:.1}/s: {example}");
+                return Err(Failure::new(Exit::PromiseBroken, message));
+            }
+            let probe = Probe::of(rate, &run, &verdict);
             let words = if probe.met { "met" } else { "not met" };
             let (good, p99) = (probe.good_per_s, probe.p99_ms);
             note!("{rate:.0}/s: {good:.0}/s good, p99 {p99:.1} ms, {words}");

@@ -119,9 +119,11 @@ pub(super) fn summary(report: &Report) -> String {
     for judged in &report.runs {
         let (run, tallied) = (&judged.run, &judged.run.tallied);
         text.push_str(&format!("{}: {}\n", run.target, judged.verdict.code.words()));
-        text.push_str(&format!("  {} offered, {} good, {} wrong, {} late, {} refused, {} errors, {} lost; {:.1} texts/s \
+        text.push_str(&format!("  {} offered, {} accepted, {} served, {} good, {} wrong, {} late, {} refused, {} errors, {} lost; {:.1} texts/s \
              over {:.0} s\n",
             tallied.offered,
+            tallied.offered - tallied.unsent - tallied.refused,
+            tallied.served,
             tallied.good,
             tallied.wrong,
             tallied.late,
