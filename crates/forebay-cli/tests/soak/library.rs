@@ -102,3 +102,25 @@ fn a_report_is_no_worse_than_itself() {
     assert!(code == Some(1) && said.contains("worse"), "{said}");
     assert_eq!(compared(&path, &place.file("texts")).0, Some(64));
 }
+
+#[test]
+fn two_gpus_and_a_cpu_survive_faults_that_do_not_wait_for_each_other() {
+    let place = Place::new();
+    let chaos = SHORT
+        .replace("scenario = \"soak\"", "scenario = \"chaos\"")
+        .replace("heal_within_s", "all_share = 0.3\nheal_within_s")
+        .replace("\"device_out_of_memory\"", "\"trap\", \"fail_starts=1\", \"slow=2\"")
+        .replace("duration_s = 8", "duration_s = 12")
+        .replace("quiet_s = 4", "quiet_s = 8");
+    let mut command = place.soak(&chaos, &["--device", "cuda:0,cuda:1,cpu", "--seed", "5"]);
+    command.env("FOREBAY_SUPERVISOR__BACKOFF_MIN_MS", "1");
+    command.env("FOREBAY_SUPERVISOR__BACKOFF_MAX_MS", "20");
+    command.env("FOREBAY_SUPERVISOR__DWELL_MIN_MS", "10");
+    let ran = ran(&place, &mut command);
+    assert_eq!(ran.code, Some(0), "{}", ran.said);
+    let run = &ran.report["runs"][0]["run"];
+    assert_eq!((&run["best_level"], &run["level_at_end"]), (&"gpu(2)".into(), &"gpu(2)".into()));
+    let places: std::collections::BTreeSet<&str> =
+        run["faults"].as_array().expect("faults").iter().filter_map(|f| f["on"].as_str()).collect();
+    assert!(places.len() >= 2 && !places.contains("cpu"), "{places:?}");
+}
