@@ -72,6 +72,8 @@ pub struct Run {
     pub levels: Vec<LevelChange>,
     /// Seconds in each level.
     pub level_s: BTreeMap<String, f64>,
+    /// Faults that were planned; those that healing left no time for were not injected.
+    pub faults_planned: usize,
     /// The faults, and what was seen of each.
     pub faults: Vec<FaultSeen>,
     /// What came of requests while each was not over.
@@ -329,6 +331,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         level_at_end: look.map(|look| look.level),
         level_s: level_seconds(&levels, measured_s),
         levels,
+        faults_planned: options.faults.len(),
         faults,
         growth: stats::growth(&samples, 0.0, measured_s, &profile.leak, options.seed),
         growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,

@@ -147,7 +147,15 @@ fn promises(run: &Run, findings: &mut Vec<Finding>) {
 }
 
 fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
-    let Some(best) = &run.best_level else { return };
+    let Some(best) = &run.best_level else {
+        return findings.push(Finding {
+            code: Code::NotHealed,
+            what: "level".to_owned(),
+            found: "the target does not tell".to_owned(),
+            allowed: "not judged".to_owned(),
+            passed: true,
+        });
+    };
     let at_end = run.level_at_end.as_deref().unwrap_or("unknown");
     findings.push(Finding {
         code: Code::NotHealed,
@@ -182,13 +190,13 @@ fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         code: Code::ObjectiveMissed,
         what: "faults injected".to_owned(),
         found: match refused.first() {
-            None => format!("{}", run.faults.len()),
+            None => format!("{} of {} planned", run.faults.len(), run.faults_planned),
             Some(first) => {
                 let injected = run.faults.len() - refused.len();
-                format!("{injected} of {}, first refusal: {first}", run.faults.len())
+                format!("{injected} of {} planned, first refusal: {first}", run.faults_planned)
             }
         },
-        allowed: "three of four, and one at least".to_owned(),
+        allowed: "one at least, and three of four of those that there was time for".to_owned(),
         passed: refused.len() <= most && !run.faults.is_empty(),
     });
 }
@@ -245,6 +253,19 @@ fn leaks(run: &Run, findings: &mut Vec<Finding>) {
             ),
             allowed: format!("{} MiB/h, or an interval with 0", run.growth_mib_per_hour_max),
             passed: !growth.is_leak,
+        });
+    }
+    if run.growth.iter().all(|growth| growth.mib_per_hour.is_none()) {
+        findings.push(Finding {
+            code: Code::Leak,
+            what: "memory".to_owned(),
+            found: match run.samples.is_empty() {
+                true => "not seen: the target's process is not known, or may not be looked at"
+                    .to_owned(),
+                false => "not judged: no process was seen long enough".to_owned(),
+            },
+            allowed: "not judged".to_owned(),
+            passed: true,
         });
     }
     for drift in &run.drifts {

@@ -132,7 +132,9 @@ impl Inner {
                     let stream = UnixStream::connect(path).await;
                     let stream = stream.map_err(|error| error.to_string())?;
                     let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                    if let Some(pid) = pid.and_then(|pid| pid.try_into().ok()) {
+                    // A socket that the service manager opened is not that of the server's process.
+                    let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 1);
+                    if let Some(pid) = pid {
                         self.peer.store(pid, Ordering::Relaxed);
                     }
                     serve(TokioIo::new(stream), strays).await
