@@ -11,7 +11,7 @@ use crate::error::SoakError;
 use crate::event::{Done, Event, Outcome, digest};
 use crate::oracle::Oracle;
 use crate::plan::{Plan, Planned};
-use crate::target::{Answer, Call, Target};
+use crate::targets::{Answer, Call, Target};
 
 /// Longest sleep of the generator: within it, it hears that it is to stop.
 const NAP: Duration = Duration::from_millis(100);
@@ -164,7 +164,7 @@ impl Driver {
         request: Planned,
         scheduled_us: u64,
         fired_us: u64,
-        sent: crate::target::Sent,
+        sent: crate::targets::Sent,
     ) {
         let at_us = self.now_us();
         let outcome = match sent.answer {

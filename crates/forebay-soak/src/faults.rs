@@ -161,7 +161,7 @@ impl Follow {
         best: &str,
         devices: &[String],
         shows: bool,
-        look: &crate::target::Look,
+        look: &crate::targets::Look,
     ) -> Self {
         let before = look.workers.iter().filter(|worker| devices.contains(&worker.device));
         let before = before.map(|worker| (worker.device.clone(), worker.incarnation)).collect();
@@ -179,7 +179,7 @@ impl Follow {
 
     /// Takes a look at the target into account; `is_undone` once nothing of the fault is left to
     /// come.
-    pub(crate) fn see(&mut self, look: &crate::target::Look, now: Instant, is_undone: bool) {
+    pub(crate) fn see(&mut self, look: &crate::targets::Look, now: Instant, is_undone: bool) {
         let since = now.saturating_duration_since(self.start);
         let struck = look.workers.iter().filter(|worker| self.devices.contains(&worker.device));
         let is_hit = struck.clone().any(|worker| {
@@ -206,7 +206,7 @@ impl Follow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Look, WorkerLook};
+    use crate::targets::{Look, WorkerLook};
 
     fn faults() -> Faults {
         toml::from_str(

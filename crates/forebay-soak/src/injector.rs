@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::event::Event;
 use crate::faults::{FaultSeen, Follow, Place, PlannedFault, shows, undo};
-use crate::target::{Look, Target};
+use crate::targets::{Look, Target};
 
 /// Time between two looks at what became of a fault.
 const LOOK: Duration = Duration::from_millis(10);

@@ -29,7 +29,7 @@ mod run;
 pub mod samples;
 pub mod schedule;
 pub mod stats;
-pub mod target;
+pub mod targets;
 pub mod texts;
 pub mod verdict;
 

@@ -10,12 +10,14 @@ use tokio::sync::{mpsc, watch};
 use crate::error::SoakError;
 use crate::event::Event;
 use crate::samples::{self, Sample};
-use crate::target::{Look, Target};
+use crate::targets::{Look, Target};
 
 /// Changes of the level that are kept at most.
 const CHANGES_MAX: usize = 100_000;
 /// Samples that are kept at most.
 const SAMPLES_MAX: usize = 1_000_000;
+/// A target that used to tell how it is, and has not for this long, is not there.
+const SILENT_MAX: Duration = Duration::from_secs(2);
 /// Longest sleep of the sampler: within it, it hears that it is to stop.
 const NAP: Duration = Duration::from_millis(50);
 
@@ -60,9 +62,15 @@ impl Observer {
         let task = tokio::spawn(async move {
             let interval = target.look_interval();
             let mut level = String::new();
+            let mut told_at: Option<Instant> = None;
             loop {
-                // A look that fails says nothing: the last one holds.
-                if let Some(look) = target.look().await {
+                let look = target.look().await;
+                if look.is_some() {
+                    told_at = Some(Instant::now());
+                }
+                // A look that fails now and then says nothing: the last one holds.
+                let is_gone = told_at.is_some_and(|at| at.elapsed() > SILENT_MAX);
+                if let Some(look) = look.or_else(|| is_gone.then(unreachable)) {
                     if look.level != level {
                         level.clone_from(&look.level);
                         let now = Instant::now();
@@ -121,6 +129,11 @@ impl Drop for Observer {
             task.abort();
         }
     }
+}
+
+/// What is seen of a target that is not there.
+fn unreachable() -> Look {
+    Look { level: "unreachable".to_owned(), ..Look::default() }
 }
 
 fn note(changes: &Mutex<Vec<(Instant, String)>>, now: Instant, level: &str) {

@@ -22,7 +22,7 @@ use crate::profile::{Profile, Scenario};
 use crate::recorder::{Recorded, Recorder, Seen, SoFar};
 use crate::samples::{self, Sample};
 use crate::stats::{self, Drift, FaultTally, Growth, Interval, Span, Tallied, Tally};
-use crate::target::{Look, Target};
+use crate::targets::{Look, Target};
 
 /// Events that wait to be recorded.
 const EVENTS_WAITING: usize = 1 << 16;

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-use crate::target::Look;
+use crate::targets::Look;
 
 /// One look at one process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use forebay_soak::profile::Scenario;
-use forebay_soak::target::Address;
+use forebay_soak::targets::Address;
 
 use crate::commands::drill::duration;
 use crate::settings::Settings;

@@ -18,7 +18,7 @@ use forebay_soak::capacity::{Capacity, Probe, Search};
 use forebay_soak::faults::{self, PlannedFault};
 use forebay_soak::profile::Scenario;
 use forebay_soak::report::{Files, Frame};
-use forebay_soak::target::Address;
+use forebay_soak::targets::Address;
 use forebay_soak::{Code, Oracle, Profile, Report, Run, RunOptions, SoFar, SoakError, Verdict};
 use forebay_soak::{oracle, texts};
 use tokio::sync::watch;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use forebay::Config;
 use forebay::metrics::prometheus;
-use forebay_soak::target::{Address, Dialect, HttpTarget, LibraryTarget, Place, Server, Target};
+use forebay_soak::targets::{Address, Dialect, HttpTarget, LibraryTarget, Place, Server, Target};
 use forebay_soak::{Profile, SoakError};
 
 use super::args::SoakRun;
