@@ -117,7 +117,6 @@ pub async fn run(
     options: RunOptions,
 ) -> Result<Run, SoakError> {
     let mut run = carry_out(&target, oracle, profile, &options).await?;
-    drop(target);
     let file = std::fs::File::open(&options.history)
         .map_err(|error| SoakError::file("cannot read the history", &options.history, error))?;
     // By now nothing but the file connects what was tested with who judges it.
@@ -144,7 +143,7 @@ struct Stage<'r> {
 }
 
 impl Stage<'_> {
-    /// Load from now on, for `length`; gives when it began.
+    /// Load from `start` on, for `length`.
     async fn load(&self, seed: u64, start: Instant, length: Duration) -> Result<(), SoakError> {
         if length.is_zero() {
             return Ok(());
