@@ -29,12 +29,14 @@ part() { # name, limit in seconds, command
 
 # Faults one after the other, and what the clients saw, judged apart. Restarts are not limited here:
 # a drill brings more of them about in minutes than a year does. One GPU cannot do 60 % of what two
-# can: what it does not get to within 25 ms is refused, so that nothing accepted waits for long.
+# can: what it does not get to within 25 ms is refused, so that nothing accepted waits for long. Lanes
+# spin, as the texts of a worker that is gone run one by one.
 drill() { # name, devices, arguments of the drill
   local name=$1 devices=$2
   shift 2
   env FOREBAY_SUPERVISOR__RESTARTS_MAX=1000 FOREBAY_SUPERVISOR__DWELL_MAX_MS=1000 \
     FOREBAY_ADMISSION__INTERACTIVE_WAIT_MS_MAX=25 \
+    FOREBAY_LANES__WAIT=spin FOREBAY_LANES__SPIN_US=1000 \
     FOREBAY_DEVICES__RUNGS="$devices" FOREBAY_EVENTS__FOLDER="$output/$name.events" \
     "$program" drill --model "$model" --input "$texts" --precision f16 \
     --history "$output/$name.csv" --answers "$output/$name.answers" "$@"
@@ -46,6 +48,7 @@ drill() { # name, devices, arguments of the drill
 export -f drill
 export program xtask model texts output
 
+head -n 200 "$texts" > "$output/few.txt"
 one=cuda:0 two=cuda:0,cuda:1
 faults=(--fault kill --fault stop --fault trap --fault illegal_address --fault endless_kernel
   --fault device_out_of_memory --fault flip_output_bit)
@@ -66,11 +69,11 @@ part "drill, slow" 120 bash -c 'drill slow "$0" "$@"' "$two" --on cuda:0 --fault
 part "start, one GPU missing" 60 env FOREBAY_DEVICES__RUNGS=cuda:0,cuda:7 \
   "$program" embed --model "$model" --input "$texts" --output "$output/missing.npy"
 part "start, both GPUs missing" 60 env FOREBAY_DEVICES__RUNGS=cuda:6,cuda:7 \
-  "$program" embed --model "$model" --input "$texts" --output "$output/both-missing.npy"
+  "$program" embed --model "$model" --input "$output/few.txt" --output "$output/both-missing.npy"
 part "one GPU and the CPU" 180 bash -c 'drill single "$0" "$@"' "$one" --on cuda:0 --fault kill \
   --fault trap --load 0.05 --deadline 500ms --calm 5s
 for name in one both alternating weight; do
-  [ -d "$output/$name.events" ] && "$program" events --folder "$output/$name.events" --last 40
+  [ -d "$output/$name.events" ] && "$program" events --folder "$output/$name.events" --last 2000
 done
 
 printf '\n%d s in all' "$SECONDS"

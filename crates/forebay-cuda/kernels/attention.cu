@@ -287,7 +287,7 @@ __device__ __forceinline__ void attention(const T* qkv, const u32* starts, const
     __shared__ __align__(128) u8 tiles[TILES * 2 * tile_bytes<D>()];
     const u32 shared = shared_address(tiles);
 
-    wait_for_previous_kernel();
+    // Sizes and starts were written before the graph was launched, not by the kernel in front.
     const u32 tokens = sizes->tokens;
     const u32 rows = sizes->rows;
     const u32 cta_first = blockIdx.x * CTA_TOKENS;
@@ -299,8 +299,6 @@ __device__ __forceinline__ void attention(const T* qkv, const u32* starts, const
     const u32 hidden = heads * D;
     const u64 stride = 3 * hidden;
     u32 head = blockIdx.y;
-    u32 query[2][D / 16][4];
-    load_queries<T, D>(query, qkv + head * D, stride, first, tokens);
 
     // The texts of the CTA: 128 tokens meet at most 128 of them, so the starts of all that begin
     // after the CTA's first token, and the end of the last one, are among the next 128 entries.
@@ -318,7 +316,10 @@ __device__ __forceinline__ void attention(const T* qkv, const u32* starts, const
     const Stretch first_stretch = stretch_from<D>(starts, rows, key_first, key_end);
     Stretch stretch = first_stretch;
     u32 tile = 0;
+    wait_for_previous_kernel();
     fetch<T, D>(shared, qkv + head * D, hidden, stretch);
+    u32 query[2][D / 16][4];
+    load_queries<T, D>(query, qkv + head * D, stride, first, tokens);
 
     Running<D> running;
     while (true) {

@@ -13,9 +13,10 @@ __device__ __forceinline__ void bias_activation(T* x, const f32* bias, const Siz
     if (column >= width) return;
     f32 added[8];
     load_values(bias + column, added);
+    // Written before the graph was launched, not by the kernel in front.
+    const u32 tokens = sizes->tokens;
     wait_for_previous_kernel();
 
-    const u32 tokens = sizes->tokens;
     const u32 first = blockIdx.x * (TOKENS * STRIDE) + threadIdx.x / COLUMNS;
     f32 values[TOKENS][8];
 #pragma unroll

@@ -44,6 +44,10 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
     const u32 rank = cluster_rank();
     const u32 first_row = (blockIdx.x / CLUSTER) * ROWS;
     const u32 first_column = rank * N;
+    // Written before the graph was launched, not by the kernel in front. The same for the whole
+    // cluster.
+    const u32 tokens = sizes->tokens;
+    if (first_row >= tokens) return;
 
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < STAGES; i++) {
@@ -60,19 +64,27 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
     __syncthreads();
     cluster_arrive();
     cluster_wait();
-    wait_for_previous_kernel();
-    const u32 tokens = sizes->tokens;
-    // The same for the whole cluster.
-    if (first_row >= tokens) return;
 
     if (warp >= 4 * WARPGROUPS) {
         if constexpr (WARPGROUPS == 2) registers_shrink<40>();
         if (warp == 4 * WARPGROUPS && elect_one()) {
+            // Weights do not depend on the previous kernel: the first travel while it still runs.
+            const u32 ahead = min(k_tiles, STAGES);
+            for (u32 k = 0; k < ahead; k++) {
+                barrier_expect_bytes(&full[k], STAGE_BYTES);
+                copy_box(stages + k * STAGE_BYTES + LEFT_BYTES, &w_map, &full[k],
+                         k * TILE_COLUMNS, first_column);
+            }
+            wait_for_previous_kernel();
             for (u32 k = 0; k < k_tiles; k++) {
                 const u32 stage = k % STAGES;
                 u8* const left = stages + stage * STAGE_BYTES;
-                barrier_wait(&empty[stage], (k / STAGES + 1) & 1);
-                barrier_expect_bytes(&full[stage], STAGE_BYTES);
+                if (k >= ahead) {
+                    barrier_wait(&empty[stage], (k / STAGES + 1) & 1);
+                    barrier_expect_bytes(&full[stage], STAGE_BYTES);
+                    copy_box(left + LEFT_BYTES, &w_map, &full[stage], k * TILE_COLUMNS,
+                             first_column);
+                }
                 if constexpr (SHARED) {
                     copy_box_to(left + rank * SHARE_ROWS * 128, &a_map, &full[stage],
                                 k * TILE_COLUMNS, first_row + rank * SHARE_ROWS,
@@ -80,7 +92,6 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
                 } else {
                     copy_box(left, &a_map, &full[stage], k * TILE_COLUMNS, first_row);
                 }
-                copy_box(left + LEFT_BYTES, &w_map, &full[stage], k * TILE_COLUMNS, first_column);
             }
         }
         __syncwarp();
@@ -92,6 +103,7 @@ __device__ __forceinline__ void gemm_norm(const TensorMap& a_map, const TensorMa
     if constexpr (WARPGROUPS == 2) registers_grow<232>();
     const u32 upper = (warp / 4) * 64 + (warp % 4) * 16 + lane / 4;
     const u32 pair = lane % 4;
+    wait_for_previous_kernel();
     const u64 upper_at = static_cast<u64>(first_row + upper) * COLUMNS + first_column;
     const u64 lower_at = upper_at + 8 * COLUMNS;
     const bool upper_real = first_row + upper < tokens;

@@ -16,7 +16,9 @@
 constexpr u32 ROWS_TILE = 64;
 constexpr u32 ROWS_STAGE_BYTES = ROWS_TILE * 128;
 constexpr u32 ROWS_CONSUMERS = 2;
-constexpr u32 ROWS_STAGES = 4;
+// Stages of a ring. The middle width has few rounds, and leaves room for a CTA of the kernel before
+// or behind it on the same multiprocessor.
+template <u32 N> __device__ constexpr u32 rows_stages() { return N == 96 ? 2 : 4; }
 // Threads that meet at a turn: one warpgroup waits for it, the other passes it on.
 constexpr u32 ROWS_TURN_THREADS = 256;
 
@@ -28,6 +30,9 @@ template <class T, u32 N, class ACTIVATION>
 __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMap& w_map,
                                           const f32* __restrict__ bias, T* __restrict__ d,
                                           const Sizes* sizes, u32 n, u32 k_tiles) {
+    constexpr u32 ROWS_STAGES = rows_stages<N>();
+    // Only wide sums need more registers than an even share; the others leave some to neighbours.
+    constexpr bool WIDE = N == 192;
     extern __shared__ u8 dynamic_shared[];
     u8* const weights = dynamic_shared + ((1024 - (shared_address(dynamic_shared) & 1023)) & 1023);
     u8* const rings = weights + k_tiles * N * 128;
@@ -45,6 +50,9 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
     // Tile t goes to group t % groups, so that few tiles meet many CTAs.
     const u32 groups = gridDim.x / slices;
     const u32 stride = groups * ROWS_CONSUMERS;
+    // Written before the graph was launched, not by the kernel in front.
+    const u32 tokens = sizes->tokens;
+    const u32 tiles = (tokens + ROWS_TILE - 1) / ROWS_TILE;
 
     if (threadIdx.x == 0) {
         for (u32 i = 0; i < ROWS_CONSUMERS * ROWS_STAGES; ++i) {
@@ -56,12 +64,12 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
     }
     for (u32 i = threadIdx.x; i < N; i += blockDim.x) bias_tile[i] = bias[slice * N + i];
     __syncthreads();
-    // Narrow slices are for few rows: this kernel leaves room for the whole next one. Otherwise the
+    // Narrower slices are for few rows: this kernel leaves room for the whole next one. Otherwise the
     // next one's CTAs would crowd on the multiprocessors that have room now.
-    if constexpr (N == 64) let_next_kernel_start();
+    if constexpr (!WIDE) let_next_kernel_start();
 
     if (warp >= 4 * ROWS_CONSUMERS) {
-        registers_shrink<40>();
+        if constexpr (WIDE) registers_shrink<40>();
         const u32 consumer = warp - 4 * ROWS_CONSUMERS;
         if (consumer >= ROWS_CONSUMERS || !elect_one()) return;
         // Weights do not depend on the previous kernel: they travel while it still runs.
@@ -74,7 +82,6 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
             }
         }
         wait_for_previous_kernel();
-        const u32 tiles = (sizes->tokens + ROWS_TILE - 1) / ROWS_TILE;
         u8* const ring = rings + consumer * ROWS_STAGES * ROWS_STAGE_BYTES;
         u32 step = 0;
         for (u32 tile = group + consumer * groups; tile < tiles; tile += stride) {
@@ -94,11 +101,10 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
         return;
     }
 
-    registers_grow<232>();
+    if constexpr (WIDE) registers_grow<232>();
     const u32 consumer = warp / 4;
+    // What it multiplies comes through barriers, but what it writes the kernel in front may read.
     wait_for_previous_kernel();
-    const u32 tokens = sizes->tokens;
-    const u32 tiles = (tokens + ROWS_TILE - 1) / ROWS_TILE;
     u8* const ring = rings + consumer * ROWS_STAGES * ROWS_STAGE_BYTES;
     u64* const my_full = full + consumer * ROWS_STAGES;
     u64* const my_empty = empty + consumer * ROWS_STAGES;
@@ -139,7 +145,7 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
             }
         }
         if (!last_turn) barrier_join(next_turn, ROWS_TURN_THREADS);
-        if (N != 64 && first + stride >= tiles) let_next_kernel_start();
+        if (WIDE && first + stride >= tiles) let_next_kernel_start();
         products_wait<0>();
         accumulators_fence(sum);
         if (lane == 0) barrier_arrive(&my_empty[(step - 1) % ROWS_STAGES]);
@@ -192,6 +198,8 @@ __device__ __forceinline__ void gemm_rows(const TensorMap& a_map, const TensorMa
     GEMM_ROWS(SUFFIX, T, N, relu, Relu)
 
 GEMM_ROWS_ALL(f16, F16, 64)
+GEMM_ROWS_ALL(f16, F16, 96)
 GEMM_ROWS_ALL(f16, F16, 192)
 GEMM_ROWS_ALL(bf16, BF16, 64)
+GEMM_ROWS_ALL(bf16, BF16, 96)
 GEMM_ROWS_ALL(bf16, BF16, 192)

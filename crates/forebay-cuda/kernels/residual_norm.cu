@@ -15,10 +15,11 @@ __device__ __forceinline__ void residual_norm(const T* y, const f32* bias, const
     load_columns<HIDDEN>(bias, sum);
     load_columns<HIDDEN>(gamma, scale);
     load_columns<HIDDEN>(beta, shift);
-    wait_for_previous_kernel();
-
+    // Sizes were written before the graph was launched, not by the kernel in front.
     const u32 token = blockIdx.x * (blockDim.x / WARP) + warp_id();
     if (token >= sizes->tokens) return;
+    wait_for_previous_kernel();
+
     const u64 offset = static_cast<u64>(token) * HIDDEN;
 #pragma unroll
     for (u32 i = 0; i < STEPS; ++i) {

@@ -1,7 +1,7 @@
 //! Measures the engine: `cargo run --release -p forebay-onnx --example measure -- WHAT`.
 //!
 //! `shapes` times single runs, `layout` compares thread layouts, `cut` compares limits of the
-//! sub-batches, `memory` shows what sessions cost, `quality FILE.csv` compares INT8 with F32 on
+//! sub-batches, `mixed` how many widths one run may have, `memory` shows what sessions cost, `quality FILE.csv` compares INT8 with F32 on
 //! scored pairs of sentences, `all` is everything but `quality`. Variants take turns, so that other
 //! work on the machine meets all of them; the fastest and the median of the turns are printed, and
 //! the least processor time of all threads, which other work disturbs less. The model and the library are found as the tests find them (`FOREBAY_MODEL`, `FOREBAY_ORT`).
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use forebay_model::{ModelFolder, Scratch, pooling};
-use forebay_onnx::{EngineOptions, Precision, Session, SubBatchLimits};
+use forebay_onnx::{EngineOptions, Precision, Session, SplitSession, SubBatchLimits};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -23,15 +23,21 @@ fn main() {
         ["shapes"] => bench.shapes(),
         ["layout"] => bench.layout(),
         ["cut"] => bench.cut(),
+        ["mixed"] => bench.mixed(),
+        ["split"] => bench.split(),
         ["memory"] => bench.memory(),
         ["quality", file] => bench.quality(Path::new(file)),
         ["all"] => {
             bench.memory();
             bench.shapes();
             bench.cut();
+            bench.mixed();
+            bench.split();
             bench.layout();
         }
-        _ => println!("usage: measure shapes | layout | cut | memory | quality FILE.csv | all"),
+        _ => println!(
+            "usage: measure shapes | layout | cut | mixed | split | memory | quality FILE.csv | all"
+        ),
     }
 }
 
@@ -110,8 +116,12 @@ impl Bench {
         println!(
             "\n## limits of the sub-batches, 1 thread, ms per text (fastest / median / processor)"
         );
-        let limits =
-            |rows_max, tokens_max, width_step| SubBatchLimits { rows_max, tokens_max, width_step };
+        let limits = |rows_max, tokens_max, width_step| SubBatchLimits {
+            rows_max,
+            tokens_max,
+            width_step,
+            ..SubBatchLimits::default()
+        };
         let choices = [
             limits(16, 1024, 16),
             limits(32, 1024, 16),
@@ -139,6 +149,77 @@ impl Bench {
                 let batch = self.batch(rows, min, max, 2);
                 let turns = (800 / rows).clamp(6, 40);
                 take_turns(rows, turns, &mut variants, |session| encode(session, &batch));
+            }
+        }
+    }
+
+    fn mixed(&self) {
+        println!("\n## widths per run, ms per text (fastest / median / processor)");
+        for precision in PRECISIONS {
+            for threads in 1..=2 {
+                let variant = |widths_max| {
+                    let limits = SubBatchLimits { widths_max, ..SubBatchLimits::default() };
+                    let name = format!("{precision} {threads} threads, {widths_max} widths");
+                    (name, self.session_with(precision, threads, true, limits))
+                };
+                let mut variants: Vec<_> = [1, 2, 3, 4, 6].into_iter().map(variant).collect();
+                for (rows, min, max) in [
+                    (1, 11, 11),
+                    (4, 6, 18),
+                    (8, 6, 18),
+                    (16, 6, 18),
+                    (32, 6, 18),
+                    (64, 6, 18),
+                    (16, 6, 128),
+                    (64, 6, 128),
+                ] {
+                    println!("{rows} rows of {min} to {max} tokens");
+                    let batch = self.batch(rows, min, max, 2);
+                    let turns = (4000 / (rows * max)).clamp(8, 60);
+                    take_turns(rows, turns, &mut variants, |session| encode(session, &batch));
+                }
+            }
+        }
+    }
+
+    fn split(&self) {
+        println!(
+            "\n## two threads on one run or on halves, ms per text (fastest / median / processor)"
+        );
+        for precision in PRECISIONS {
+            let library = self.library.clone();
+            let sub_batch = SubBatchLimits::default();
+            let options =
+                EngineOptions { library, precision, intra_threads: 2, spinning: true, sub_batch };
+            let mut variants = [("one run", false), ("halves", true)].map(|(name, halves)| {
+                let session = SplitSession::load(&self.folder, &options, halves).unwrap();
+                (format!("{precision} {name}"), session)
+            });
+            for (rows, min, max) in [
+                (2, 11, 11),
+                (3, 8, 16),
+                (4, 8, 16),
+                (6, 8, 16),
+                (8, 8, 16),
+                (12, 8, 16),
+                (16, 8, 16),
+                (32, 8, 16),
+                (64, 8, 16),
+                (2, 100, 128),
+                (4, 20, 128),
+                (16, 6, 128),
+            ] {
+                println!("{rows} rows of {min} to {max} tokens");
+                let batch = self.batch(rows, min, max, 2);
+                let turns = (8000 / (rows * max)).clamp(8, 60);
+                take_turns(rows, turns, &mut variants, |session| {
+                    let start = Instant::now();
+                    assert_eq!(session.encode(&batch.0, &batch.1).unwrap().rows(), rows);
+                    let time = start.elapsed();
+                    // A pool that spins has to fall asleep before others are measured.
+                    std::thread::sleep(Duration::from_millis(1));
+                    time
+                });
             }
         }
     }
@@ -189,21 +270,30 @@ impl Bench {
 
     fn memory(&self) {
         println!("\n## resident memory, MiB, and time to load, ms");
+        // Kept, so that none finds memory that another has given back.
+        let mut sessions = Vec::new();
         for precision in PRECISIONS {
-            let mut sessions = Vec::new();
-            for count in 1..=2 {
+            for halves in [false, true] {
+                let options = EngineOptions {
+                    library: self.library.clone(),
+                    precision,
+                    intra_threads: 2,
+                    spinning: false,
+                    sub_batch: SubBatchLimits::default(),
+                };
                 let (before, start) = (resident_mib(), Instant::now());
-                sessions.push(self.session(precision, 1, false));
+                let mut session = SplitSession::load(&self.folder, &options, halves).unwrap();
                 let load = start.elapsed().as_millis();
                 let after = resident_mib();
                 let batch = self.batch(256, 6, 18, 4);
-                for session in &mut sessions {
-                    encode(session, &batch);
-                }
+                assert_eq!(session.encode(&batch.0, &batch.1).unwrap().rows(), 256);
                 let run = resident_mib();
                 println!(
-                    "{precision} session {count}: {before} -> {after} -> {run} after a batch, {load} ms"
+                    "{precision}, halves {halves}: {} MiB loaded, {} MiB after a batch, {load} ms",
+                    after - before,
+                    run - before,
                 );
+                sessions.push(session);
             }
         }
     }
@@ -276,11 +366,11 @@ fn median_us(session: &mut Session, batch: &Batch) -> u128 {
 }
 
 /// Runs every variant once per turn; `per` is what a printed time is divided by.
-fn take_turns(
+fn take_turns<S>(
     per: usize,
     turns: usize,
-    variants: &mut [(String, Session)],
-    run: impl Fn(&mut Session) -> Duration,
+    variants: &mut [(String, S)],
+    run: impl Fn(&mut S) -> Duration,
 ) {
     let mut times = vec![(Vec::new(), f64::INFINITY); variants.len()];
     for turn in 0..=turns {

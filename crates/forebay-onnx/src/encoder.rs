@@ -1,10 +1,14 @@
 //! The graph of a BERT-family encoder over packed tokens.
 //!
-//! Dense layers and normalisation see the tokens of all rows one after another, `[tokens, hidden]`,
+//! The graph begins with the sum of each token's embeddings (`tables.rs`). Dense layers and
+//! normalisation see the tokens of all rows one after another, `[tokens, hidden]`,
 //! with no padding. Attention needs rectangular blocks: one gather per operand picks the head-wide
 //! pieces of the packed projection straight into `[rows, heads, width, head_dim]`, which replaces
 //! splitting, padding and transposing; another gather takes the result back. Unused places of a
 //! block repeat the row's own first token and are masked, so no row ever reads another one.
+//!
+//! There are several blocks, so that rows of different widths share the dense layers of one run. A
+//! block that a run does not need has no rows, and its operators have nothing to do.
 //!
 //! INT8 layers map each token's activations onto 8 bits from that token's least to its greatest
 //! value. Integer sums are exact, so a token's result does not depend on what else is in the run.
@@ -19,17 +23,11 @@ use crate::graph::{Dimension, GraphBuilder, float, int, outlet, text};
 use crate::options::Precision;
 use crate::quantize::{self, QuantizedWeight};
 
-/// Token ids, i32 `[tokens]`.
-pub(crate) const INPUT_IDS: &str = "ids";
-/// Row of the position table for each token, i32 `[tokens]`.
-pub(crate) const INPUT_POSITIONS: &str = "positions";
-/// For each place of a block, its token times 3·heads, i32 `[rows, 1, width]`.
-pub(crate) const INPUT_SLOTS: &str = "slots";
-/// For each token and head, its place in the blocks counted over rows, heads and width, i32
+/// Sum of each token's embeddings, f32 `[tokens, hidden]`.
+pub(crate) const INPUT_EMBEDDINGS: &str = "embeddings";
+/// For each token and head, its place in the blocks counted over blocks, rows, heads and width, i32
 /// `[tokens, heads]`.
 pub(crate) const INPUT_RETURNS: &str = "returns";
-/// Added to the attention scores: 0, or [`MASKED`] for unused places, f32 `[rows, 1, 1, width]`.
-pub(crate) const INPUT_MASK: &str = "mask";
 /// Token states, f32 `[tokens, hidden]`.
 pub(crate) const OUTPUT_STATES: &str = "states";
 
@@ -40,33 +38,51 @@ pub(crate) const MASKED: f32 = -1e30;
 /// information.
 const SCALE_MIN: f32 = 1e-30;
 
-/// Builds and compiles the encoder.
+/// For each place of each block, its token times 3·heads, i32 `[rows, 1, width]`.
+pub(crate) fn input_slots(block: usize) -> String {
+    format!("slots_{block}")
+}
+
+/// Added to the attention scores of each block: 0, or [`MASKED`] for unused places, f32
+/// `[rows, 1, 1, width]`.
+pub(crate) fn input_mask(block: usize) -> String {
+    format!("mask_{block}")
+}
+
+/// Builds and compiles the encoder with `blocks` attention blocks.
 pub(crate) fn build(
     config: &EncoderConfig,
     weights: &EncoderWeights<'_>,
     precision: Precision,
+    blocks: usize,
     builder: &SessionBuilder,
 ) -> Result<Session, OnnxError> {
-    let mut encoder = Encoder { graph: GraphBuilder::new()?, config, precision };
-    let mut states = encoder.embed(weights)?;
+    let mut encoder = Encoder { graph: GraphBuilder::new()?, config, precision, blocks };
+    let mut states =
+        encoder.normalize("embedding_norm", INPUT_EMBEDDINGS, &weights.embedding_norm)?;
     let shared = encoder.shared()?;
     for (index, layer) in weights.layers.iter().enumerate() {
         states = encoder.layer(index, layer, &states, &shared)?;
     }
     encoder.graph.name_output(&states, OUTPUT_STATES)?;
 
-    use Dimension::{Fixed, Varying};
-    let ints = |name, dimensions: &[Dimension]| outlet(name, TensorElementType::Int32, dimensions);
+    let fixed = Dimension::Fixed;
+    let varying = |name: &str| Dimension::Varying(name.to_owned());
+    let ints =
+        |name: &str, dimensions: &[Dimension]| outlet(name, TensorElementType::Int32, dimensions);
     let floats =
-        |name, dimensions: &[Dimension]| outlet(name, TensorElementType::Float32, dimensions);
-    let inputs = vec![
-        ints(INPUT_IDS, &[Varying("tokens")]),
-        ints(INPUT_POSITIONS, &[Varying("tokens")]),
-        ints(INPUT_SLOTS, &[Varying("rows"), Fixed(1), Varying("width")]),
-        ints(INPUT_RETURNS, &[Varying("tokens"), Fixed(config.heads)]),
-        floats(INPUT_MASK, &[Varying("rows"), Fixed(1), Fixed(1), Varying("width")]),
+        |name: &str, dimensions: &[Dimension]| outlet(name, TensorElementType::Float32, dimensions);
+    let mut inputs = vec![
+        floats(INPUT_EMBEDDINGS, &[varying("tokens"), fixed(config.hidden)]),
+        ints(INPUT_RETURNS, &[varying("tokens"), fixed(config.heads)]),
     ];
-    let outputs = vec![floats(OUTPUT_STATES, &[Varying("tokens"), Fixed(config.hidden)])];
+    for block in 0..blocks {
+        let [rows, width] = ["rows", "width"].map(|name| format!("{name}_{block}"));
+        let (rows, width) = (|| varying(&rows), || varying(&width));
+        inputs.push(ints(&input_slots(block), &[rows(), fixed(1), width()]));
+        inputs.push(floats(&input_mask(block), &[rows(), fixed(1), fixed(1), width()]));
+    }
+    let outputs = vec![floats(OUTPUT_STATES, &[varying("tokens"), fixed(config.hidden)])];
     encoder.graph.into_session(inputs, outputs, builder)
 }
 
@@ -74,19 +90,27 @@ struct Encoder<'a> {
     graph: GraphBuilder,
     config: &'a EncoderConfig,
     precision: Precision,
+    blocks: usize,
 }
 
 /// Values that every layer uses.
 struct Shared {
-    /// Where to gather queries, keys and values, `[rows, heads, width]` each.
-    gathers: [String; 3],
+    /// One for each attention block.
+    blocks: Vec<SharedBlock>,
     /// Target shape of the head-wide pieces, and of the joined heads.
     pieces: String,
     joined: String,
     quantized: Option<SharedQuantized>,
 }
 
-/// The same for INT8 layers only.
+/// What every layer needs of an attention block.
+struct SharedBlock {
+    /// Where to gather queries, keys and values, `[rows, heads, width]` each.
+    gathers: [String; 3],
+    mask: String,
+}
+
+/// Values of INT8 layers only.
 struct SharedQuantized {
     last_axis: String,
     one: String,
@@ -99,30 +123,22 @@ struct SharedQuantized {
 }
 
 impl Encoder<'_> {
-    fn embed(&mut self, weights: &EncoderWeights<'_>) -> Result<String, OnnxError> {
-        let EncoderConfig { hidden, vocab, positions_max, .. } = *self.config;
-        let word = weights.word.to_f32()?;
-        let word = self.graph.constant("word", &[vocab, hidden], &word)?;
-        // A text is of token type 0 throughout, so that row joins the position table.
-        let mut position = weights.position.to_f32()?;
-        let token_type = weights.token_type.to_f32()?;
-        for row in position.chunks_exact_mut(hidden) {
-            row.iter_mut().zip(&token_type).for_each(|(value, kind)| *value += kind);
-        }
-        let position = self.graph.constant("position", &[positions_max, hidden], &position)?;
-        let words = self.graph.node("Gather", &[&word, INPUT_IDS], Vec::new())?;
-        let positions = self.graph.node("Gather", &[&position, INPUT_POSITIONS], Vec::new())?;
-        self.add_and_normalize("embedding", &words, &positions, &weights.embedding_norm)
-    }
-
     fn shared(&mut self) -> Result<Shared, OnnxError> {
         let EncoderConfig { hidden, heads, .. } = *self.config;
         let graph = &mut self.graph;
-        let mut gathers = [const { String::new() }; 3];
-        for (part, gather) in gathers.iter_mut().enumerate() {
-            let offsets: Vec<i32> = (0..heads).map(|head| (part * heads + head) as i32).collect();
-            let offsets = graph.constant(format!("heads_{part}"), &[1, heads, 1], &offsets)?;
-            *gather = graph.node("Add", &[INPUT_SLOTS, &offsets], Vec::new())?;
+        let mut offsets = Vec::with_capacity(3);
+        for part in 0..3 {
+            let values: Vec<i32> = (0..heads).map(|head| (part * heads + head) as i32).collect();
+            offsets.push(graph.constant(format!("heads_{part}"), &[1, heads, 1], &values)?);
+        }
+        let mut blocks = Vec::with_capacity(self.blocks);
+        for block in 0..self.blocks {
+            let slots = input_slots(block);
+            let mut gathers = [const { String::new() }; 3];
+            for (gather, offsets) in gathers.iter_mut().zip(&offsets) {
+                *gather = graph.node("Add", &[&slots, offsets], Vec::new())?;
+            }
+            blocks.push(SharedBlock { gathers, mask: input_mask(block) });
         }
         let pieces = [-1, self.config.head_dim() as i64];
         let quantized = match self.precision {
@@ -130,7 +146,7 @@ impl Encoder<'_> {
             Precision::Int8 => Some(self.shared_quantized()?),
         };
         Ok(Shared {
-            gathers,
+            blocks,
             pieces: self.graph.constant("pieces", &[2], &pieces)?,
             joined: self.graph.constant("joined", &[2], &[-1, hidden as i64])?,
             quantized,
@@ -139,7 +155,7 @@ impl Encoder<'_> {
 
     fn shared_quantized(&mut self) -> Result<SharedQuantized, OnnxError> {
         let graph = &mut self.graph;
-        let tokens = graph.node("Shape", &[INPUT_IDS], Vec::new())?;
+        let tokens = graph.node("Shape", &[INPUT_EMBEDDINGS], vec![int("end", 1)?])?;
         let zero = graph.constant("zero", &[1], &[0_u8])?;
         Ok(SharedQuantized {
             last_axis: graph.constant("last_axis", &[1], &[1_i64])?,
@@ -183,19 +199,24 @@ impl Encoder<'_> {
     fn attention(&mut self, projected: &str, shared: &Shared) -> Result<String, OnnxError> {
         let graph = &mut self.graph;
         let pieces = graph.node("Reshape", &[projected, &shared.pieces], Vec::new())?;
-        let mut pick =
-            |part: usize| graph.node("Gather", &[&pieces, &shared.gathers[part]], Vec::new());
-        let (query, key, value) = (pick(0)?, pick(1)?, pick(2)?);
         let scale = 1.0 / (self.config.head_dim() as f32).sqrt();
-        let scores = graph.contrib_node(
-            "FusedMatMul",
-            &[&query, &key],
-            vec![float("alpha", scale)?, int("transB", 1)?],
-        )?;
-        let scores = graph.node("Add", &[&scores, INPUT_MASK], Vec::new())?;
-        let shares = graph.node("Softmax", &[&scores], vec![int("axis", -1)?])?;
-        let blocks = graph.node("MatMul", &[&shares, &value], Vec::new())?;
-        let pieces = graph.node("Reshape", &[&blocks, &shared.pieces], Vec::new())?;
+        let mut blocks = Vec::with_capacity(shared.blocks.len());
+        for SharedBlock { gathers, mask } in &shared.blocks {
+            let mut pick =
+                |part: usize| graph.node("Gather", &[&pieces, &gathers[part]], Vec::new());
+            let (query, key, value) = (pick(0)?, pick(1)?, pick(2)?);
+            let scores = graph.contrib_node(
+                "FusedMatMul",
+                &[&query, &key],
+                vec![float("alpha", scale)?, int("transB", 1)?],
+            )?;
+            let scores = graph.node("Add", &[&scores, mask], Vec::new())?;
+            let shares = graph.node("Softmax", &[&scores], vec![int("axis", -1)?])?;
+            let block = graph.node("MatMul", &[&shares, &value], Vec::new())?;
+            blocks.push(graph.node("Reshape", &[&block, &shared.pieces], Vec::new())?);
+        }
+        let blocks: Vec<&str> = blocks.iter().map(String::as_str).collect();
+        let pieces = graph.node("Concat", &blocks, vec![int("axis", 0)?])?;
         let returned = graph.node("Gather", &[&pieces, INPUT_RETURNS], Vec::new())?;
         graph.node("Reshape", &[&returned, &shared.joined], Vec::new())
     }
@@ -208,13 +229,17 @@ impl Encoder<'_> {
         right: &str,
         norm: &Norm<'_>,
     ) -> Result<String, OnnxError> {
+        let sum = self.graph.node("Add", &[left, right], Vec::new())?;
+        self.normalize(name, &sum, norm)
+    }
+
+    fn normalize(&mut self, name: &str, input: &str, norm: &Norm<'_>) -> Result<String, OnnxError> {
         let hidden = [self.config.hidden];
         let graph = &mut self.graph;
         let gamma = graph.constant(format!("{name}_gamma"), &hidden, &norm.gamma.to_f32()?)?;
         let beta = graph.constant(format!("{name}_beta"), &hidden, &norm.beta.to_f32()?)?;
-        let sum = graph.node("Add", &[left, right], Vec::new())?;
         let attributes = vec![int("axis", -1)?, float("epsilon", self.config.layer_norm_eps)?];
-        graph.node("LayerNormalization", &[&sum, &gamma, &beta], attributes)
+        graph.node("LayerNormalization", &[input, &gamma, &beta], attributes)
     }
 
     /// x·Wᵀ + b for the layers of `parts` side by side.

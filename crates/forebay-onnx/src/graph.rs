@@ -138,7 +138,7 @@ pub(crate) fn outlet(name: &str, ty: TensorElementType, dimensions: &[Dimension]
     });
     let symbols = dimensions.iter().map(|dimension| match dimension {
         Dimension::Fixed(_) => String::new(),
-        Dimension::Varying(name) => (*name).to_owned(),
+        Dimension::Varying(name) => name.clone(),
     });
     let ty = ValueType::Tensor {
         ty,
@@ -151,7 +151,7 @@ pub(crate) fn outlet(name: &str, ty: TensorElementType, dimensions: &[Dimension]
 /// One dimension of an [`outlet`].
 pub(crate) enum Dimension {
     Fixed(usize),
-    Varying(&'static str),
+    Varying(String),
 }
 
 /// An integer attribute of a node.

@@ -40,8 +40,8 @@ impl fmt::Display for Precision {
 
 /// How a batch is cut into runs.
 ///
-/// Rows are sorted by length and grouped by their length rounded up to `width_step`: the width of
-/// a row's attention block then depends on nothing but its own length.
+/// Rows are sorted by length, and those whose length rounded up to `width_step` is the same share an
+/// attention block: the width of a row's block depends on nothing but its own length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubBatchLimits {
     /// Rows in one run at most.
@@ -51,11 +51,15 @@ pub struct SubBatchLimits {
     pub tokens_max: usize,
     /// Row lengths are rounded up to a multiple of this, in tokens.
     pub width_step: usize,
+    /// Different rounded lengths in one run at most. In a graph built from safetensors each has
+    /// its own attention block, while the other layers see the tokens of all rows. Runs of an
+    /// exported graph have one whatever this says.
+    pub widths_max: usize,
 }
 
 impl Default for SubBatchLimits {
     fn default() -> Self {
-        Self { rows_max: 64, tokens_max: 1024, width_step: 8 }
+        Self { rows_max: 64, tokens_max: 1024, width_step: 8, widths_max: 3 }
     }
 }
 
@@ -84,10 +88,12 @@ impl EngineOptions {
             ("sub_batch.rows_max", limits.rows_max, 1 << 16),
             ("sub_batch.tokens_max", limits.tokens_max, 1 << 20),
             ("sub_batch.width_step", limits.width_step, 1 << 10),
+            ("sub_batch.widths_max", limits.widths_max, 16),
         ];
         for (option, value, max) in options {
             if value == 0 || value > max {
                 let expected = match max {
+                    16 => "from 1 to 16",
                     1024 => "from 1 to 1024",
                     0x1_0000 => "from 1 to 65536",
                     _ => "from 1 to 1048576",

@@ -3,19 +3,23 @@
 //! A session checks the batch, cuts it, fills the input buffers of each run and copies the states
 //! back into the caller's order. Buffers are kept between calls. It holds no queue and no thread.
 
+use std::sync::Arc;
+
 use forebay_model::{EncoderConfig, EncoderWeights, GraphSource, ModelFolder};
 use ort::inputs;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionOutputs};
 use ort::value::TensorRef;
 
+use crate::batch::{Batch, Job};
 use crate::encoder;
 use crate::error::OnnxError;
 use crate::exported::{self, Interface};
 use crate::options::{EngineOptions, Precision, SubBatchLimits};
-use crate::plan::{self, SubBatch};
+use crate::plan::{self, Block, SubBatch};
 use crate::runtime;
 use crate::states::TokenStates;
+use crate::tables::Tables;
 
 /// How long an idle thread of a spinning pool looks for work, in microseconds. It bridges the gap
 /// between two layers of a run and between two requests of a busy caller. Left at the library's
@@ -24,7 +28,7 @@ use crate::states::TokenStates;
 const SPIN_US: &str = "200";
 
 /// An encoder ready to run. Several may be loaded and used from different threads; each has its own
-/// copy of the weights.
+/// copy of the weights, but those of a [`SplitSession`](crate::SplitSession) share the word table.
 #[derive(Debug)]
 pub struct Session {
     session: OrtSession,
@@ -37,7 +41,7 @@ pub struct Session {
 #[derive(Debug)]
 enum Layout {
     /// Our own graph over packed tokens.
-    Packed,
+    Packed(Arc<Tables>),
     /// An exported graph over padded rows.
     Padded(Interface),
 }
@@ -45,8 +49,7 @@ enum Layout {
 /// Inputs of one run; `wide` is what exported graphs take.
 #[derive(Debug, Default)]
 struct Buffers {
-    ids: Vec<i32>,
-    positions: Vec<i32>,
+    embeddings: Vec<f32>,
     slots: Vec<i32>,
     returns: Vec<i32>,
     mask: Vec<f32>,
@@ -62,21 +65,37 @@ impl Session {
     /// The library's, the options' or the weights' error, or what ONNX Runtime said while it
     /// compiled the graph.
     pub fn load(folder: &ModelFolder, options: &EngineOptions) -> Result<Self, OnnxError> {
+        Self::load_sharing(folder, options, None)
+    }
+
+    /// The same with what can be shared with `other`, a session of the same folder.
+    pub(crate) fn load_sharing(
+        folder: &ModelFolder,
+        options: &EngineOptions,
+        other: Option<&Self>,
+    ) -> Result<Self, OnnxError> {
         options.check()?;
         let builder = builder(options)?;
         let config = folder.encoder().clone();
+        let mut limits = options.sub_batch;
         let (session, layout) = match folder.graph() {
             GraphSource::Safetensors { .. } => {
                 let weights = folder.weights()?;
                 let weights = EncoderWeights::from(&weights, &config)?;
-                let precision = options.precision;
-                (encoder::build(&config, &weights, precision, &builder)?, Layout::Packed)
+                let (precision, blocks) = (options.precision, limits.widths_max);
+                let session = encoder::build(&config, &weights, precision, blocks, &builder)?;
+                let tables = match other {
+                    Some(Self { layout: Layout::Packed(tables), .. }) => Arc::clone(tables),
+                    _ => Arc::new(Tables::read(&config, &weights)?),
+                };
+                (session, Layout::Packed(tables))
             }
             GraphSource::Onnx { file } if options.precision != Precision::F32 => {
                 return Err(OnnxError::ExportedPrecision { path: file.clone() });
             }
             GraphSource::Onnx { file } => {
                 let (session, interface) = exported::load(file, &config, builder)?;
+                limits.widths_max = 1;
                 (session, Layout::Padded(interface))
             }
         };
@@ -84,10 +103,9 @@ impl Session {
             model = folder.name(),
             precision = %options.precision,
             intra_threads = options.intra_threads,
-            packed = matches!(layout, Layout::Packed),
+            packed = matches!(layout, Layout::Packed(_)),
             "encoder loaded"
         );
-        let limits = options.sub_batch;
         Ok(Self { session, layout, config, limits, buffers: Buffers::default() })
     }
 
@@ -107,22 +125,29 @@ impl Session {
     /// ONNX Runtime said while it ran.
     pub fn encode(&mut self, ids: &[u32], cu_seqlens: &[u32]) -> Result<TokenStates, OnnxError> {
         let lengths = self.check(ids, cu_seqlens)?;
-        let plan = plan::cut(&lengths, &self.limits, self.config.position_limit());
-        let mut states = TokenStates::zeros(cu_seqlens, self.config.hidden);
-        states.set_sub_batches(plan.len());
-        for run in &plan {
-            let row = |row: usize| &ids[cu_seqlens[row] as usize..cu_seqlens[row + 1] as usize];
-            let rows: Vec<&[u32]> = run.rows.iter().map(|&index| row(index)).collect();
-            match &self.layout {
-                Layout::Packed => self.run_packed(run, &rows, &mut states)?,
-                Layout::Padded(_) => self.run_padded(run, &rows, &mut states)?,
-            }
+        let batch = Batch { ids, cu_seqlens, hidden: self.config.hidden };
+        let plan = self.plan(&lengths, 1);
+        batch.encode(plan, |jobs| jobs.into_iter().try_for_each(|job| self.run(job)))
+    }
+
+    /// Cuts rows of `lengths` tokens into runs that `parts` such sessions can share.
+    pub(crate) fn plan(&self, lengths: &[usize], parts: usize) -> Vec<SubBatch> {
+        plan::cut(lengths, &self.limits, self.config.position_limit(), parts)
+    }
+
+    pub(crate) fn hidden(&self) -> usize {
+        self.config.hidden
+    }
+
+    pub(crate) fn run(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
+        match &self.layout {
+            Layout::Packed(_) => self.run_packed(job),
+            Layout::Padded(_) => self.run_padded(job),
         }
-        Ok(states)
     }
 
     /// Refuses what the graph would answer with garbage or a less clear error.
-    fn check(&self, ids: &[u32], cu_seqlens: &[u32]) -> Result<Vec<usize>, OnnxError> {
+    pub(crate) fn check(&self, ids: &[u32], cu_seqlens: &[u32]) -> Result<Vec<usize>, OnnxError> {
         let boundaries = |reason| OnnxError::Boundaries { ids: ids.len(), reason };
         // Token times 3·heads, rows·heads·width and the byte counts behind them stay in i32.
         let tokens_max = i32::MAX as usize / (4 * self.config.hidden.max(self.config.intermediate));
@@ -160,47 +185,48 @@ impl Session {
         Ok(lengths)
     }
 
-    fn run_packed(
-        &mut self,
-        run: &SubBatch,
-        rows: &[&[u32]],
-        states: &mut TokenStates,
-    ) -> Result<(), OnnxError> {
-        let (count, width, heads) = (rows.len(), run.width, self.config.heads);
+    fn run_packed(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
+        let Job { run, rows, states } = job;
+        let Layout::Packed(tables) = &self.layout else { return Ok(()) };
+        let (hidden, heads) = (self.config.hidden, self.config.heads);
         let buffers = &mut self.buffers;
-        buffers.fill_packed(rows, width, &self.config);
-        let tokens = buffers.ids.len();
-        let outputs = run_session(
-            &mut self.session,
-            inputs! {
-                encoder::INPUT_IDS => view([tokens], &buffers.ids)?,
-                encoder::INPUT_POSITIONS => view([tokens], &buffers.positions)?,
-                encoder::INPUT_SLOTS => view([count, 1, width], &buffers.slots)?,
-                encoder::INPUT_RETURNS => view([tokens, heads], &buffers.returns)?,
-                encoder::INPUT_MASK => view([count, 1, 1, width], &buffers.mask)?,
-            },
-        )?;
-        let hidden = self.config.hidden;
+        buffers.fill_packed(&run, &rows, heads);
+        buffers.embeddings.clear();
+        rows.iter().for_each(|row| tables.embed(row, &mut buffers.embeddings));
+        let tokens = buffers.embeddings.len() / hidden;
+        let mut inputs = inputs! {
+            encoder::INPUT_EMBEDDINGS => view([tokens, hidden], &buffers.embeddings)?,
+            encoder::INPUT_RETURNS => view([tokens, heads], &buffers.returns)?,
+        };
+        let (mut slots, mut mask) = (buffers.slots.as_slice(), buffers.mask.as_slice());
+        for block in 0..self.limits.widths_max {
+            let Block { rows, width } = run.blocks.get(block).copied().unwrap_or(Block::EMPTY);
+            let (own, rest) = slots.split_at(rows * width);
+            inputs.push((encoder::input_slots(block).into(), view([rows, 1, width], own)?.into()));
+            slots = rest;
+            let (own, rest) = mask.split_at(rows * width);
+            inputs
+                .push((encoder::input_mask(block).into(), view([rows, 1, 1, width], own)?.into()));
+            mask = rest;
+        }
+        let outputs = run_session(&mut self.session, inputs)?;
         let values = extract(&outputs, encoder::OUTPUT_STATES, &[tokens, hidden])?;
-        let mut start = 0;
-        for (&index, row) in run.rows.iter().zip(rows) {
-            let end = start + row.len() * hidden;
-            states.set_row(index, &values[start..end], width);
-            start = end;
+        let mut rest = values;
+        for row in states {
+            let (own, after) = rest.split_at(row.len());
+            row.copy_from_slice(own);
+            rest = after;
         }
         Ok(())
     }
 
-    fn run_padded(
-        &mut self,
-        run: &SubBatch,
-        rows: &[&[u32]],
-        states: &mut TokenStates,
-    ) -> Result<(), OnnxError> {
+    fn run_padded(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
+        let Job { run, rows, states } = job;
         let Layout::Padded(interface) = &self.layout else { return Ok(()) };
-        let (shape, hidden) = ([rows.len(), run.width], self.config.hidden);
+        let Some(&Block { rows: count, width }) = run.blocks.first() else { return Ok(()) };
+        let (shape, hidden) = ([count, width], self.config.hidden);
         let buffers = &mut self.buffers;
-        buffers.fill_padded(rows, run.width, self.config.pad_id);
+        buffers.fill_padded(&rows, width, self.config.pad_id);
         let mut inputs = inputs! {
             exported::INPUT_IDS => view(shape, &buffers.wide_ids)?,
             exported::INPUT_MASK => view(shape, &buffers.wide_mask)?,
@@ -211,25 +237,23 @@ impl Session {
         }
         let outputs = run_session(&mut self.session, inputs)?;
         let values = extract(&outputs, &interface.states, &[shape[0], shape[1], hidden])?;
-        let blocks = values.chunks_exact(run.width * hidden);
-        for ((&index, row), block) in run.rows.iter().zip(rows).zip(blocks) {
-            states.set_row(index, &block[..row.len() * hidden], run.width);
+        let blocks = values.chunks_exact(width * hidden);
+        for (row, block) in states.into_iter().zip(blocks) {
+            row.copy_from_slice(&block[..row.len()]);
         }
         Ok(())
     }
 }
 
 impl Buffers {
-    fn fill_packed(&mut self, rows: &[&[u32]], width: usize, config: &EncoderConfig) {
-        let heads = config.heads;
-        self.ids.clear();
-        self.positions.clear();
+    fn fill_packed(&mut self, run: &SubBatch, rows: &[&[u32]], heads: usize) {
         self.slots.clear();
         self.returns.clear();
         self.mask.clear();
-        for (block, row) in rows.iter().enumerate() {
-            let first = self.ids.len();
-            self.ids.extend(row.iter().map(|&id| id as i32));
+        let mut first = 0;
+        for (row, width) in rows.iter().zip(run.widths()) {
+            // Places of the rows so far, for one head; there are as many slots.
+            let places = self.slots.len();
             for place in 0..width {
                 // Unused places repeat the row's own first token: whatever they hold, it is this
                 // row's.
@@ -239,10 +263,10 @@ impl Buffers {
                 self.mask.push(if used { 0.0 } else { encoder::MASKED });
             }
             for place in 0..row.len() {
-                self.positions.push((config.position_offset + place) as i32);
-                let head = |head: usize| ((block * heads + head) * width + place) as i32;
+                let head = |head: usize| (places * heads + head * width + place) as i32;
                 self.returns.extend((0..heads).map(head));
             }
+            first += row.len();
         }
     }
 

@@ -19,14 +19,21 @@ impl TokenStates {
         Self { values: vec![0.0; tokens * width], starts, width, padded_tokens: 0, sub_batches: 0 }
     }
 
-    /// Stores the states of one row and is told how many tokens' worth of attention it cost.
-    pub(crate) fn set_row(&mut self, index: usize, states: &[f32], padded: usize) {
-        let range = self.starts[index] * self.width..self.starts[index + 1] * self.width;
-        self.values[range].copy_from_slice(states);
-        self.padded_tokens += padded;
+    /// Where the states of each row go, in the caller's order.
+    pub(crate) fn rows_mut(&mut self) -> Vec<&mut [f32]> {
+        let mut rest = self.values.as_mut_slice();
+        let mut rows = Vec::with_capacity(self.starts.len());
+        for pair in self.starts.windows(2) {
+            let (row, after) = rest.split_at_mut((pair[1] - pair[0]) * self.width);
+            rows.push(row);
+            rest = after;
+        }
+        rows
     }
 
-    pub(crate) fn set_sub_batches(&mut self, sub_batches: usize) {
+    /// Notes what the batch cost.
+    pub(crate) fn set_cost(&mut self, padded_tokens: usize, sub_batches: usize) {
+        self.padded_tokens = padded_tokens;
         self.sub_batches = sub_batches;
     }
 

@@ -105,6 +105,8 @@ impl Encoder {
         let bucket = self.bucket_of(input)?;
         self.layers.prepare(ring, bucket, stream)?;
         self.layers.embed(ring, input, stream)?;
+        // The layers read its sizes before they wait for a kernel in front of them, as in a graph.
+        stream.synchronize()?;
         let width = self.loaded().geometry.hidden;
         let at = self.loaded().workspace.ring(ring).states;
         watch(Activations { layer: 0, what: "embeddings", at, width })?;

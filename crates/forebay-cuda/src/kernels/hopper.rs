@@ -30,14 +30,17 @@ const ALIGN_BYTES: u32 = 1024;
 const BARRIER_BYTES: u32 = 8;
 
 /// Columns per CTA of `gemm_rows`: narrow slices for few rows, which need many CTAs, wide ones for
-/// many rows, which need few passes over them.
+/// many rows, which need few passes over them. The middle ones leave room for a CTA of another
+/// kernel beside them.
 const ROWS_NARROW: u32 = 64;
+const ROWS_MIDDLE: u32 = 96;
 const ROWS_WIDE: u32 = 192;
 /// Most rows for which narrow slices are faster.
 const ROWS_NARROW_BUCKET_MAX: u32 = 256;
+/// Most rows for which slices of middle width are faster than wide ones.
+const ROWS_MIDDLE_BUCKET_MAX: u32 = 512;
 const ROWS_TILE: u32 = 64;
 const ROWS_CONSUMERS: u32 = 2;
-const ROWS_STAGES: u32 = 4;
 
 /// Most rows for which `gemm_norm` with 64 rows and 64 columns per CTA is faster.
 const NORM_NARROW_BUCKET_MAX: u32 = 2048;
@@ -145,8 +148,8 @@ impl NormKernel {
 pub struct HopperGemms {
     dtype: Dtype,
     multiprocessors: u32,
-    /// By activation (none, erf GELU, tanh GELU, ReLU), then narrow and wide.
-    rows: [[RowsKernel; 2]; 4],
+    /// By activation (none, erf GELU, tanh GELU, ReLU), then from narrow to wide.
+    rows: [[RowsKernel; 3]; 4],
     norm_narrow: NormKernel,
     norm_wide: NormKernel,
 }
@@ -176,13 +179,13 @@ impl HopperGemms {
             }
         };
         let t = dtype.name();
-        let rows = |name: &str| -> Result<[RowsKernel; 2], CudaError> {
+        let rows = |name: &str| -> Result<[RowsKernel; 3], CudaError> {
             let one = |columns: u32| -> Result<RowsKernel, CudaError> {
                 let kernel = rows_module.kernel(&format!("gemm_rows_{t}_n{columns}_{name}"))?;
                 kernel.set_shared_bytes(rows_shared_bytes(columns, HIDDEN))?;
                 Ok(RowsKernel { kernel, columns })
             };
-            Ok([one(ROWS_NARROW)?, one(ROWS_WIDE)?])
+            Ok([one(ROWS_NARROW)?, one(ROWS_MIDDLE)?, one(ROWS_WIDE)?])
         };
         let norm = |columns: u32, warpgroups: u32, stages: u32| -> Result<NormKernel, CudaError> {
             let name = format!("gemm_norm_{t}_h{HIDDEN}_n{columns}_r{warpgroups}");
@@ -222,8 +225,9 @@ impl HopperGemms {
             return Err(unsupported("gemm_rows", n, k, bucket, gemm.a_rows));
         }
         let by_width = &self.rows[activation_index(gemm.activation)];
-        let RowsKernel { kernel, columns } =
-            &by_width[usize::from(bucket > ROWS_NARROW_BUCKET_MAX)];
+        let width = usize::from(bucket > ROWS_NARROW_BUCKET_MAX)
+            + usize::from(bucket > ROWS_MIDDLE_BUCKET_MAX);
+        let RowsKernel { kernel, columns } = &by_width[width];
         let slices = n / columns;
         let tiles = bucket.div_ceil(ROWS_TILE);
         let groups = (self.multiprocessors / slices).clamp(1, tiles);
@@ -302,11 +306,17 @@ impl HopperGemms {
     }
 }
 
+/// Stages of a consumer's ring in `gemm_rows`.
+fn rows_stages(columns: u32) -> u32 {
+    if columns == ROWS_MIDDLE { 2 } else { 4 }
+}
+
 /// Shared memory of `gemm_rows`: the slice of weights, a ring per consumer, bias and barriers.
 fn rows_shared_bytes(columns: u32, k: u32) -> u32 {
     let k_tiles = k / TILE_COLUMNS;
-    let rings = ROWS_CONSUMERS * ROWS_STAGES * ROWS_TILE * TILE_ROW_BYTES;
-    let barriers = (2 * ROWS_CONSUMERS * ROWS_STAGES + k_tiles) * BARRIER_BYTES;
+    let stages = rows_stages(columns);
+    let rings = ROWS_CONSUMERS * stages * ROWS_TILE * TILE_ROW_BYTES;
+    let barriers = (2 * ROWS_CONSUMERS * stages + k_tiles) * BARRIER_BYTES;
     ALIGN_BYTES + k_tiles * columns * TILE_ROW_BYTES + rings + columns * 4 + barriers
 }
 
@@ -358,6 +368,8 @@ mod tests {
         // What a CTA may have on capability 9.0.
         const SHARED_BYTES_MAX: u32 = 227 * 1024;
         assert!(rows_shared_bytes(ROWS_WIDE, HIDDEN) <= SHARED_BYTES_MAX);
-        assert!(rows_shared_bytes(ROWS_NARROW, HIDDEN) <= SHARED_BYTES_MAX / 2);
+        for columns in [ROWS_NARROW, ROWS_MIDDLE] {
+            assert!(rows_shared_bytes(columns, HIDDEN) <= SHARED_BYTES_MAX / 2);
+        }
     }
 }

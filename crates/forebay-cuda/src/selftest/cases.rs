@@ -172,6 +172,7 @@ pub(super) fn cases(quick: bool, tokens_max: usize) -> Vec<Case> {
         normal(Batch::new("every length", cut(&all), 3072)),
         normal(Batch::new("1024 tiny rows", cut(&tiny), 4096)),
         normal(Batch::new("a full bucket", cut(&[127, 1, 128]), 1)),
+        normal(Batch::new("a thousand tokens", cut(&[121; 8]), 1024)),
     ]);
     for (index, &length) in LENGTHS.iter().filter(|&&length| length <= limit).enumerate() {
         let batch = Batch::new(

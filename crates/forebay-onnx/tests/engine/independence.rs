@@ -1,6 +1,8 @@
 //! A row has the same bits whatever stands next to it and however the batch is cut.
 
-use forebay_onnx::{EngineOptions, Precision, Session, SubBatchLimits};
+use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SplitSession, SubBatchLimits};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 use crate::support::{self, Geometry, Synthetic, bits};
 
@@ -17,8 +19,8 @@ fn check(folder: &forebay_model::ModelFolder, options: &EngineOptions, lengths: 
     let (ids, boundaries) = support::batch(lengths, folder.encoder().vocab, 11);
     let mut single = Session::load(folder, options).unwrap();
     let expected = alone(&mut single, &ids, &boundaries);
-    for (rows_max, intra_threads) in [(64, 2), (3, 1)] {
-        let sub_batch = SubBatchLimits { rows_max, ..options.sub_batch };
+    for (rows_max, widths_max, intra_threads) in [(64, 4, 2), (3, 2, 1), (64, 1, 1), (200, 16, 1)] {
+        let sub_batch = SubBatchLimits { rows_max, widths_max, ..options.sub_batch };
         let options = EngineOptions { sub_batch, intra_threads, ..options.clone() };
         let mut session = Session::load(folder, &options).unwrap();
         for attempt in 0..2 {
@@ -38,6 +40,50 @@ fn check(folder: &forebay_model::ModelFolder, options: &EngineOptions, lengths: 
 fn many_lengths(limit: usize, step: usize) -> Vec<usize> {
     let once = (1..limit + 1).step_by(step);
     once.clone().rev().chain(once).collect()
+}
+
+#[test]
+fn rows_of_random_mixes_do_not_see_their_neighbours() {
+    let synthetic = Synthetic::new(&Geometry::default(), 6);
+    let folder = synthetic.open();
+    let mut rng = StdRng::seed_from_u64(7);
+    for precision in [Precision::F32, Precision::Int8] {
+        let mut session = Session::load(&folder, &support::options(precision)).unwrap();
+        for _ in 0..60 {
+            // From one width to all of them, so that blocks stay empty in some mixes.
+            let longest = rng.random_range(1..=70);
+            let lengths: Vec<usize> =
+                (0..rng.random_range(1..40)).map(|_| rng.random_range(1..=longest)).collect();
+            let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, rng.random());
+            let states = session.encode(&ids, &boundaries).unwrap();
+            let together: Vec<Vec<u32>> =
+                (0..lengths.len()).map(|row| bits(states.row(row))).collect();
+            assert!(together == alone(&mut session, &ids, &boundaries), "{precision}, {lengths:?}");
+        }
+    }
+}
+
+#[test]
+fn rows_do_not_see_in_which_half_they_run() {
+    let synthetic = Synthetic::new(&Geometry::default(), 8);
+    let folder = synthetic.open();
+    for (precision, intra_threads) in [(Precision::F32, 2), (Precision::Int8, 5)] {
+        let options = EngineOptions { intra_threads, ..support::options(precision) };
+        let mut split = SplitSession::load(&folder, &options, true).unwrap();
+        let mut single = Session::load(&folder, &support::options(precision)).unwrap();
+        // From what is computed as a whole to many runs of each half.
+        for lengths in
+            [vec![3], vec![70, 69], vec![4, 5, 9], many_lengths(40, 3), many_lengths(70, 1)]
+        {
+            let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, 12);
+            let states = split.encode(&ids, &boundaries).unwrap();
+            let found: Vec<Vec<u32>> =
+                (0..lengths.len()).map(|row| bits(states.row(row))).collect();
+            assert!(found == alone(&mut single, &ids, &boundaries), "{precision}, {lengths:?}");
+        }
+        let error = split.encode(&[1; 200], &[0, 100, 200]).unwrap_err();
+        assert!(matches!(error, OnnxError::RowTooLong { .. }), "{error:?}");
+    }
 }
 
 #[test]

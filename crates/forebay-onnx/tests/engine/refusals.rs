@@ -78,16 +78,18 @@ fn a_library_without_the_entry_point_is_refused() {
 fn options_out_of_range_are_refused() {
     let folder = Synthetic::new(&Geometry::default(), 1).open();
     let good = support::options(Precision::F32);
-    let limits = |rows_max, tokens_max, width_step| EngineOptions {
-        sub_batch: SubBatchLimits { rows_max, tokens_max, width_step },
+    let limits = |rows_max, tokens_max, width_step, widths_max| EngineOptions {
+        sub_batch: SubBatchLimits { rows_max, tokens_max, width_step, widths_max },
         ..good.clone()
     };
     let bad = [
         EngineOptions { intra_threads: 0, ..good.clone() },
-        limits(0, 1024, 16),
-        limits(64, 0, 16),
-        limits(64, 1024, 0),
-        limits(64, 1024, 1 << 11),
+        limits(0, 1024, 16, 4),
+        limits(64, 0, 16, 4),
+        limits(64, 1024, 0, 4),
+        limits(64, 1024, 1 << 11, 4),
+        limits(64, 1024, 16, 0),
+        limits(64, 1024, 16, 17),
     ];
     for options in bad {
         let error = Session::load(&folder, &options).unwrap_err();

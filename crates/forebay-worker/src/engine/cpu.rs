@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 
 use forebay_arena::{ClaimedSlot, WorkerArena};
 use forebay_model::{ModelFolder, PoolingSpec, pooling};
-use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SubBatchLimits, TokenStates};
+use forebay_onnx::{
+    EngineOptions, OnnxError, Precision, SplitSession, SubBatchLimits, TokenStates,
+};
 use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
 
 use super::{Engine, EngineInfo, Step, StepError};
 
 /// Token ids of the self-check; every BERT vocabulary has them.
 const SELF_CHECK_IDS: [u32; 5] = [1, 2, 3, 2, 1];
+const SELF_CHECK_ROWS: usize = 64;
 
 /// Opens the engine of the `cpu` device and runs one batch through it.
 ///
@@ -46,7 +49,8 @@ pub fn open_cpu_engine(
     };
     let mut infer: Vec<Box<dyn Step<(), TokenStates>>> = Vec::with_capacity(sessions);
     for _ in 0..sessions {
-        let mut session = Session::load(&folder, &options).map_err(|error| config(&error))?;
+        let mut session = SplitSession::load(&folder, &options, spec.cpu.halves)
+            .map_err(|error| config(&error))?;
         self_check(&mut session).map_err(|message| config(&message))?;
         infer.push(Box::new(Infer { session, padded_tokens: None }));
     }
@@ -70,17 +74,22 @@ pub fn open_cpu_engine(
     })
 }
 
-/// The first run allocates and is slow; it belongs to the start, and its numbers must be sound.
-fn self_check(session: &mut Session) -> Result<(), String> {
-    let boundaries = [0, 2, SELF_CHECK_IDS.len() as u32];
-    let states = session.encode(&SELF_CHECK_IDS, &boundaries).map_err(|error| error.to_string())?;
-    if states.row(0).iter().chain(states.row(1)).all(|value| value.is_finite()) {
-        Ok(())
-    } else {
-        Err("self-check of the encoder gave a number that is not finite; the weights or the \
-             library are broken"
-            .to_owned())
+/// The first runs allocate and are slow; they belong to the start, and their numbers must be sound.
+/// The second batch is large enough for the sessions that compute halves.
+fn self_check(session: &mut SplitSession) -> Result<(), String> {
+    for rows in [1, SELF_CHECK_ROWS] {
+        let length = SELF_CHECK_IDS.len();
+        let boundaries: Vec<u32> = (0..=rows).map(|row| (row * length) as u32).collect();
+        let states = session
+            .encode(&SELF_CHECK_IDS.repeat(rows), &boundaries)
+            .map_err(|error| error.to_string())?;
+        if !(0..rows).all(|row| states.row(row).iter().all(|value| value.is_finite())) {
+            return Err("self-check of the encoder gave a number that is not finite; the weights \
+                        or the library are broken"
+                .to_owned());
+        }
     }
+    Ok(())
 }
 
 struct SlotView;
@@ -92,7 +101,7 @@ impl Step<(), ()> for SlotView {
 }
 
 struct Infer {
-    session: Session,
+    session: SplitSession,
     padded_tokens: Option<u32>,
 }
 

@@ -22,7 +22,9 @@ group! {
         /// then it goes by the next size that has one.
         samples_min: u32 = 64, "batches", Integer(1, 1_000);
         /// A text that is to run alone waits for the CPU while a GPU serves if the CPU gets to it
-        /// within this; otherwise it runs on a GPU. 0 uses the CPU only when it is free.
+        /// within this; otherwise it runs on a GPU. 0 uses the CPU only when it is free. Likewise,
+        /// while only the CPU serves and does not get to what waits within this, a GPU on probation
+        /// computes it too, one batch at a time.
         suspect_cpu_wait_ms: u32 = 20, "ms", Integer(0, 60_000);
         /// Second runs within the window may be this share of the texts answered in it.
         rerun_share_max: f64 = 0.1, "", Number(0.0, 1.0);

@@ -76,6 +76,10 @@ group! {
         sessions: u32 = 1, "sessions", Integer(1, 64);
         /// Threads of each session; 0 shares all cores out among the sessions.
         threads_per_session: u32 = 0, "threads", Integer(0, 256);
+        /// Compute larger batches in two halves side by side, each on half of a session's threads:
+        /// they wait for each other once instead of after each step of a layer. Takes memory for
+        /// the layers' weights twice more.
+        halves: bool = true, "", Switch;
         /// Let idle threads of a session look for work for 0.2 ms before they sleep: they are not
         /// woken anew for each layer, nor for each request of a busy caller.
         spinning: bool = true, "", Switch;

@@ -2,7 +2,9 @@
 //!
 //! The least loaded worker of the best tier goes first. A worker on probation has a credit of at
 //! most one batch, to which each batch for the serving workers adds `hedge.probation_share`: it gets
-//! texts whose deadline leaves time for a second run, one batch at a time.
+//! texts whose deadline leaves time for a second run, one batch at a time. Credit does not matter while
+//! only a slower tier serves and would not get to all that waits within `hedge.suspect_cpu_wait_ms`:
+//! what was let in at the speed of a GPU that has just been taken out of use would wait for seconds.
 
 use std::time::{Duration, Instant};
 
@@ -70,10 +72,11 @@ impl<W: WorkerPort> Core<W> {
             return false;
         }
         let place = self.workers.members().iter().position(|member| {
+            let tier = Some(member.worker.tier());
             member.standing == Standing::Probation
-                && member.credit >= 1.0
-                && Some(member.worker.tier()) >= best
+                && tier >= best
                 && member.is_free()
+                && (member.credit >= 1.0 || (tier > best && self.is_behind()))
         });
         let Some(index) = place else { return false };
         let target = self.batcher.tokens_target();
@@ -84,9 +87,17 @@ impl<W: WorkerPort> Core<W> {
         let Some(sealed) = self.batcher.seal_unhurried(&offer, deadline_min, now) else {
             return false;
         };
-        self.workers.members_mut()[index].credit -= 1.0;
+        let credit = &mut self.workers.members_mut()[index].credit;
+        *credit = (*credit - 1.0).max(0.0);
         self.send_sealed(index, sealed, now);
         true
+    }
+
+    /// Whether the workers that ordinary batches go to are far from getting to all that waits.
+    fn is_behind(&self) -> bool {
+        let workers = self.workers.takers().count().max(1);
+        let each = self.batcher.depth().tokens_total().div_ceil(workers);
+        self.expected_duration(each) > self.settings.hedge.suspect_cpu_wait()
     }
 
     fn offer(&self, index: usize, batches: usize) -> Offer {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::fake::{Effect, Handed};
-use super::tiers::texts;
+use super::tiers::{both, texts};
 use super::world::{Ladder, World, ms};
 use crate::config::{HedgeConfig, Tier};
 use crate::dispatch::port::{Standing, WorkerId, WorkerNews};
@@ -177,6 +177,41 @@ fn a_worker_on_probation_gets_its_share_of_what_can_wait_and_good_news_follows()
     let good = |news: &&WorkerNews| **news == WorkerNews::Good { id: on_probation };
     assert_eq!(world.news.iter().filter(good).count(), share);
     assert_eq!(world.news.len(), share, "{:?}", world.news);
+}
+
+#[test]
+fn what_waits_for_a_slower_tier_goes_to_a_worker_on_probation_batch_by_batch() {
+    let mut world = both();
+    texts(&mut world, 400, ms(150));
+    world.run_to_the_end();
+    let gpu = *world.workers.keys().next_back().expect("the GPU");
+    let handed = |world: &World| {
+        let books = world.books.borrow();
+        let of_gpu = books.handed.iter().filter(|batch| batch.worker == gpu).count();
+        (of_gpu, books.handed.len())
+    };
+    // The GPU is on probation, and what it was to compute is 20 times as long for the CPU.
+    world.set_standing(gpu, Standing::Probation);
+    let before = handed(&world);
+    let begin = world.now;
+    let many = texts(&mut world, 2_000, ms(1));
+    until(&mut world, |world| in_flight(world, gpu) > 0);
+    while !many.iter().all(|id| world.texts[id].result.is_some()) {
+        assert!(world.step());
+        assert!(in_flight(&world, gpu) <= 1, "one batch at a time is at risk");
+    }
+    let took = world.now - begin;
+    let after = handed(&world);
+    let (by_gpu, all) = (after.0 - before.0, after.1 - before.1);
+    assert!(by_gpu * 10 > all * 9, "{by_gpu} of {all} batches in {took:?}");
+    // What the CPU gets to soon is its own, but for the usual share.
+    let before = handed(&world);
+    for _ in 0..20 {
+        texts(&mut world, 1, ms(50));
+        world.run_to_the_end();
+    }
+    let after = handed(&world);
+    assert!(after.0 - before.0 <= 3, "{before:?} {after:?}");
 }
 
 #[test]
