@@ -242,6 +242,8 @@ pub struct Leak {
     pub settle_share: f64,
     /// Samples that a process must have to be judged, after those.
     pub samples_min: u32,
+    /// Time that they must cover, in seconds: what a process takes as it begins its work is no slope.
+    pub seconds_min: f64,
     /// Growth of a process's memory that is a leak if the interval of the slope excludes zero, in
     /// MiB per hour.
     pub growth_mib_per_hour_max: f64,
@@ -256,6 +258,7 @@ impl Default for Leak {
             sample_s: 1.0,
             settle_share: 0.15,
             samples_min: 20,
+            seconds_min: 20.0,
             growth_mib_per_hour_max: 600.0,
             drift_max: BTreeMap::new(),
         }

@@ -41,6 +41,7 @@ reply_wait_ms = 3000
 [leak]
 sample_s = 0.1
 settle_share = 0.3
+seconds_min = 5
 growth_mib_per_hour_max = 600
 [harness]
 rest_s = 0.5

@@ -48,14 +48,16 @@ pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u6
         let judged = samples.get(settled..).unwrap_or_default();
         let points: Vec<(f64, f64)> =
             judged.iter().map(|s| (s.at_s / HOUR_S, s.pss_kib as f64 / MIB_KIB)).collect();
-        let enough = judged.len() >= rules.samples_min.max(3) as usize;
+        let (from_s, to_s) = (at_s(judged.first()), at_s(judged.last()));
+        let enough =
+            judged.len() >= rules.samples_min.max(3) as usize && to_s - from_s >= rules.seconds_min;
         let found = if enough { slope(&points, seed) } else { None };
         Growth {
             role: role.to_owned(),
             pid,
             started,
-            from_s: judged.first().map_or(0.0, |sample| sample.at_s),
-            to_s: judged.last().map_or(0.0, |sample| sample.at_s),
+            from_s,
+            to_s,
             samples: judged.len(),
             last_mib: samples.last().map_or(0.0, |sample| sample.pss_kib as f64 / MIB_KIB),
             mib_per_hour: found,
@@ -63,6 +65,10 @@ pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u6
         }
     };
     processes.into_iter().map(one).collect()
+}
+
+fn at_s(sample: Option<&&Sample>) -> f64 {
+    sample.map_or(0.0, |sample| sample.at_s)
 }
 
 /// A counter that is not the same at rest after the run as before.
@@ -139,8 +145,12 @@ mod tests {
         for worker in found.iter().filter(|growth| growth.role != "host") {
             assert!(worker.mib_per_hour.is_some() && !worker.is_leak, "{worker:?}");
         }
-        let short = growth(&samples, 80.0, 90.0, &rules, 1);
-        assert!(short.iter().all(|growth| growth.mib_per_hour.is_none() && !growth.is_leak));
+        for rules in
+            [Leak { samples_min: 80, ..rules.clone() }, Leak { seconds_min: 80.0, ..rules }]
+        {
+            let short = growth(&samples, 0.0, 90.0, &rules, 1);
+            assert!(short.iter().all(|growth| growth.mib_per_hour.is_none() && !growth.is_leak));
+        }
     }
 
     #[test]
