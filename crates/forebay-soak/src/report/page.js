@@ -131,10 +131,10 @@ const memory = ({ run }) => {
   for (const s of run.samples) {
     const key = s.role + ' ' + s.pid + ' ' + s.started;
     if (!processes.has(key)) processes.set(key, { role: s.role, points: [] });
-    processes.get(key).points.push([s.at_s, s.pss_kib / 1024]);
+    processes.get(key).points.push([s.at_s, s.rss_kib / 1024]);
   }
   const roles = [...new Set([...processes.values()].map((process) => process.role))];
-  const values = run.samples.map((s) => s.pss_kib / 1024);
+  const values = run.samples.map((s) => s.rss_kib / 1024);
   const p = plot(260, { from: 0, to: Math.max(run.measured_s, 1), label: 'time', format: clock },
     { from: 0, to: nice(Math.max(...values)), label: 'memory, MiB' }, 'memory over time');
   for (const process of processes.values()) p.line(process.points, color(roles.indexOf(process.role)));
@@ -144,11 +144,12 @@ const memory = ({ run }) => {
     p.line([[g.from_s, at(g.from_s)], [g.to_s, at(g.to_s)]], 'bad', true);
   }
   const signed = (value) => (value >= 0 ? '+' : '') + number(value);
-  page.append(card('Memory: ' + run.target, 'Each process by itself: its share of what it shares included (PSS). Dashed: the fitted slope.',
+  page.append(card('Memory: ' + run.target, 'Resident memory, each process by itself. Dashed: the fitted slope.',
     legend([...roles.map((role, at) => [color(at), role]), ['bad', 'fitted slope', 'dash']]), p.root,
-    table([['process'], ['judged', 'n'], ['MiB per hour', 'n'], ['95 of 100 within', 'n'], ['leak']],
+    table([['process'], ['judged', 'n'], ['MiB per hour', 'n'], ['95 of 100 within', 'n'], ['second half alone', 'n'], ['leak']],
       judged.map((g) => [`${g.role} (${g.pid})`, clock(g.to_s - g.from_s), signed(g.mib_per_hour.value),
         `${signed(g.mib_per_hour.low)} to ${signed(g.mib_per_hour.high)}`,
+        g.late_mib_per_hour ? signed(g.late_mib_per_hour.value) : '-',
         el('span', { class: g.is_leak ? 'no' : 'yes' }, g.is_leak ? 'yes' : 'no')])),
     run.drifts.length ? el('p', { class: 'soft' }, 'At rest before and after: ' +
       run.drifts.map((d) => `${d.counter} of ${d.role} ${d.before} and ${d.after}`).join(', ')) : null));

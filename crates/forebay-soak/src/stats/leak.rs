@@ -30,6 +30,8 @@ pub struct Growth {
     pub last_mib: f64,
     /// Its slope in MiB per hour; `None` if there were too few samples.
     pub mib_per_hour: Option<Slope>,
+    /// The same of the second half of these samples alone.
+    pub late_mib_per_hour: Option<Slope>,
     /// Whether that is a leak.
     pub is_leak: bool,
 }
@@ -46,12 +48,20 @@ pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u6
         // judged by its first touches of memory either.
         let settled = (samples.len() as f64 * rules.settle_share).ceil() as usize;
         let judged = samples.get(settled..).unwrap_or_default();
+        // Resident memory: the share of what is shared goes up and down with other processes.
         let points: Vec<(f64, f64)> =
-            judged.iter().map(|s| (s.at_s / HOUR_S, s.pss_kib as f64 / MIB_KIB)).collect();
+            judged.iter().map(|s| (s.at_s / HOUR_S, s.rss_kib as f64 / MIB_KIB)).collect();
         let (from_s, to_s) = (at_s(judged.first()), at_s(judged.last()));
         let enough =
             judged.len() >= rules.samples_min.max(3) as usize && to_s - from_s >= rules.seconds_min;
         let found = if enough { slope(&points, seed) } else { None };
+        let late = points.get(points.len() / 2..).filter(|_| enough);
+        let late = late.and_then(|points| slope(points, seed));
+        // What has grown once, as the largest batch so far was larger than those before, is no leak.
+        let grows = |slope: Option<Slope>, mib_per_hour_max: f64| {
+            slope.is_some_and(|slope| slope.low > 0.0 && slope.value > mib_per_hour_max)
+        };
+        let max = rules.growth_mib_per_hour_max;
         Growth {
             role: role.to_owned(),
             pid,
@@ -59,9 +69,10 @@ pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u6
             from_s,
             to_s,
             samples: judged.len(),
-            last_mib: samples.last().map_or(0.0, |sample| sample.pss_kib as f64 / MIB_KIB),
+            last_mib: samples.last().map_or(0.0, |sample| sample.rss_kib as f64 / MIB_KIB),
             mib_per_hour: found,
-            is_leak: found.is_some_and(|s| s.low > 0.0 && s.value > rules.growth_mib_per_hour_max),
+            late_mib_per_hour: late,
+            is_leak: grows(found, max) && grows(late, max / 2.0),
         }
     };
     processes.into_iter().map(one).collect()
@@ -142,6 +153,12 @@ mod tests {
         let slope = host.mib_per_hour.unwrap();
         assert!((slope.value / 3600.0 - 1.0).abs() < 0.01 && host.is_leak, "{host:?}");
         assert_eq!(host.from_s, 14.0);
+        let step = |at: u32| 100_000 + 1024 * u64::from(at.min(45));
+        let stepped: Vec<Sample> = (0..90)
+            .map(|at| sample("host", 1, f64::from(at), step(at) + u64::from(at % 7)))
+            .collect();
+        let once = growth(&stepped, 0.0, 90.0, &rules, 1);
+        assert!(once[0].mib_per_hour.unwrap().value > 600.0 && !once[0].is_leak, "{once:?}");
         for worker in found.iter().filter(|growth| growth.role != "host") {
             assert!(worker.mib_per_hour.is_some() && !worker.is_leak, "{worker:?}");
         }
