@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """What a timeline of `forebay bench pipeline --trace FILE.json` says in figures.
 
-For the time in which the device works on large batches (the first and last of twenty such batches
-left out): how busy each stream of a GPU worker and each tokenizer is, and how much of the copies and
-of the pooling runs while the device computes another batch. Needs only the standard library.
+For the time in which the device works on large batches (a twentieth of them left out at either end):
+how busy each stream of the GPU worker and each tokenizer is, and how much of the copies and of the
+pooling runs while the device computes another batch. For a run on one GPU. Needs only the standard
+library.
 
   python3 benches/timeline.py timeline.json
 """
@@ -23,6 +24,8 @@ def spans(path: str) -> dict[str, list[tuple[float, float, int]]]:
   events = events["traceEvents"] if isinstance(events, dict) else events
   names = {(event["pid"], event["tid"]): event["args"]["name"] for event in events
            if event["ph"] == "M" and event["name"] == "thread_name"}
+  if len({pid for (pid, _), name in names.items() if name == "stream infer"}) > 1:
+    sys.exit("more than one GPU: their streams would be taken for one another's")
   rows = defaultdict(list)
   for event in events:
     if event["ph"] == "X":

@@ -194,9 +194,10 @@ __device__ __forceinline__ f32 quad_sum(f32 x) {
 }
 
 // Programmatic dependent launch. A kernel launched with that attribute may start while the previous
-// one still runs: it must not touch anything the previous one reads or writes before the wait. Both
-// do nothing for kernels that were launched without the attribute, and do not exist before sm_90,
-// where the attribute must not be used.
+// one still runs. Before the wait it may read only what was complete before the first of such a chain
+// of kernels was launched (weights, sizes, starts of rows), and must write nothing. Both do nothing for
+// kernels that were launched without the attribute, and do not exist before sm_90, where the attribute
+// must not be used.
 __device__ __forceinline__ void wait_for_previous_kernel() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("griddepcontrol.wait;" ::: "memory");

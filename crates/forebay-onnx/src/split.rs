@@ -7,7 +7,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use forebay_model::ModelFolder;
+use forebay_model::{EncoderConfig, GraphSource, ModelFolder};
 
 use crate::batch::{Batch, Job};
 use crate::error::OnnxError;
@@ -25,6 +25,16 @@ fn tokens_min(precision: Precision) -> usize {
     }
 }
 
+/// Bytes of the weights of all layers, as a session holds them.
+fn layers_bytes(config: &EncoderConfig, precision: Precision) -> usize {
+    let EncoderConfig { layers, hidden, intermediate, .. } = *config;
+    let value = match precision {
+        Precision::F32 => 4,
+        Precision::Int8 => 1,
+    };
+    layers * (4 * hidden * hidden + 2 * hidden * intermediate) * value
+}
+
 /// An encoder that computes small batches on all its threads together and larger ones in halves.
 #[derive(Debug)]
 pub struct SplitSession {
@@ -35,26 +45,37 @@ pub struct SplitSession {
 }
 
 impl SplitSession {
-    /// Loads the encoder of `folder`: with `halves` and more than one thread as three sessions that
-    /// share the word table, else as one.
+    /// Loads the encoder of `folder`: with more than one thread and layers of no more than
+    /// `halves_weights_mib_max` MiB of weights as three sessions that share the word table, else as
+    /// one. An exported graph has its word table inside and is not loaded three times.
     ///
     /// # Errors
     /// As [`Session::load`].
     pub fn load(
         folder: &ModelFolder,
         options: &EngineOptions,
-        halves: bool,
+        halves_weights_mib_max: u32,
     ) -> Result<Self, OnnxError> {
         let whole = Session::load(folder, options)?;
-        let halves = if halves && options.intra_threads > 1 {
-            let intra_threads = options.intra_threads / 2;
-            let options = EngineOptions { intra_threads, ..options.clone() };
-            let half = || Session::load_sharing(folder, &options, Some(&whole));
-            Some([half()?, half()?])
+        let is_packed = matches!(folder.graph(), GraphSource::Safetensors { .. });
+        let mib = layers_bytes(folder.encoder(), options.precision).div_ceil(1 << 20);
+        let fits = mib <= halves_weights_mib_max as usize;
+        let halves = if is_packed && fits && options.intra_threads > 1 {
+            let half = |intra_threads| {
+                let options = EngineOptions { intra_threads, ..options.clone() };
+                Session::load_sharing(folder, &options, Some(&whole))
+            };
+            // Of an odd number the first has one more.
+            Some([half(options.intra_threads.div_ceil(2))?, half(options.intra_threads / 2)?])
         } else {
             None
         };
         Ok(Self { whole, halves, tokens_min: tokens_min(options.precision) })
+    }
+
+    /// The sessions that batches are computed by, one after the other: for a look at each.
+    pub fn sessions_mut(&mut self) -> impl Iterator<Item = &mut Session> {
+        std::iter::once(&mut self.whole).chain(self.halves.iter_mut().flatten())
     }
 
     /// Computes the states of all tokens; what [`Session::encode`] says holds here too.
@@ -79,11 +100,13 @@ impl SplitSession {
             jobs.sort_by_key(|job| std::cmp::Reverse(job.run.padded_tokens()));
             let queue = Mutex::new(jobs.into_iter());
             std::thread::scope(|scope| {
-                let other = scope.spawn(|| work(second, &queue));
+                let thread = std::thread::Builder::new().name("fb-half".to_owned());
+                // Without another thread this one does all of it.
+                let other = thread.spawn_scoped(scope, || work(second, &queue)).ok();
                 let own = work(first, &queue);
                 // A panic of the other goes on here.
-                let other = other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-                own.and(other)
+                let other = other.map_or(Ok(Ok(())), std::thread::ScopedJoinHandle::join);
+                own.and(other.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             })
         })
     }
@@ -105,7 +128,10 @@ fn work<'a>(
     loop {
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
         let Some(job) = next else { return Ok(()) };
-        session.run(job)?;
+        session.run(job).inspect_err(|_| {
+            // The batch has failed: the rest would be computed for nothing.
+            queue.lock().unwrap_or_else(PoisonError::into_inner).by_ref().for_each(drop);
+        })?;
     }
 }
 

@@ -1,5 +1,5 @@
-//! The embedding tables of a model. They stay outside the graph, so that all sessions of a process
-//! that encode with the same model can share them: they are half of a small model's memory.
+//! The embedding tables of a model. They stay outside the graph, so that the sessions
+//! which compute the parts of a batch can share them: they are half of a small model's memory.
 
 use forebay_model::{EncoderConfig, EncoderWeights};
 

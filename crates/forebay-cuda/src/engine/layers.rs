@@ -1,7 +1,8 @@
 //! The layer sequence: which kernel reads and writes what, in which order.
 //!
-//! Everything here only enqueues work on the stream it is given, so it runs alike in a capture and
-//! outside of one. Sizes are read by the kernels from the device; the bucket says how many rows are
+//! Everything here only enqueues work on the stream it is given, in a capture or outside of one. Sizes
+//! are read by the kernels from the device, before they wait for the kernel in front of them: what
+//! `embed` leaves must be complete when the first layer is launched. The bucket says how many rows are
 //! launched for.
 
 use std::sync::Arc;
@@ -140,7 +141,8 @@ impl Layers {
         Ok(())
     }
 
-    /// Enqueues all layers for the batch that [`embed`](Self::embed) left in buffer `ring`.
+    /// Enqueues all layers for the batch that [`embed`](Self::embed) left in buffer `ring`. That must
+    /// be complete: a graph is not launched before it is, and a run without one waits for it.
     ///
     /// # Errors
     /// The driver's or the library's failure, and what `watch` returns.

@@ -69,7 +69,7 @@ fn rows_do_not_see_in_which_half_they_run() {
     let folder = synthetic.open();
     for (precision, intra_threads) in [(Precision::F32, 2), (Precision::Int8, 5)] {
         let options = EngineOptions { intra_threads, ..support::options(precision) };
-        let mut split = SplitSession::load(&folder, &options, true).unwrap();
+        let mut split = SplitSession::load(&folder, &options, u32::MAX).unwrap();
         let mut single = Session::load(&folder, &support::options(precision)).unwrap();
         // From what is computed as a whole to many runs of each half.
         for lengths in

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use forebay_arena::{ClaimedSlot, WorkerArena};
 use forebay_model::{ModelFolder, PoolingSpec, pooling};
 use forebay_onnx::{
-    EngineOptions, OnnxError, Precision, SplitSession, SubBatchLimits, TokenStates,
+    EngineOptions, OnnxError, Precision, Session, SplitSession, SubBatchLimits, TokenStates,
 };
 use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
 
@@ -49,9 +49,11 @@ pub fn open_cpu_engine(
     };
     let mut infer: Vec<Box<dyn Step<(), TokenStates>>> = Vec::with_capacity(sessions);
     for _ in 0..sessions {
-        let mut session = SplitSession::load(&folder, &options, spec.cpu.halves)
+        let mut session = SplitSession::load(&folder, &options, spec.cpu.halves_weights_mib_max)
             .map_err(|error| config(&error))?;
-        self_check(&mut session).map_err(|message| config(&message))?;
+        for part in session.sessions_mut() {
+            self_check(part).map_err(|message| config(&message))?;
+        }
         infer.push(Box::new(Infer { session, padded_tokens: None }));
     }
     let version =
@@ -75,8 +77,7 @@ pub fn open_cpu_engine(
 }
 
 /// The first runs allocate and are slow; they belong to the start, and their numbers must be sound.
-/// The second batch is large enough for the sessions that compute halves.
-fn self_check(session: &mut SplitSession) -> Result<(), String> {
+fn self_check(session: &mut Session) -> Result<(), String> {
     for rows in [1, SELF_CHECK_ROWS] {
         let length = SELF_CHECK_IDS.len();
         let boundaries: Vec<u32> = (0..=rows).map(|row| (row * length) as u32).collect();

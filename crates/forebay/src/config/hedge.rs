@@ -22,9 +22,7 @@ group! {
         /// then it goes by the next size that has one.
         samples_min: u32 = 64, "batches", Integer(1, 1_000);
         /// A text that is to run alone waits for the CPU while a GPU serves if the CPU gets to it
-        /// within this; otherwise it runs on a GPU. 0 uses the CPU only when it is free. Likewise,
-        /// while only the CPU serves and does not get to what waits within this, a GPU on probation
-        /// computes it too, one batch at a time.
+        /// within this; otherwise it runs on a GPU. 0 uses the CPU only when it is free.
         suspect_cpu_wait_ms: u32 = 20, "ms", Integer(0, 60_000);
         /// Second runs within the window may be this share of the texts answered in it.
         rerun_share_max: f64 = 0.1, "", Number(0.0, 1.0);
@@ -33,8 +31,11 @@ group! {
         /// So many second runs in a window are always allowed: what a worker held when it died.
         rerun_min: u32 = 4_096, "texts", Integer(0, 1_048_576);
         /// Share of the batches that a worker on probation gets while another serves, of texts that
-        /// can be run again in time.
+        /// can be run again in time. 0 gives it canaries only.
         probation_share: f64 = 0.05, "", Number(0.0, 0.5);
+        /// While only the CPU serves and would not get to all that waits within this, a GPU on
+        /// probation gets more than its share: a batch whenever it has none. 0 never gives it more.
+        probation_wait_ms: u32 = 20, "ms", Integer(0, 60_000);
     }
 }
 
@@ -43,6 +44,14 @@ impl HedgeConfig {
     #[must_use]
     pub const fn floor(&self) -> Duration {
         Duration::from_millis(self.floor_ms as u64)
+    }
+
+    /// `probation_wait_ms` as a duration; `None` if a worker on probation never gets more than its
+    /// share.
+    #[must_use]
+    pub fn probation_wait(&self) -> Option<Duration> {
+        let is_given = self.probation_share > 0.0 && self.probation_wait_ms > 0;
+        is_given.then(|| Duration::from_millis(u64::from(self.probation_wait_ms)))
     }
 
     /// `suspect_cpu_wait_ms` as a duration.

@@ -76,10 +76,11 @@ group! {
         sessions: u32 = 1, "sessions", Integer(1, 64);
         /// Threads of each session; 0 shares all cores out among the sessions.
         threads_per_session: u32 = 0, "threads", Integer(0, 256);
-        /// Compute larger batches in two halves side by side, each on half of a session's threads:
-        /// they wait for each other once instead of after each step of a layer. Takes memory for
-        /// the layers' weights twice more.
-        halves: bool = true, "", Switch;
+        /// Compute larger batches in two halves side by side, each on half of a session's threads,
+        /// if the layers' weights take no more than this: the halves wait for each other once
+        /// instead of after each step of a layer, but hold those weights twice more. 0 never does.
+        /// Exported graphs are never halved.
+        halves_weights_mib_max: u32 = 128, "MiB", Integer(0, 1_048_576);
         /// Let idle threads of a session look for work for 0.2 ms before they sleep: they are not
         /// woken anew for each layer, nor for each request of a busy caller.
         spinning: bool = true, "", Switch;
@@ -161,8 +162,8 @@ group! {
         /// Waits between probes of a quarantined rung; the last one repeats.
         quarantine_probe_ms: Vec<u32> = vec![30_000, 60_000, 300_000], "ms",
             IntegerList(16, 100, 86_400_000);
-        /// How long a worker that has failed before is on probation, with a small share of the work,
-        /// before it serves again; it doubles with each relapse. While nothing else serves, a
+        /// How long a worker that has failed before is on probation (`hedge.probation_share`) before
+        /// it serves again; it doubles with each relapse. While nothing else serves, a
         /// probation is over at once.
         dwell_min_ms: u32 = 500, "ms", Integer(1, 3_600_000);
         /// The longest probation.

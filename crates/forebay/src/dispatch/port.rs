@@ -23,7 +23,8 @@ pub(crate) enum Standing {
     Suspect,
     /// It has greeted and shown nothing yet: canaries only.
     Warming,
-    /// A small share of the ordinary texts; all of them while nothing serves.
+    /// A small share of the ordinary texts; more while only a slower tier serves and is behind; all
+    /// of them while nothing serves.
     Probation,
     /// Whatever its tier is given.
     Serving,

@@ -164,7 +164,7 @@ pub(crate) fn run(
         core.pump(now);
         let signs = core.vital_signs(now);
         admission.set_backlog(signs.backlog);
-        admission.set_limits(core.texts_allowed(admission.all_under_way()));
+        admission.set_limits(core.texts_allowed(admission.all_under_way(), now));
         publish(&signs, now);
         for news in core.take_news() {
             // Good news is worth little: with less of it a probation only lasts longer.

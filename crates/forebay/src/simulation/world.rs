@@ -298,7 +298,8 @@ impl World {
     pub(super) fn turn(&mut self) -> Checked {
         self.core.pump(self.now);
         self.admission.set_backlog(self.core.vital_signs(self.now).backlog);
-        self.admission.set_limits(self.core.texts_allowed(self.admission.all_under_way()));
+        self.admission
+            .set_limits(self.core.texts_allowed(self.admission.all_under_way(), self.now));
         if self.core.next_wakeup(self.now).is_some_and(|at| at <= self.now) {
             return Err(self.violated("I8", "the dispatcher wakes at once after its work"));
         }

@@ -92,7 +92,8 @@ impl Cpu {
                 ..SubBatchLimits::default()
             },
         };
-        let session = SplitSession::load(folder, &options, config.cpu.halves).map_err(failed)?;
+        let session = SplitSession::load(folder, &options, config.cpu.halves_weights_mib_max)
+            .map_err(failed)?;
         Ok(Self { session, pooling: *folder.pooling(), rows: Vec::new() })
     }
 }

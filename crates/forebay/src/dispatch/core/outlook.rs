@@ -12,7 +12,7 @@ const LENGTHS: f64 = 256.0;
 /// Batches' worth of texts for each worker that may always be under way, so that a slow start or an
 /// idle runtime closes nothing.
 const FLOOR_BATCHES: usize = 4;
-/// How much of a worker texts that run alone take from the others while there are any.
+/// How much of each worker that is kept clear for them texts that run alone take from the others.
 const SUSPECTS_SHARE: f64 = 0.5;
 /// Texts that may always be under way.
 const FLOOR_TEXTS: usize = 16;
@@ -52,13 +52,12 @@ impl<W: WorkerPort> Core<W> {
     /// How many texts of each class may be under way, of which `under_way` are: what is computed
     /// within the class's longest wait, less what more urgent classes have under way. `None` for no
     /// limit, also before anything is measured. While nothing serves, the last known speed counts.
-    pub(crate) fn texts_allowed(&self, under_way: [usize; 3]) -> [Option<usize>; 3] {
+    pub(crate) fn texts_allowed(&self, under_way: [usize; 3], now: Instant) -> [Option<usize>; 3] {
         let workers = self.workers.takers().count().max(1);
         let Some(rate) = self.batcher.tokens_per_s().filter(|_| self.text_length.mean > 0.0) else {
             return [None; 3];
         };
-        let free = workers as f64 - if self.suspects.is_empty() { 0.0 } else { SUSPECTS_SHARE };
-        let texts_per_s = rate * free / self.text_length.mean;
+        let texts_per_s = rate * self.free(workers, now) / self.text_length.mean;
         let batch_texts = self.batcher.tokens_target() as f64 / self.text_length.mean;
         let batch_texts = (batch_texts as usize).min(self.settings.batch.rows_max);
         let floor = (batch_texts * FLOOR_BATCHES * workers).max(FLOOR_TEXTS);
@@ -89,7 +88,7 @@ impl<W: WorkerPort> Core<W> {
         let waiting = [depth.oldest_queued_at, self.suspects.oldest_queued_at(), oldest];
         let oldest = waiting.into_iter().flatten().min();
         let rate = self.batcher.tokens_per_s().unwrap_or(0.0);
-        let capacity = rate * workers as f64;
+        let capacity = rate * self.free(workers, now);
         let mean = self.text_length.mean;
         VitalSigns {
             backlog: self.expected_duration(tokens.div_ceil(workers.max(1))),
@@ -98,6 +97,11 @@ impl<W: WorkerPort> Core<W> {
             worst_age: oldest.map_or(Duration::ZERO, |at| now.saturating_duration_since(at)),
             queued_texts: depth.rows_total() + self.suspects.len(),
         }
+    }
+
+    /// How many of `workers` ordinary batches have for themselves.
+    fn free(&self, workers: usize, now: Instant) -> f64 {
+        workers as f64 - SUSPECTS_SHARE * self.kept_clear(now).len() as f64
     }
 
     /// The time that so many tokens take one worker of the present tier at the measured speed; zero

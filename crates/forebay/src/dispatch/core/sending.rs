@@ -3,7 +3,7 @@
 //! The least loaded worker of the best tier goes first. A worker on probation has a credit of at
 //! most one batch, to which each batch for the serving workers adds `hedge.probation_share`: it gets
 //! texts whose deadline leaves time for a second run, one batch at a time. Credit does not matter while
-//! only a slower tier serves and would not get to all that waits within `hedge.suspect_cpu_wait_ms`:
+//! only a slower tier serves and would not get to all that waits within `hedge.probation_wait_ms`:
 //! what was let in at the speed of a GPU that has just been taken out of use would wait for seconds.
 
 use std::time::{Duration, Instant};
@@ -95,9 +95,10 @@ impl<W: WorkerPort> Core<W> {
 
     /// Whether the workers that ordinary batches go to are far from getting to all that waits.
     fn is_behind(&self) -> bool {
+        let Some(wait_max) = self.settings.hedge.probation_wait() else { return false };
         let workers = self.workers.takers().count().max(1);
         let each = self.batcher.depth().tokens_total().div_ceil(workers);
-        self.expected_duration(each) > self.settings.hedge.suspect_cpu_wait()
+        self.expected_duration(each) > wait_max
     }
 
     fn offer(&self, index: usize, batches: usize) -> Offer {

@@ -296,30 +296,33 @@ fn what_may_be_under_way_follows_the_level_and_bulk_gives_way_first() {
     let (mut world, one, other) = two_gpus();
     // 16 tokens a text, 64 tokens a millisecond and GPU: 8,000 texts a second together.
     let [control, interactive, bulk] =
-        world.core.texts_allowed([0; 3]).map(|allowed| allowed.expect("measured"));
+        world.core.texts_allowed([0; 3], world.now).map(|allowed| allowed.expect("measured"));
     assert!((6_500..=8_100).contains(&control), "{control}");
     assert!((32_500..=40_500).contains(&interactive), "{interactive}");
     assert!((390_000..=486_000).contains(&bulk), "{bulk}");
     world.core.worker_leaving(one, world.now);
-    let half = world.core.texts_allowed([0; 3])[0].expect("measured");
+    let half = world.core.texts_allowed([0; 3], world.now)[0].expect("measured");
     assert!(half.abs_diff(control / 2) <= 1);
-    let used = world.core.texts_allowed([1_000, 20_000, 5]).map(|allowed| allowed.expect("known"));
+    let used = world
+        .core
+        .texts_allowed([1_000, 20_000, 5], world.now)
+        .map(|allowed| allowed.expect("known"));
     assert_eq!(used[0], half);
     assert_eq!(used[1], half * 5 - 1_000 + used[1] % 5 - (half * 5 - 1_000) % 5);
-    let all = world.core.texts_allowed([1_000_000, 1_000_000, 0]);
+    let all = world.core.texts_allowed([1_000_000, 1_000_000, 0], world.now);
     let floor = all[2].expect("known");
     assert!((16..200).contains(&floor), "never closed: {floor}");
     assert_eq!(all[0], Some(half));
     // With nobody left the last known speed stands, and who comes next is not shut out.
     world.core.worker_leaving(other, world.now);
-    assert_eq!(world.core.texts_allowed([0; 3])[0], Some(half));
+    assert_eq!(world.core.texts_allowed([0; 3], world.now)[0], Some(half));
 }
 
 #[test]
 fn before_anything_is_measured_nothing_is_limited() {
     let mut world = World::new(&Arc::new(Metrics::new()));
-    assert_eq!(world.core.texts_allowed([0; 3]), [None; 3]);
+    assert_eq!(world.core.texts_allowed([0; 3], world.now), [None; 3]);
     world.start_worker(Duration::ZERO);
     world.step();
-    assert_eq!(world.core.texts_allowed([9; 3]), [None; 3]);
+    assert_eq!(world.core.texts_allowed([9; 3], world.now), [None; 3]);
 }
