@@ -15,6 +15,7 @@ use crate::commands::explain::ExplainArgs;
 use crate::commands::ready::ReadyArgs;
 use crate::commands::selftest::SelftestArgs;
 use crate::commands::serve::ServeArgs;
+use crate::commands::soak::SoakArgs;
 use crate::commands::top::TopArgs;
 use crate::settings::Settings;
 
@@ -39,6 +40,7 @@ Examples:
 Exit codes:
   0    done
   1    the work failed, or doctor found something broken
+  2-5  a soak test did not pass; `forebay soak --help` says how
   64   the command line is wrong
   65   input data is not what it should be
   66   an input is missing or unreadable
@@ -76,6 +78,7 @@ pub(crate) enum Command {
     Events(EventsArgs),
     Explain(ExplainArgs),
     Drill(DrillArgs),
+    Soak(SoakArgs),
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Serve as worker; only Forebay starts this

@@ -17,6 +17,14 @@ use forebay_server::ServeError;
 pub(crate) enum Exit {
     /// The work failed, or something that was checked is broken.
     Failed = 1,
+    /// A soak test: a promise of the runtime was broken.
+    PromiseBroken = 2,
+    /// A soak test: something leaks.
+    Leak = 3,
+    /// A soak test: the best level did not come back.
+    NotHealed = 4,
+    /// A soak test: the harness could not keep up.
+    Overloaded = 5,
     /// The command line is wrong.
     Usage = 64,
     /// Input data is not what it should be.

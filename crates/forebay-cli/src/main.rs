@@ -85,6 +85,9 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
     if let Command::Serve(args) = command {
         return commands::serve::run(args, settings, &mut interrupt).await;
     }
+    if let Command::Soak(args) = command {
+        return commands::soak::run(args, &settings, &mut interrupt).await;
+    }
     let work = async {
         match command {
             Command::Bench(command) => commands::bench::run(command, &settings).await,
@@ -96,6 +99,7 @@ async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), 
             Command::Top(args) => commands::top::run(args, &settings).await,
             Command::Embed(_)
             | Command::Serve(_)
+            | Command::Soak(_)
             | Command::Bundle(_)
             | Command::Config(_)
             | Command::Selftest(_)

@@ -53,6 +53,15 @@ enum Arithmetic {
     Gpu(CudaPrecision),
 }
 
+impl std::fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cpu(precision) => precision.fmt(f),
+            Self::Gpu(precision) => precision.fmt(f),
+        }
+    }
+}
+
 impl std::str::FromStr for Arithmetic {
     type Err = String;
 
@@ -115,6 +124,23 @@ impl Settings {
             }
         }
         (cpu, gpu)
+    }
+
+    /// These options as they were given, for a line that repeats a command.
+    pub(crate) fn replay(&self) -> String {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let precision =
+            self.precision.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let devices = self.device_names().map_or("auto".to_owned(), |names| names.join(","));
+        let given = [
+            ("config", path(&self.config)),
+            ("model", path(&self.model)),
+            ("device", self.device.as_ref().map(|_| devices)),
+            ("precision", Some(precision).filter(|list| !list.is_empty())),
+            ("onnxruntime", path(&self.onnxruntime)),
+        ];
+        let given = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        given.map(|(name, value)| format!(" --{name} {value}")).collect()
     }
 
     /// The configuration in effect, with a model and the program that serves as worker.

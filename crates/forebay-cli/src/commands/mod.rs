@@ -19,5 +19,6 @@ pub(crate) mod explain;
 pub(crate) mod ready;
 pub(crate) mod selftest;
 pub(crate) mod serve;
+pub(crate) mod soak;
 mod timing;
 pub(crate) mod top;

@@ -35,13 +35,16 @@ const WORKSPACE_DEPENDENCIES: &[(&str, &[&str])] = &[
     ),
     ("forebay", &["forebay-arena", "forebay-model", "forebay-protocol", "forebay-stage"]),
     ("forebay-server", &["forebay"]),
-    ("forebay-soak", &["forebay"]),
+    // Judges what the runtime did, and shares no code with it.
+    ("forebay-checker", &[]),
+    ("forebay-soak", &["forebay", "forebay-checker"]),
     ("forebay-capi", &["forebay"]),
     (
         "forebay-cli",
         &[
             "forebay",
             "forebay-arena",
+            "forebay-checker",
             "forebay-cuda",
             "forebay-model",
             "forebay-onnx",

@@ -29,7 +29,8 @@ use answers::Answers;
 use event::Event;
 use load::{Plan, Running};
 use report::{Done, Frame, Report};
-use schedule::{On, Step, duration};
+pub(crate) use schedule::duration;
+use schedule::{On, Step};
 use tally::Tally;
 use watch::Watch;
 

@@ -101,7 +101,7 @@ pub(super) fn round(faults: &[Fault], on: On, devices: &[Device]) -> Vec<Step> {
 }
 
 /// `90s`, `5m`, `1h` or `500ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let ms_each = match unit {

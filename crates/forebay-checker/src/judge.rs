@@ -1,0 +1,296 @@
+//! The rules: what a history must hold, said once more and apart from everything that was tested.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::BufRead;
+
+use crate::read::{self, Line};
+use crate::{CheckError, CounterExample, Rules, Verdict};
+
+/// First line of a history.
+const HEADER: &str = "forebay-soak-history,1";
+
+/// A vector of length 1 may differ from it by this.
+const NORM_TOLERANCE: f64 = 1e-3;
+
+/// An accepted request without a reply.
+const REPLY: &str = "every accepted request is answered";
+const ONE_REPLY: &str = "a request is answered once";
+const ASKED: &str = "only what was asked is answered";
+const RIGHT: &str = "every vector is the one of its text";
+const ROWS: &str = "an answer has one vector for each text";
+const FINITE: &str = "every value is finite and every vector has length 1";
+const IN_TIME: &str = "every reply comes within its deadline and the slack";
+const ORDER: &str = "nothing is answered before it was sent";
+const FORM: &str = "every line can be read";
+const WHOLE: &str = "the history has an end";
+
+/// Every promise, in the order of their weight.
+pub const PROMISES: [&str; 10] =
+    [REPLY, ONE_REPLY, RIGHT, ROWS, FINITE, IN_TIME, ASKED, ORDER, FORM, WHOLE];
+
+struct Open {
+    line: u64,
+    first: u64,
+    count: u64,
+    deadline_us: u64,
+    scheduled_us: u64,
+    at_us: u64,
+}
+
+/// A history half read.
+pub(crate) struct Judge {
+    verdict: Verdict,
+    rules: Option<Rules>,
+    texts: HashMap<u64, Vec<f32>>,
+    vectors: HashMap<u64, Vec<f32>>,
+    answers: HashMap<u64, Vec<u64>>,
+    /// Pairs of text and vector that were found right.
+    right: HashSet<(u64, u64)>,
+    open: BTreeMap<u64, Open>,
+    /// One bit for each request that is over.
+    closed: Vec<u64>,
+    ended: bool,
+}
+
+impl Judge {
+    pub(crate) fn run(history: impl BufRead) -> Result<Verdict, CheckError> {
+        let mut judge = Self {
+            verdict: Verdict::default(),
+            rules: None,
+            texts: HashMap::new(),
+            vectors: HashMap::new(),
+            answers: HashMap::new(),
+            right: HashSet::new(),
+            open: BTreeMap::new(),
+            closed: Vec::new(),
+            ended: false,
+        };
+        let mut lines = history.split(b'\n');
+        let head = lines.next().transpose()?.unwrap_or_default();
+        if head != HEADER.as_bytes() {
+            let found = String::from_utf8_lossy(&head).chars().take(80).collect();
+            return Err(CheckError::Header { found, expected: HEADER });
+        }
+        let mut number = 1;
+        for line in lines {
+            let line = line?;
+            number += 1;
+            match std::str::from_utf8(&line).ok().and_then(read::line) {
+                Some(parsed) if !judge.ended => judge.take(number, parsed),
+                _ => {
+                    let text: String = String::from_utf8_lossy(&line).chars().take(80).collect();
+                    judge.breaks(FORM, number, format!("{text:?}"), None, None);
+                }
+            }
+        }
+        judge.finish(number);
+        Ok(judge.verdict)
+    }
+
+    fn breaks(
+        &mut self,
+        promise: &'static str,
+        line: u64,
+        what: String,
+        request: Option<u64>,
+        text: Option<u64>,
+    ) {
+        *self.verdict.broken.entry(promise).or_default() += 1;
+        let what = match request {
+            Some(request) => format!("request {request}: {what}"),
+            None => what,
+        };
+        self.verdict.first.get_or_insert(CounterExample { line, promise, what, request, text });
+    }
+
+    fn take(&mut self, number: u64, line: Line<'_>) {
+        let counts = &mut self.verdict.counts;
+        match line {
+            Line::Rule(rules) => self.rules = Some(rules),
+            Line::Text { text, vector } => {
+                self.texts.insert(text, vector);
+            }
+            Line::Invoke { request, first, count, deadline_us, scheduled_us, at_us } => {
+                counts.requests += 1;
+                counts.texts += count;
+                if self.is_closed(request) || self.open.contains_key(&request) {
+                    let what = "its number was used before".to_owned();
+                    return self.breaks(ASKED, number, what, Some(request), Some(first));
+                }
+                let open = Open { line: number, first, count, deadline_us, scheduled_us, at_us };
+                self.open.insert(request, open);
+            }
+            Line::Unsent { request } => {
+                counts.unsent += 1;
+                self.close(number, request);
+            }
+            Line::Refused { request } => {
+                counts.refused += 1;
+                self.close(number, request);
+            }
+            Line::Vector { id, vector } => {
+                counts.vectors += 1;
+                let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+                // A NaN is in no range.
+                if !(1.0 - NORM_TOLERANCE..=1.0 + NORM_TOLERANCE).contains(&norm) {
+                    let what = format!("vector {id} has length {norm}");
+                    self.breaks(FINITE, number, what, None, None);
+                }
+                self.vectors.insert(id, vector);
+            }
+            Line::Answer { id, vectors } => {
+                self.answers.insert(id, vectors);
+            }
+            Line::Ok { request, sent_us, at_us, answer } => {
+                counts.answered += 1;
+                if let Some(open) = self.close(number, request) {
+                    self.compare(number, request, &open, answer);
+                    self.in_time(number, request, &open, [sent_us, at_us]);
+                }
+            }
+            Line::Err { request, sent_us, at_us } => {
+                counts.errors += 1;
+                if let Some(open) = self.close(number, request) {
+                    self.in_time(number, request, &open, [sent_us, at_us]);
+                }
+            }
+            Line::Lost { request, why } => {
+                if let Some(open) = self.close(number, request) {
+                    let what = format!("text {}: {why}", open.first);
+                    self.breaks(REPLY, number, what, Some(request), Some(open.first));
+                }
+            }
+            Line::Stray { why } => self.breaks(ONE_REPLY, number, why.to_owned(), None, None),
+            Line::Fault => counts.faults += 1,
+            Line::Level => {}
+            Line::End => self.ended = true,
+        }
+    }
+
+    /// Takes the request off the list of what is open.
+    fn close(&mut self, line: u64, request: u64) -> Option<Open> {
+        let Some(open) = self.open.remove(&request) else {
+            let (promise, what) = match self.is_closed(request) {
+                true => (ONE_REPLY, "it was over before"),
+                false => (ASKED, "nobody had sent it"),
+            };
+            self.breaks(promise, line, what.to_owned(), Some(request), None);
+            return None;
+        };
+        let word = usize::try_from(request / 64).unwrap_or(usize::MAX);
+        if word >= self.closed.len() {
+            self.closed.resize(word + 1, 0);
+        }
+        self.closed[word] |= 1 << (request % 64);
+        Some(open)
+    }
+
+    fn is_closed(&self, request: u64) -> bool {
+        let word = usize::try_from(request / 64).ok().and_then(|word| self.closed.get(word));
+        word.is_some_and(|word| word >> (request % 64) & 1 == 1)
+    }
+
+    fn compare(&mut self, line: u64, request: u64, open: &Open, answer: u64) {
+        let first = Some(open.first);
+        let vectors = self.answers.get(&answer).cloned();
+        let Some(vectors) = vectors else {
+            let what = format!("there is no answer {answer}");
+            return self.breaks(FORM, line, what, Some(request), first);
+        };
+        if vectors.len() as u64 != open.count {
+            let what = format!("{} texts and {} vectors", open.count, vectors.len());
+            // A second vector for the one text is a second answer to it.
+            let promise = if vectors.len() as u64 > open.count { ONE_REPLY } else { ROWS };
+            return self.breaks(promise, line, what, Some(request), first);
+        }
+        for (text, vector) in (open.first..).zip(vectors) {
+            if self.right.contains(&(text, vector)) {
+                continue;
+            }
+            match self.distance(text, vector) {
+                // A NaN is no less.
+                Some(distance) if distance <= self.rules.map_or(0.0, |rules| rules.tolerance) => {
+                    self.right.insert((text, vector));
+                }
+                distance => {
+                    let what = format!("text {text}: {}", self.wrong(text, vector, distance));
+                    self.breaks(RIGHT, line, what, Some(request), Some(text));
+                }
+            }
+        }
+    }
+
+    /// 1 - cosine of a vector and the known answer of a text.
+    fn distance(&self, text: u64, vector: u64) -> Option<f64> {
+        distance(self.texts.get(&text)?, self.vectors.get(&vector)?)
+    }
+
+    /// In words what is wrong with a vector.
+    fn wrong(&self, text: u64, vector: u64, distance: Option<f64>) -> String {
+        let Some(distance) = distance else {
+            return format!("vector {vector} cannot be compared with the known answer");
+        };
+        let others = self.texts.keys().filter(|other| **other != text);
+        let nearest = others
+            .filter_map(|other| Some((self.distance(*other, vector)?, *other)))
+            .min_by(|one, other| one.0.total_cmp(&other.0));
+        let tolerance = self.rules.map_or(0.0, |rules| rules.tolerance);
+        match nearest {
+            Some((to_other, other)) if to_other <= tolerance => {
+                format!("the answer is the vector of text {other}")
+            }
+            _ => format!("1 - cosine is {distance:.6}, allowed is {tolerance}"),
+        }
+    }
+
+    /// A deadline counts from when the request left: that it had to wait for a connection is the
+    /// sender's doing, and shows in its latency.
+    fn in_time(&mut self, line: u64, request: u64, open: &Open, [sent_us, at_us]: [u64; 2]) {
+        if sent_us < open.at_us || at_us < sent_us {
+            let what = format!("begun at {} us, sent at {sent_us}, over at {at_us}", open.at_us);
+            return self.breaks(ORDER, line, what, Some(request), Some(open.first));
+        }
+        let Some(rules) = self.rules else { return };
+        let within = if open.deadline_us > 0 {
+            open.deadline_us.saturating_add(rules.slack_us)
+        } else {
+            rules.wait_us
+        };
+        let took = at_us - sent_us;
+        if took > within {
+            let what = format!(
+                "answered {took} us after it was sent (due at {} us), allowed are {within} us",
+                open.scheduled_us
+            );
+            self.breaks(IN_TIME, line, what, Some(request), Some(open.first));
+        }
+    }
+
+    fn finish(&mut self, lines: u64) {
+        if self.rules.is_none() {
+            self.breaks(FORM, lines, "there are no rules in it".to_owned(), None, None);
+        }
+        if !self.ended {
+            let what = "it was broken off, so that replies may be missing from it".to_owned();
+            return self.breaks(WHOLE, lines, what, None, None);
+        }
+        for (request, open) in std::mem::take(&mut self.open) {
+            let what = format!("text {} has no reply", open.first);
+            self.breaks(REPLY, open.line, what, Some(request), Some(open.first));
+        }
+    }
+}
+
+fn distance(one: &[f32], other: &[f32]) -> Option<f64> {
+    if one.len() != other.len() {
+        return None;
+    }
+    let (mut dot, mut left, mut right) = (0.0, 0.0, 0.0);
+    for (a, b) in one.iter().zip(other) {
+        let (a, b) = (f64::from(*a), f64::from(*b));
+        dot += a * b;
+        left += a * a;
+        right += b * b;
+    }
+    Some(1.0 - dot / (left * right).sqrt())
+}

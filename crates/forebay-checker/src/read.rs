@@ -1,0 +1,104 @@
+//! One line of a history, taken apart. A field that is not what it should be gives `None`: the judge
+//! counts the line as one that cannot be read.
+
+use crate::Rules;
+
+/// What a line says.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Line<'t> {
+    Rule(Rules),
+    Text { text: u64, vector: Vec<f32> },
+    Invoke { request: u64, first: u64, count: u64, deadline_us: u64, scheduled_us: u64, at_us: u64 },
+    Unsent { request: u64 },
+    Refused { request: u64 },
+    Vector { id: u64, vector: Vec<f32> },
+    Answer { id: u64, vectors: Vec<u64> },
+    Ok { request: u64, sent_us: u64, at_us: u64, answer: u64 },
+    Err { request: u64, sent_us: u64, at_us: u64 },
+    Lost { request: u64, why: &'t str },
+    Stray { why: &'t str },
+    Fault,
+    Level,
+    End,
+}
+
+/// Takes a line apart.
+pub(crate) fn line(text: &str) -> Option<Line<'_>> {
+    let fields: Vec<&str> = text.split(',').collect();
+    Some(match fields.as_slice() {
+        ["rule", tolerance, slack, wait] => {
+            let tolerance = tolerance.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0)?;
+            Line::Rule(Rules { tolerance, slack_us: number(slack)?, wait_us: number(wait)? })
+        }
+        ["text", text, vector] => Line::Text { text: number(text)?, vector: floats(vector)? },
+        ["invoke", request, first, count, deadline, scheduled, at] => Line::Invoke {
+            request: number(request)?,
+            first: number(first)?,
+            count: number(count)?,
+            deadline_us: number(deadline)?,
+            scheduled_us: number(scheduled)?,
+            at_us: number(at)?,
+        },
+        ["unsent", request, at, kind] => {
+            word(kind).and(number(at))?;
+            Line::Unsent { request: number(request)? }
+        }
+        ["refused", request, at, kind] => {
+            word(kind).and(number(at))?;
+            Line::Refused { request: number(request)? }
+        }
+        ["vector", id, vector] => Line::Vector { id: number(id)?, vector: floats(vector)? },
+        ["answer", id, vectors] => {
+            let vectors: Option<Vec<u64>> =
+                vectors.split(' ').filter(|id| !id.is_empty()).map(number).collect();
+            Line::Answer { id: number(id)?, vectors: vectors? }
+        }
+        ["ok", request, sent, at, answer] => Line::Ok {
+            request: number(request)?,
+            sent_us: number(sent)?,
+            at_us: number(at)?,
+            answer: number(answer)?,
+        },
+        ["err", request, sent, at, kind] => {
+            word(kind)?;
+            Line::Err { request: number(request)?, sent_us: number(sent)?, at_us: number(at)? }
+        }
+        ["lost", request, at, why] => {
+            number(at)?;
+            Line::Lost { request: number(request)?, why }
+        }
+        ["stray", at, why] => {
+            number(at)?;
+            Line::Stray { why }
+        }
+        ["fault", at, place, fault] => {
+            word(place).and(word(fault)).and(number(at))?;
+            Line::Fault
+        }
+        ["level", at, level] => {
+            word(level).and(number(at))?;
+            Line::Level
+        }
+        ["end", at] => {
+            number(at)?;
+            Line::End
+        }
+        _ => return None,
+    })
+}
+
+fn number(text: &str) -> Option<u64> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| digits)
+}
+
+fn word(text: &str) -> Option<()> {
+    (!text.is_empty()).then_some(())
+}
+
+fn floats(text: &str) -> Option<Vec<f32>> {
+    let bytes = base64_simd::STANDARD.decode_to_vec(text).ok()?;
+    let (values, rest) = bytes.as_chunks::<4>();
+    (rest.is_empty() && !values.is_empty())
+        .then(|| values.iter().map(|value| f32::from_le_bytes(*value)).collect())
+}

@@ -1,0 +1,205 @@
+//! A server with a planted fault gives the exit code of that fault, and the first counter-example with
+//! the line that repeats it.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::support::eventually;
+use crate::{Place, Ran, assert_page_is_whole, ran};
+
+const PLANTED: &str = env!("CARGO_BIN_EXE_forebay-planted");
+
+/// A planted server; it ends with the test.
+struct Server(Child);
+
+impl Server {
+    fn start(place: &Place, planted: &str) -> Self {
+        let socket = place.file("socket");
+        let mut command = Command::new(PLANTED);
+        command.arg(&socket).arg(planted).stdin(Stdio::null());
+        let server = Self(command.spawn().expect("starts"));
+        eventually("its socket", || socket.exists().then_some(()));
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// As many requests as the machine gives, for faults that are rare.
+const PEAK: &str = r#"
+name = "peak"
+scenario = "offline"
+warmup_s = 0
+duration_s = 10
+[load]
+concurrency = 8
+reply_wait_ms = 3000
+[leak]
+sample_s = 0.1
+settle_share = 0.3
+seconds_min = 5
+growth_mib_per_hour_max = 600
+[harness]
+rest_s = 0.5
+"#;
+
+/// A steady rate.
+const STEADY: &str = r#"
+name = "steady"
+scenario = "server"
+warmup_s = 0
+duration_s = 10
+[load]
+arrivals = { kind = "constant", rate = 150 }
+connections_max = 1
+[objectives]
+max_ms = 150
+[harness]
+lag_ms_max = 2000
+rest_s = 0.5
+"#;
+
+const FAULTS: &str = r#"
+name = "faults"
+scenario = "soak"
+warmup_s = 0
+duration_s = 6
+quiet_s = 4
+[load]
+arrivals = { kind = "poisson", rate = 50 }
+[faults]
+kinds = ["slow=2"]
+gap_min_s = 0.5
+gap_max_s = 1
+lasts_s = 0.1
+heal_within_s = 1
+[harness]
+lag_ms_max = 2000
+rest_s = 0.5
+"#;
+
+fn soak(profile: &str, planted: &str, arguments: &[&str]) -> (Place, Ran) {
+    let place = Place::new();
+    let _server = Server::start(&place, planted);
+    let target = format!("unix:{}", place.file("socket").display());
+    let mut command = place.soak(profile, &["--target", &target, "--seed", "7"]);
+    let ran = ran(&place, command.args(arguments));
+    (place, ran)
+}
+
+/// Fails unless the run ended so; the report says the same.
+fn assert_code(ran: &Ran, code: i32, word: &str) {
+    assert_eq!(ran.code, Some(code), "{}", ran.said);
+    assert_eq!(ran.report["runs"][0]["verdict"]["code"], word, "{}", ran.said);
+}
+
+/// Fails unless the first counter-example says this, with a request and the line that repeats it.
+fn assert_example(place: &Place, ran: &Ran, what: &str) {
+    let example = ran.report["runs"][0]["run"]["counter_example"].as_str().expect("an example");
+    assert!(example.contains(what), "{example}");
+    assert!(ran.said.contains(example), "{}", ran.said);
+    assert!(ran.said.contains("repeat it with: forebay soak --profile"), "{}", ran.said);
+    assert!(ran.said.contains("--seed 7"), "{}", ran.said);
+    let mut check = crate::support::forebay(&["soak", "check"]);
+    let checked = crate::support::output(check.arg(place.file("report.history")));
+    assert_eq!(checked.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&checked.stdout).contains(what));
+}
+
+#[test]
+fn a_healthy_server_passes() {
+    let (place, ran) = soak(PEAK, "nothing", &[]);
+    assert_code(&ran, 0, "pass");
+    let run = &ran.report["runs"][0]["run"];
+    assert!(run["tallied"]["offered"].as_u64() > Some(1000), "{}", run["tallied"]);
+    assert_eq!(run["tallied"]["offered"], run["tallied"]["good"]);
+    assert!(run["samples"].as_array().is_some_and(|samples| !samples.is_empty()));
+    assert_page_is_whole(&place.file("report.html"));
+    let csv = std::fs::read_to_string(place.file("report.csv")).expect("CSV");
+    assert_eq!(csv.lines().count(), 1 + 10);
+    let mut check = crate::support::forebay(&["soak", "check"]);
+    let checked = crate::support::output(check.arg(place.file("report.history")));
+    assert_eq!(checked.status.code(), Some(0));
+}
+
+#[test]
+fn a_leak_of_a_kibibyte_per_request_is_found() {
+    let (_place, ran) = soak(PEAK, "leak", &[]);
+    assert_code(&ran, 3, "leak");
+    assert!(ran.said.contains("memory of host"), "{}", ran.said);
+}
+
+#[test]
+fn one_request_in_ten_thousand_that_is_dropped_is_found() {
+    let (place, ran) = soak(PEAK, "drop", &[]);
+    assert_code(&ran, 2, "promise_broken");
+    assert_example(&place, &ran, "no reply within 3000 ms");
+}
+
+#[test]
+fn a_second_answer_is_found() {
+    let (_place, ran) = soak(PEAK, "twice", &[]);
+    assert_code(&ran, 2, "promise_broken");
+    let (place, ran) = soak(PEAK, "two_rows", &[]);
+    assert_code(&ran, 2, "promise_broken");
+    assert_example(&place, &ran, "1 texts and 2 vectors");
+}
+
+#[test]
+fn the_vector_of_another_text_is_found() {
+    let (place, ran) = soak(PEAK, "swap", &[]);
+    assert_code(&ran, 2, "promise_broken");
+    assert_example(&place, &ran, "1 - cosine is");
+}
+
+#[test]
+fn a_stall_of_200_ms_misses_the_objective() {
+    let (_place, ran) = soak(STEADY, "stall_200ms", &[]);
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("max_ms"), "{}", ran.said);
+}
+
+#[test]
+fn a_stall_shows_from_when_requests_were_due_and_hides_from_when_they_were_sent() {
+    let (_place, ran) = soak(STEADY, "stall_1s", &[]);
+    assert_code(&ran, 1, "objective_missed");
+    let tallied = &ran.report["runs"][0]["run"]["tallied"];
+    let p999 = |name: &str| tallied[name]["p999_ms"].as_f64().expect("a time");
+    // One of 1,500 requests was under way; 150 were due while nothing was answered.
+    assert!(p999("from_due") > 900.0, "{tallied}");
+    assert!(p999("from_sent") < 500.0, "{tallied}");
+}
+
+#[test]
+fn a_level_that_never_comes_back_is_found() {
+    let place_admin = |place: &Place| place.file("socket").display().to_string();
+    let place = Place::new();
+    let _server = Server::start(&place, "never_heals");
+    let target = format!("unix:{}", place_admin(&place));
+    let admin = place_admin(&place);
+    let mut command = place.soak(FAULTS, &["--target", &target, "--admin", &admin]);
+    let ran = ran(&place, &mut command);
+    assert_code(&ran, 4, "not_healed");
+    assert!(ran.said.contains("level at the end"), "{}", ran.said);
+}
+
+#[test]
+fn a_generator_that_is_late_voids_the_result() {
+    // No thread wakes up within a nanosecond of the time asked for.
+    let late = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");
+    let (_place, ran) = soak(&late, "nothing", &["--duration", "2s"]);
+    assert_code(&ran, 5, "overloaded");
+}
+
+#[test]
+fn what_is_not_there_cannot_be_tested() {
+    let place = Place::new();
+    let mut command = place.soak(PEAK, &["--target", "unix:/nowhere/at/all"]);
+    assert_eq!(ran(&place, &mut command).code, Some(69));
+    let mut command = place.soak("name = 'x'", &[]);
+    assert_eq!(ran(&place, &mut command).code, Some(64));
+}

@@ -1,0 +1,191 @@
+//! The load: requests leave when they are due, whatever became of earlier ones (open loop), or as
+//! many are under way as was asked for (closed loop).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::error::SoakError;
+use crate::event::{Done, Event, Outcome, digest};
+use crate::oracle::Oracle;
+use crate::plan::{Plan, Planned};
+use crate::targets::{Answer, Call, Target};
+
+/// Longest sleep of the generator: within it, it hears that it is to stop.
+const NAP: Duration = Duration::from_millis(100);
+
+/// How nice the generator's thread is to others.
+const GENERATOR_NICE: i32 = -10;
+
+/// What load needs.
+#[derive(Clone)]
+pub(crate) struct Driver {
+    pub(crate) target: Arc<dyn Target>,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) oracle: Arc<Oracle>,
+    pub(crate) events: mpsc::Sender<Event>,
+    /// When the run began.
+    pub(crate) zero: Instant,
+    /// Set when the run has to end early.
+    pub(crate) stop: Arc<AtomicBool>,
+    /// Requests that are sent and not over.
+    pub(crate) outstanding: Arc<AtomicU64>,
+    /// The number of the next request.
+    pub(crate) next: Arc<AtomicU64>,
+    pub(crate) outstanding_max: u64,
+    pub(crate) reply_wait: Duration,
+    pub(crate) slack: Duration,
+}
+
+/// Asks the system to wake this thread before others: what it does is little, and the moment
+/// matters. Without the privilege for that it stays as it is, and the lag says how late it was.
+fn prefer_this_thread() {
+    let thread = Some(rustix::thread::gettid());
+    if let Err(error) = rustix::process::setpriority_process(thread, GENERATOR_NICE) {
+        tracing::debug!(%error, "the generator has no priority over other threads");
+    }
+}
+
+impl Driver {
+    /// Microseconds since the run began.
+    pub(crate) fn now_us(&self) -> u64 {
+        self.us(Instant::now())
+    }
+
+    fn us(&self, moment: Instant) -> u64 {
+        let since = moment.saturating_duration_since(self.zero);
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn next_request(&self) -> Planned {
+        self.plan.request(self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Sends at the moments given, which count from `start`, in a thread of its own.
+    pub(crate) fn open_loop(
+        &self,
+        start: Instant,
+        moments: Box<dyn Iterator<Item = Duration> + Send>,
+    ) -> Result<std::thread::JoinHandle<()>, SoakError> {
+        let driver = self.clone();
+        let tasks = tokio::runtime::Handle::current();
+        let body = move || {
+            prefer_this_thread();
+            for at in moments {
+                let due = start + at;
+                if !driver.wait_until(due) || !driver.fire(due, &tasks) {
+                    return;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("fb-load".to_owned()).spawn(body);
+        thread.map_err(|error| SoakError::Harness(format!("cannot start a thread: {error}")))
+    }
+
+    /// `false` if the run ends first.
+    fn wait_until(&self, due: Instant) -> bool {
+        loop {
+            if self.stop.load(Ordering::Relaxed) {
+                return false;
+            }
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            std::thread::sleep(left.min(NAP));
+        }
+    }
+
+    /// Sends one request; `false` if nobody records any more.
+    fn fire(&self, due: Instant, tasks: &tokio::runtime::Handle) -> bool {
+        let request = self.next_request();
+        let (scheduled_us, fired_us) = (self.us(due), self.now_us());
+        // Noted first, so that no reply can come before it.
+        let invoke = Event::Invoke { request, scheduled_us, at_us: fired_us };
+        if self.events.blocking_send(invoke).is_err() {
+            return false;
+        }
+        if self.outstanding.load(Ordering::Acquire) >= self.outstanding_max {
+            let at_us = self.now_us();
+            return self
+                .events
+                .blocking_send(Event::Unsent { request, scheduled_us, at_us })
+                .is_ok();
+        }
+        self.outstanding.fetch_add(1, Ordering::AcqRel);
+        // A library takes the texts here and now, in this thread, as a controller would hand them in.
+        let _entered = tasks.enter();
+        let sending = self.target.send(self.call(&request));
+        let driver = self.clone();
+        drop(tasks.spawn(async move {
+            driver.finish(request, scheduled_us, fired_us, sending.await).await;
+            driver.outstanding.fetch_sub(1, Ordering::AcqRel);
+        }));
+        true
+    }
+
+    /// Keeps this many requests under way until `end`.
+    pub(crate) async fn closed_loop(&self, concurrency: u32, end: Instant) {
+        let client = || async {
+            while Instant::now() < end && !self.stop.load(Ordering::Relaxed) {
+                let request = self.next_request();
+                let at_us = self.now_us();
+                let invoke = Event::Invoke { request, scheduled_us: at_us, at_us };
+                if self.events.send(invoke).await.is_err() {
+                    return;
+                }
+                let sent = self.target.send(self.call(&request)).await;
+                let is_served = matches!(sent.answer, Answer::Rows(_));
+                self.finish(request, at_us, at_us, sent).await;
+                if !is_served {
+                    // Nobody gains by refusals as fast as they come.
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        };
+        futures::future::join_all((0..concurrency).map(|_| client())).await;
+    }
+
+    fn call(&self, request: &Planned) -> Call {
+        let deadline_ms = request.class.deadline_ms;
+        let deadline = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms));
+        let texts = (request.first..request.first + request.count)
+            .filter_map(|text| self.oracle.texts.get(text as usize).cloned())
+            .collect();
+        let expected = deadline.map_or(Duration::ZERO, |deadline| deadline + self.slack);
+        let wait = self.reply_wait.max(expected);
+        Call { texts, priority: request.class.priority, deadline, wait }
+    }
+
+    async fn finish(
+        &self,
+        request: Planned,
+        scheduled_us: u64,
+        fired_us: u64,
+        sent: crate::targets::Sent,
+    ) {
+        let at_us = self.now_us();
+        let outcome = match sent.answer {
+            Answer::Rows(rows) => {
+                Outcome::Rows(rows.into_iter().map(|vector| (digest(&vector), vector)).collect())
+            }
+            Answer::Refused(kind) => Outcome::Refused(kind),
+            Answer::Error(kind) => Outcome::Error(kind),
+            Answer::Lost(why) => Outcome::Lost(why),
+        };
+        let sent_us = self.us(sent.sent_at);
+        let done = Done { request, scheduled_us, fired_us, sent_us, at_us, outcome };
+        // A recorder that is gone says why at the end.
+        self.events.send(Event::Done(Box::new(done))).await.ok();
+    }
+
+    /// Waits until every request is over, for `at_most`.
+    pub(crate) async fn drain(&self, at_most: Duration) {
+        let until = Instant::now() + at_most;
+        while self.outstanding.load(Ordering::Acquire) > 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! One run against one target: warm-up, rest, load with faults, quiet, rest, verdict.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+
+use crate::driver::Driver;
+use crate::error::SoakError;
+use crate::event::Event;
+use crate::faults::{FaultSeen, PlannedFault};
+use crate::history::{History, Rules};
+use crate::injector::{Best, Injector};
+use crate::observer::{DeviceSample, LevelChange, Observer, Sampler};
+use crate::oracle::Oracle;
+use crate::plan::Plan;
+use crate::profile::{Profile, Scenario};
+use crate::recorder::{Recorded, Recorder, Seen, SoFar};
+use crate::samples::{self, Sample};
+use crate::stats::{self, Drift, FaultTally, Growth, Interval, Span, Tallied, Tally};
+use crate::targets::{Look, Target};
+
+/// Events that wait to be recorded.
+const EVENTS_WAITING: usize = 1 << 16;
+/// Time for the first look at a target.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Looks at processes at rest, of which the least counts: a question about the state of a server is a
+/// connection of its own, and what leaks stays.
+const REST_LOOKS: u32 = 5;
+const REST_LOOK_INTERVAL: Duration = Duration::from_millis(70);
+/// What is drawn from the seed for the warm-up must not be what is drawn for the rest.
+const WARMUP_SEED: u64 = 0x5741_524d;
+
+/// What a run needs besides its profile.
+pub struct RunOptions {
+    /// The seed of everything that is drawn.
+    pub seed: u64,
+    /// Where the history is written.
+    pub history: PathBuf,
+    /// The faults to inject.
+    pub faults: Vec<PlannedFault>,
+    /// Set from outside to end the run early; the report is partial then.
+    pub interrupt: Arc<AtomicBool>,
+    /// Where the figures so far are shown.
+    pub so_far: watch::Sender<SoFar>,
+}
+
+/// What a run found. Times are seconds since the measured part began.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Run {
+    /// The target.
+    pub target: String,
+    /// Whether it was broken off.
+    pub interrupted: bool,
+    /// Length of the measured part in seconds.
+    pub measured_s: f64,
+    /// The counts and latencies.
+    pub tallied: Tallied,
+    /// The same over time.
+    pub intervals: Vec<Interval>,
+    /// Length of an interval in seconds.
+    pub interval_s: f64,
+    /// The best level; `None` if the target does not tell.
+    pub best_level: Option<String>,
+    /// The level at the end.
+    pub level_at_end: Option<String>,
+    /// The level over time.
+    pub levels: Vec<LevelChange>,
+    /// Seconds in each level.
+    pub level_s: BTreeMap<String, f64>,
+    /// Faults that were planned; those that healing left no time for were not injected.
+    pub faults_planned: usize,
+    /// The faults, and what was seen of each.
+    pub faults: Vec<FaultSeen>,
+    /// What came of requests while each was not over.
+    pub fault_windows: Vec<FaultTally>,
+    /// Memory and counters of the target's processes.
+    pub samples: Vec<Sample>,
+    /// What its devices showed.
+    pub devices: Vec<DeviceSample>,
+    /// The growth of each process.
+    pub growth: Vec<Growth>,
+    /// What growth is allowed, in MiB per hour.
+    pub growth_mib_per_hour_max: f64,
+    /// Counters that changed from rest to rest.
+    pub drifts: Vec<Drift>,
+    /// Energy of 1,000 texts in joules, where devices show what they draw.
+    pub joules_per_1k_texts: Option<f64>,
+    /// Requests that the checker saw, warm-up included.
+    pub checked_requests: u64,
+    /// Texts that the checker saw, warm-up included.
+    pub checked_texts: u64,
+    /// How often each promise is broken.
+    pub broken: BTreeMap<String, u64>,
+    /// The first break, in words.
+    pub counter_example: Option<String>,
+    /// The request of the first break.
+    pub counter_example_request: Option<u64>,
+    /// Different vectors that came.
+    pub vectors: u64,
+    /// More than may be kept.
+    pub too_many_vectors: bool,
+}
+
+/// Carries a run out.
+///
+/// # Errors
+/// The history cannot be written; a thread cannot be started; a schedule cannot be read.
+pub async fn run(
+    target: Arc<dyn Target>,
+    oracle: Arc<Oracle>,
+    profile: &Profile,
+    options: RunOptions,
+) -> Result<Run, SoakError> {
+    let mut run = carry_out(&target, oracle, profile, &options).await?;
+    let file = std::fs::File::open(&options.history)
+        .map_err(|error| SoakError::file("cannot read the history", &options.history, error))?;
+    // By now nothing but the file connects what was tested with who judges it.
+    let judged = tokio::task::spawn_blocking(move || {
+        forebay_checker::check(std::io::BufReader::with_capacity(1 << 20, file))
+    });
+    let verdict = judged.await.map_err(SoakError::harness)?.map_err(SoakError::harness)?;
+    run.checked_requests = verdict.counts.requests;
+    run.checked_texts = verdict.counts.texts;
+    run.vectors = verdict.counts.vectors;
+    run.broken = verdict.broken.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    run.counter_example = verdict.first.as_ref().map(|first| {
+        let history = options.history.display();
+        format!("{} ({history}:{}): {}", first.promise, first.line, first.what)
+    });
+    run.counter_example_request = verdict.first.and_then(|first| first.request);
+    Ok(run)
+}
+
+struct Stage<'r> {
+    profile: &'r Profile,
+    driver: Driver,
+    observer: Observer,
+}
+
+impl Stage<'_> {
+    /// Load from `start` on, for `length`.
+    async fn load(&self, seed: u64, start: Instant, length: Duration) -> Result<(), SoakError> {
+        if length.is_zero() {
+            return Ok(());
+        }
+        let load = &self.profile.load;
+        match (&load.arrivals, self.profile.scenario.is_open()) {
+            (Some(arrivals), true) => {
+                let thread = self.driver.open_loop(start, arrivals.moments(seed, length)?)?;
+                while !thread.is_finished() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                thread.join().map_err(|_| SoakError::Harness("the generator panicked".to_owned()))
+            }
+            _ => {
+                let concurrency = match self.profile.scenario {
+                    Scenario::SingleStream | Scenario::MultiStream => 1,
+                    _ => load.concurrency,
+                };
+                self.driver.closed_loop(concurrency, start + length).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits until everything is answered, lets go of connections, and looks at the processes.
+    async fn rest(&self) -> (Option<Look>, Vec<Sample>) {
+        let wait = self.driver.reply_wait + self.driver.slack;
+        self.driver.drain(wait + Duration::from_secs(1)).await;
+        self.driver.target.rest();
+        let interrupted = self.driver.stop.load(Ordering::Relaxed);
+        let rest_s = if interrupted { 0.0 } else { self.profile.harness.rest_s };
+        tokio::time::sleep(Duration::from_secs_f64(rest_s)).await;
+        let look = self.observer.latest();
+        let Some(root) = self.driver.target.root_pid() else { return (look, Vec::new()) };
+        let mut looks = Vec::new();
+        for _ in 0..REST_LOOKS {
+            looks.push(samples::look(root, look.as_ref(), 0.0));
+            tokio::time::sleep(REST_LOOK_INTERVAL).await;
+        }
+        (look, samples::least(looks))
+    }
+}
+
+async fn carry_out(
+    target: &Arc<dyn Target>,
+    oracle: Arc<Oracle>,
+    profile: &Profile,
+    options: &RunOptions,
+) -> Result<Run, SoakError> {
+    let count = profile.texts_per_request();
+    let texts = u32::try_from(oracle.texts.len()).unwrap_or(u32::MAX);
+    if texts < count {
+        let message = format!("{texts} texts are not enough for requests of {count}");
+        return Err(SoakError::Usage(message));
+    }
+    let ms = Duration::from_millis;
+    let (slack, reply_wait) = (ms(profile.harness.slack_ms), ms(profile.load.reply_wait_ms));
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let rules =
+        Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us: us(reply_wait + slack) };
+    let (events, arrived) = mpsc::channel(EVENTS_WAITING);
+    let recorder = Recorder {
+        history: History::create(&options.history, rules, &oracle)?,
+        oracle: Arc::clone(&oracle),
+        tally: Tally::new((profile.harness.lag_ms_max * 1e3) as u64, profile.duration_s)?,
+        vectors_max: profile.harness.vectors_max as usize,
+        so_far: options.so_far.clone(),
+        stop: Arc::clone(&options.interrupt),
+        seen: Seen::default(),
+    };
+    let recording = std::thread::Builder::new()
+        .name("fb-record".to_owned())
+        .spawn(move || recorder.run(arrived))
+        .map_err(SoakError::harness)?;
+    let zero = Instant::now();
+    let stage = Stage {
+        profile,
+        observer: Observer::start(Arc::clone(target), events.clone(), zero),
+        driver: Driver {
+            target: Arc::clone(target),
+            plan: Arc::new(Plan::new(options.seed, texts, count, profile.classes())),
+            oracle,
+            events: events.clone(),
+            zero,
+            stop: Arc::clone(&options.interrupt),
+            outstanding: Arc::default(),
+            next: Arc::default(),
+            outstanding_max: profile.load.outstanding_max.into(),
+            reply_wait,
+            slack,
+        },
+    };
+    let measured = measure(&stage, options).await;
+    for why in target.strays() {
+        events.send(Event::Stray { at_us: stage.driver.now_us(), why }).await.ok();
+    }
+    events.send(Event::End { at_us: stage.driver.now_us() }).await.ok();
+    let Stage { observer, driver, .. } = stage;
+    // It holds the target, which the caller wants to end.
+    observer.end().await;
+    drop((driver, events));
+    while !recording.is_finished() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let recorded =
+        recording.join().map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))??;
+    let run = measured?;
+    let Recorded { tallied, intervals, interval_s, windows, too_many_vectors } = recorded;
+    let joules_per_1k_texts = energy(&run.devices, tallied.texts);
+    Ok(Run {
+        interrupted: run.interrupted && !too_many_vectors,
+        tallied,
+        intervals,
+        interval_s,
+        fault_windows: windows,
+        too_many_vectors,
+        joules_per_1k_texts,
+        ..run
+    })
+}
+
+/// Everything but what the recorder and the checker find.
+async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakError> {
+    let Stage { profile, driver, observer } = stage;
+    let seconds = Duration::from_secs_f64;
+    stage.load(options.seed ^ WARMUP_SEED, Instant::now(), seconds(profile.warmup_s)).await?;
+    let (look, before) = stage.rest().await;
+    let look = match look {
+        Some(look) => Some(look),
+        None => first_look(driver.target.as_ref()).await,
+    };
+    let best = look.as_ref().map(Best::of);
+    let start = Instant::now();
+    let length = seconds(profile.duration_s);
+    let from_us = driver.now_us();
+    let to_us = from_us + u64::try_from(length.as_micros()).unwrap_or(u64::MAX / 2);
+    driver.events.send(Event::Measure(Span { from_us, to_us })).await.ok();
+    let sampler = Sampler::start(
+        Arc::clone(&driver.target),
+        observer.looks(),
+        seconds(profile.leak.sample_s),
+        start,
+    )?;
+    let injecting = match (&profile.faults, &best) {
+        (Some(faults), Some(best)) => {
+            let injector = Injector {
+                target: Arc::clone(&driver.target),
+                events: driver.events.clone(),
+                looks: observer.looks(),
+                zero: driver.zero,
+                start,
+                until: start + length.saturating_sub(seconds(profile.quiet_s)),
+                best: best.clone(),
+                heal_within: seconds(faults.heal_within_s),
+                lasts: seconds(faults.lasts_s),
+                pause: (profile.scenario != Scenario::Chaos).then(|| seconds(faults.gap_min_s)),
+                stop: Arc::clone(&driver.stop),
+            };
+            Some(tokio::spawn(injector.run(options.faults.clone())))
+        }
+        _ => None,
+    };
+    stage.load(options.seed, start, length).await?;
+    let interrupted = driver.stop.load(Ordering::Relaxed);
+    let end = Instant::now();
+    let (samples, devices) = sampler.end().await;
+    let faults = match injecting {
+        Some(injecting) => injecting.await.map_err(SoakError::harness)?,
+        None => Vec::new(),
+    };
+    let (look, after) = stage.rest().await;
+    let measured_s = end.saturating_duration_since(start).as_secs_f64();
+    let mut drifts = stats::drifts(&before, &after, &profile.leak);
+    if let Some(look) = look.as_ref().filter(|look| look.under_way > 0) {
+        let (role, counter) = ("the target".to_owned(), "texts under way".to_owned());
+        drifts.push(Drift { role, counter, before: 0, after: look.under_way, is_leak: true });
+    }
+    let levels = observer.changes(start, end);
+    Ok(Run {
+        target: driver.target.name(),
+        interrupted,
+        measured_s,
+        best_level: best.map(|best| best.level),
+        level_at_end: look.map(|look| look.level),
+        level_s: level_seconds(&levels, measured_s),
+        levels,
+        faults_planned: options.faults.len(),
+        faults,
+        growth: stats::growth(&samples, 0.0, measured_s, &profile.leak, options.seed),
+        growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,
+        samples,
+        devices,
+        drifts,
+        ..Run::default()
+    })
+}
+
+/// A look at a target, if it gives any.
+async fn first_look(target: &dyn Target) -> Option<Look> {
+    tokio::time::timeout(FIRST_LOOK, target.look()).await.ok().flatten()
+}
+
+fn level_seconds(levels: &[LevelChange], end_s: f64) -> BTreeMap<String, f64> {
+    let mut seconds: BTreeMap<String, f64> = BTreeMap::new();
+    let ends = levels.iter().skip(1).map(|change| change.at_s).chain([end_s]);
+    for (change, end) in levels.iter().zip(ends) {
+        *seconds.entry(change.level.clone()).or_default() += (end - change.at_s).max(0.0);
+    }
+    seconds
+}
+
+/// Joules per 1,000 texts: power over time, all devices together.
+fn energy(devices: &[DeviceSample], texts: u64) -> Option<f64> {
+    let mut last: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    let mut joules = 0.0;
+    for sample in devices.iter().filter(|sample| sample.name.ends_with("power_watts")) {
+        let now = (sample.at_s, sample.value);
+        if let Some((at_s, watts)) = last.insert(&sample.device, now) {
+            joules += (sample.at_s - at_s) * (watts + sample.value) / 2.0;
+        }
+    }
+    (texts > 0 && joules > 0.0).then(|| joules * 1000.0 / texts as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_levels_adds_up_and_energy_is_power_over_time() {
+        let change = |at_s, level: &str| LevelChange { at_s, level: level.to_owned() };
+        let levels = [change(0.0, "cpu"), change(4.0, "down"), change(5.0, "cpu")];
+        let seconds = level_seconds(&levels, 10.0);
+        assert_eq!((seconds["cpu"], seconds["down"]), (9.0, 1.0));
+        let sample = |at_s, value| DeviceSample {
+            at_s,
+            name: "forebay_device_power_watts".to_owned(),
+            device: "cuda:0".to_owned(),
+            value,
+        };
+        let joules = energy(&[sample(0.0, 100.0), sample(2.0, 300.0)], 4000).unwrap();
+        assert!((joules - 100.0).abs() < 1e-9, "{joules}");
+        assert_eq!(energy(&[], 5), None);
+    }
+}

@@ -1,0 +1,186 @@
+//! Whether a process grows: by its memory under equal load, and by what it has at rest.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::slope::{Slope, slope};
+use crate::profile::Leak;
+use crate::samples::{Sample, counters};
+
+const MIB_KIB: f64 = 1024.0;
+const HOUR_S: f64 = 3600.0;
+
+/// How the memory of one process went.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Growth {
+    /// What the process does.
+    pub role: String,
+    /// Its number.
+    pub pid: u32,
+    /// When it was started, in clock ticks since the system was.
+    pub started: u64,
+    /// First and last moment that were judged, in seconds since the run began.
+    pub from_s: f64,
+    /// See `from_s`.
+    pub to_s: f64,
+    /// Samples that were judged.
+    pub samples: usize,
+    /// Memory at the end, in MiB.
+    pub last_mib: f64,
+    /// Its slope in MiB per hour; `None` if there were too few samples.
+    pub mib_per_hour: Option<Slope>,
+    /// The same of the second half of these samples alone.
+    pub late_mib_per_hour: Option<Slope>,
+    /// Whether that is a leak.
+    pub is_leak: bool,
+}
+
+/// The growth of each process in the measured time.
+#[must_use]
+pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u64) -> Vec<Growth> {
+    let mut processes: BTreeMap<(&str, u64, u32), Vec<&Sample>> = BTreeMap::new();
+    for sample in samples.iter().filter(|sample| sample.at_s >= from_s && sample.at_s <= to_s) {
+        processes.entry((&sample.role, sample.started, sample.pid)).or_default().push(sample);
+    }
+    let one = |((role, started, pid), samples): ((&str, u64, u32), Vec<&Sample>)| {
+        // The share of the whole measured time, so that a process that was there before it is not
+        // judged by its first touches of memory either.
+        let settled = (samples.len() as f64 * rules.settle_share).ceil() as usize;
+        let judged = samples.get(settled..).unwrap_or_default();
+        // Resident memory: the share of what is shared goes up and down with other processes.
+        let points: Vec<(f64, f64)> =
+            judged.iter().map(|s| (s.at_s / HOUR_S, s.rss_kib as f64 / MIB_KIB)).collect();
+        let (from_s, to_s) = (at_s(judged.first()), at_s(judged.last()));
+        let enough =
+            judged.len() >= rules.samples_min.max(3) as usize && to_s - from_s >= rules.seconds_min;
+        let found = if enough { slope(&points, seed) } else { None };
+        let late = points.get(points.len() / 2..).filter(|_| enough);
+        let late = late.and_then(|points| slope(points, seed));
+        // What has grown once, as the largest batch so far was larger than those before, is no leak.
+        let grows = |slope: Option<Slope>, mib_per_hour_max: f64| {
+            slope.is_some_and(|slope| slope.low > 0.0 && slope.value > mib_per_hour_max)
+        };
+        let max = rules.growth_mib_per_hour_max;
+        Growth {
+            role: role.to_owned(),
+            pid,
+            started,
+            from_s,
+            to_s,
+            samples: judged.len(),
+            last_mib: samples.last().map_or(0.0, |sample| sample.rss_kib as f64 / MIB_KIB),
+            mib_per_hour: found,
+            late_mib_per_hour: late,
+            is_leak: grows(found, max) && grows(late, max / 2.0),
+        }
+    };
+    processes.into_iter().map(one).collect()
+}
+
+fn at_s(sample: Option<&&Sample>) -> f64 {
+    sample.map_or(0.0, |sample| sample.at_s)
+}
+
+/// A counter that is not the same at rest after the run as before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// What the processes do.
+    pub role: String,
+    /// What is counted.
+    pub counter: String,
+    /// Before.
+    pub before: u64,
+    /// After.
+    pub after: u64,
+    /// Whether that is more than is allowed.
+    pub is_leak: bool,
+}
+
+/// Counters of processes that were there at both rests and that are not what they were.
+#[must_use]
+pub fn drifts(before: &[Sample], after: &[Sample], rules: &Leak) -> Vec<Drift> {
+    let (before, after) = (counters(before), counters(after));
+    let one = |((role, counter), before): ((String, &'static str), u64)| {
+        let after = *after.get(&(role.clone(), counter))?;
+        let allowed = rules.drift_max.get(counter).copied().unwrap_or(0);
+        let is_leak = after > before.saturating_add(allowed);
+        (after != before).then(|| Drift {
+            role,
+            counter: counter.to_owned(),
+            before,
+            after,
+            is_leak,
+        })
+    };
+    before.into_iter().filter_map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(role: &str, pid: u32, at_s: f64, pss_kib: u64) -> Sample {
+        let (role, started) = (role.to_owned(), u64::from(pid));
+        Sample {
+            at_s,
+            role,
+            pid,
+            started,
+            rss_kib: pss_kib,
+            pss_kib,
+            fds: 9,
+            threads: 3,
+            mappings: 50,
+        }
+    }
+
+    #[test]
+    fn each_process_is_judged_by_itself() {
+        // One that grows by 1 MiB a second, and a worker that is restarted twice, each time as large
+        // as before.
+        let samples: Vec<Sample> = (0..90)
+            .flat_map(|at| {
+                let noise = u64::from(at * 7919 % 13_u32);
+                let host = sample("host", 1, f64::from(at), 100_000 + 1024 * u64::from(at) + noise);
+                [host, sample("worker cpu", 10 + at / 30, f64::from(at), 50_000 + noise)]
+            })
+            .collect();
+        let rules = Leak::default();
+        let found = growth(&samples, 0.0, 90.0, &rules, 1);
+        assert_eq!(found.len(), 4);
+        let host = found.iter().find(|growth| growth.role == "host").unwrap();
+        let slope = host.mib_per_hour.unwrap();
+        assert!((slope.value / 3600.0 - 1.0).abs() < 0.01 && host.is_leak, "{host:?}");
+        assert_eq!(host.from_s, 14.0);
+        let step = |at: u32| 100_000 + 1024 * u64::from(at.min(45));
+        let stepped: Vec<Sample> = (0..90)
+            .map(|at| sample("host", 1, f64::from(at), step(at) + u64::from(at % 7)))
+            .collect();
+        let once = growth(&stepped, 0.0, 90.0, &rules, 1);
+        assert!(once[0].mib_per_hour.unwrap().value > 600.0 && !once[0].is_leak, "{once:?}");
+        for worker in found.iter().filter(|growth| growth.role != "host") {
+            assert!(worker.mib_per_hour.is_some() && !worker.is_leak, "{worker:?}");
+        }
+        for rules in
+            [Leak { samples_min: 80, ..rules.clone() }, Leak { seconds_min: 80.0, ..rules }]
+        {
+            let short = growth(&samples, 0.0, 90.0, &rules, 1);
+            assert!(short.iter().all(|growth| growth.mib_per_hour.is_none() && !growth.is_leak));
+        }
+    }
+
+    #[test]
+    fn counters_must_return_but_for_what_is_allowed() {
+        let before = [sample("host", 1, 0.0, 1), sample("worker cpu", 2, 0.0, 1)];
+        let mut after = before.clone();
+        assert_eq!(drifts(&before, &after, &Leak::default()), []);
+        after[0].fds += 1;
+        after[1].mappings += 5;
+        let rules = Leak { drift_max: [("mappings".to_owned(), 5)].into(), ..Leak::default() };
+        let found = drifts(&before, &after, &rules);
+        let leaks: Vec<(&str, bool)> =
+            found.iter().map(|drift| (drift.counter.as_str(), drift.is_leak)).collect();
+        assert_eq!(leaks, [("fds", true), ("mappings", false)]);
+    }
+}

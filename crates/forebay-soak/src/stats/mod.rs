@@ -1,0 +1,15 @@
+//! Figures: latencies, what came of requests, memory over time.
+
+mod backlog;
+mod latency;
+mod leak;
+mod series;
+mod slope;
+mod tally;
+
+pub use latency::{Latencies, LatencySummary, QUANTILES};
+pub use leak::{Drift, Growth, drifts, growth};
+pub use series::{HEAT_BUCKETS, Interval, heat_bounds_ms};
+pub use slope::{Slope, slope};
+pub(crate) use tally::{Ended, Span, Tally};
+pub use tally::{FaultTally, Tallied};

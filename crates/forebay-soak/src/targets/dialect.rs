@@ -1,0 +1,262 @@
+//! What servers speak: bodies of requests and of answers. Pure.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Answer, Call, Look, Reading, WorkerLook};
+
+/// What a server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// Forebay's own: with priorities, deadlines and a status.
+    Native,
+    /// OpenAI's embeddings.
+    OpenAi,
+    /// That of text-embeddings-inference.
+    Tei,
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::OpenAi => "openai",
+            Self::Tei => "tei",
+        })
+    }
+}
+
+impl FromStr for Dialect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "native" => Ok(Self::Native),
+            "openai" => Ok(Self::OpenAi),
+            "tei" => Ok(Self::Tei),
+            _ => Err(format!("`{text}` is no dialect; there are native, openai and tei")),
+        }
+    }
+}
+
+/// A vector as numbers or as base64 of little-endian F32.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Row {
+    Numbers(Vec<f32>),
+    Base64(String),
+}
+
+impl Row {
+    fn values(self) -> Option<Vec<f32>> {
+        match self {
+            Self::Numbers(values) => Some(values),
+            Self::Base64(text) => {
+                let bytes = base64_simd::STANDARD.decode_to_vec(text).ok()?;
+                let (values, rest) = bytes.as_chunks::<4>();
+                rest.is_empty().then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect())
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct NativeAnswer {
+    embeddings: Vec<Row>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiAnswer {
+    data: Vec<OpenAiRow>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiRow {
+    index: usize,
+    embedding: Row,
+}
+
+impl Dialect {
+    /// The route that takes texts.
+    pub(super) fn path(self) -> &'static str {
+        match self {
+            Self::Native => "/api/v1/embed",
+            Self::OpenAi => "/v1/embeddings",
+            Self::Tei => "/embed",
+        }
+    }
+
+    /// The body of a request.
+    pub(super) fn body(self, call: &Call, model: Option<&str>) -> Vec<u8> {
+        let body = match self {
+            Self::Native => {
+                let mut body = json!({"texts": call.texts, "priority": call.priority.as_str(),
+                                      "encoding": "base64"});
+                if let Some(deadline) = call.deadline {
+                    body["deadline_ms"] = Value::from(deadline.as_millis().max(1) as u64);
+                }
+                body
+            }
+            Self::OpenAi => json!({"input": call.texts, "encoding_format": "base64",
+                                   "model": model.unwrap_or("")}),
+            Self::Tei => json!({"inputs": call.texts, "truncate": true}),
+        };
+        let mut body = body;
+        if self == Self::OpenAi && model.is_none() {
+            body.as_object_mut().map(|body| body.remove("model"));
+        }
+        body.to_string().into_bytes()
+    }
+
+    /// What an answer means.
+    pub(super) fn answer(self, status: u16, body: &[u8]) -> Answer {
+        match status {
+            200 => match self.rows(body) {
+                Some(rows) => Answer::Rows(rows),
+                None => Answer::Error(Cow::Borrowed("unreadable_answer")),
+            },
+            // Too much is under way, or nothing serves: both are told before any work is done.
+            429 => Answer::Refused(error_name(status, body)),
+            _ => Answer::Error(error_name(status, body)),
+        }
+    }
+
+    fn rows(self, body: &[u8]) -> Option<Vec<Vec<f32>>> {
+        match self {
+            Self::Native => {
+                let answer: NativeAnswer = serde_json::from_slice(body).ok()?;
+                answer.embeddings.into_iter().map(Row::values).collect()
+            }
+            Self::OpenAi => {
+                let mut answer: OpenAiAnswer = serde_json::from_slice(body).ok()?;
+                answer.data.sort_by_key(|row| row.index);
+                answer.data.into_iter().map(|row| row.embedding.values()).collect()
+            }
+            Self::Tei => serde_json::from_slice(body).ok(),
+        }
+    }
+}
+
+/// The name that a server gives a problem, or its status.
+fn error_name(status: u16, body: &[u8]) -> Cow<'static, str> {
+    let named = serde_json::from_slice::<Value>(body).ok().and_then(|body| {
+        let code = body["error"]["code"].as_str().or(body["error_type"].as_str())?;
+        let plain = code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        (plain && !code.is_empty() && code.len() <= 40).then(|| code.to_lowercase())
+    });
+    Cow::Owned(named.unwrap_or_else(|| format!("http_{status}")))
+}
+
+/// What `/api/v1/status` says.
+pub(super) fn look(body: &[u8]) -> Option<Look> {
+    let status: Value = serde_json::from_slice(body).ok()?;
+    let workers = status["workers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let workers = workers.iter().map(|worker| {
+        Some(WorkerLook {
+            device: worker["device"].as_str()?.to_owned(),
+            state: worker["state"].as_str()?.to_owned(),
+            pid: worker["pid"].as_u64().and_then(|pid| pid.try_into().ok()),
+            incarnation: worker["incarnation"].as_u64().unwrap_or(0),
+        })
+    });
+    let queues = status["queues"].as_array().map(Vec::as_slice).unwrap_or_default();
+    Some(Look {
+        level: status["level"].as_str()?.to_owned(),
+        workers: workers.collect::<Option<_>>()?,
+        under_way: queues.iter().filter_map(|queue| queue["under_way"].as_u64()).sum(),
+    })
+}
+
+/// What devices show, from metrics in Prometheus' text format.
+pub(super) fn readings(text: &str) -> Vec<Reading> {
+    const NAMES: [&str; 4] = [
+        "forebay_device_temperature_celsius",
+        "forebay_device_power_watts",
+        "forebay_device_memory_used_bytes",
+        "forebay_device_utilisation_ratio",
+    ];
+    let reading = |line: &str| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{')?;
+        let (_, device) = labels.split_once("rung=\"")?;
+        let value: f64 = value.parse().ok().filter(|value: &f64| value.is_finite())?;
+        let known = NAMES.contains(&name);
+        let device = device.split('"').next()?.to_owned();
+        known.then(|| Reading { name: name.to_owned(), device, value })
+    };
+    text.lines().filter_map(reading).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use forebay::Priority;
+
+    use super::*;
+
+    #[test]
+    fn answers_of_each_dialect_are_read() {
+        let rows = Answer::Rows(vec![vec![1.0, -2.0], vec![0.5, 0.25]]);
+        let base64 = |values: [f32; 2]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            base64_simd::STANDARD.encode_to_string(bytes)
+        };
+        let (one, two) = (base64([1.0, -2.0]), base64([0.5, 0.25]));
+        let native = json!({"embeddings": [one, [0.5, 0.25]], "level": "cpu"}).to_string();
+        let openai = json!({"data": [{"index": 1, "embedding": two},
+                                     {"index": 0, "embedding": one}]});
+        assert_eq!(Dialect::Native.answer(200, native.as_bytes()), rows);
+        assert_eq!(Dialect::OpenAi.answer(200, openai.to_string().as_bytes()), rows);
+        assert_eq!(Dialect::Tei.answer(200, b"[[1,-2],[0.5,0.25]]"), rows);
+        for dialect in [Dialect::Native, Dialect::OpenAi, Dialect::Tei] {
+            assert_eq!(dialect.answer(200, b"{"), Answer::Error("unreadable_answer".into()));
+        }
+    }
+
+    #[test]
+    fn problems_have_the_servers_name_for_them() {
+        let native = br#"{"error": {"code": "overloaded", "message": "x"}}"#;
+        assert_eq!(Dialect::Native.answer(429, native), Answer::Refused("overloaded".into()));
+        let tei = br#"{"error": "x", "error_type": "Timeout"}"#;
+        assert_eq!(Dialect::Tei.answer(504, tei), Answer::Error("timeout".into()));
+        assert_eq!(Dialect::Tei.answer(500, b"no, really"), Answer::Error("http_500".into()));
+        let comma = br#"{"error": {"code": "a,b"}}"#;
+        assert_eq!(Dialect::OpenAi.answer(503, comma), Answer::Error("http_503".into()));
+    }
+
+    #[test]
+    fn requests_have_what_their_dialect_knows() {
+        let call = Call {
+            texts: vec!["a".to_owned()],
+            priority: Priority::Bulk,
+            deadline: Some(std::time::Duration::from_millis(70)),
+            wait: std::time::Duration::from_secs(1),
+        };
+        let body = |dialect: Dialect| -> Value {
+            serde_json::from_slice(&dialect.body(&call, None)).unwrap()
+        };
+        let native = json!({"texts": ["a"], "priority": "bulk", "deadline_ms": 70,
+                            "encoding": "base64"});
+        assert_eq!(body(Dialect::Native), native);
+        assert_eq!(body(Dialect::OpenAi), json!({"input": ["a"], "encoding_format": "base64"}));
+        assert_eq!(body(Dialect::Tei), json!({"inputs": ["a"], "truncate": true}));
+    }
+
+    #[test]
+    fn a_status_and_metrics_are_read() {
+        let status = json!({"level": "gpu(1)", "workers": [{"device": "cuda:0", "state": "serving",
+            "pid": 7, "incarnation": 2}], "queues": [{"under_way": 2}, {"under_way": 3}]});
+        let look = look(status.to_string().as_bytes()).unwrap();
+        assert_eq!((look.level.as_str(), look.under_way), ("gpu(1)", 5));
+        assert!(look.workers[0].serves() && look.workers[0].pid == Some(7));
+        let readings = readings(
+            "# HELP x\nforebay_device_power_watts{rung=\"cuda:0\"} 310.5\n\
+             forebay_device_power_limit_watts{rung=\"cuda:0\"} 700\nforebay_tokens_total 3\n",
+        );
+        assert_eq!(readings.len(), 1);
+        assert_eq!((readings[0].device.as_str(), readings[0].value), ("cuda:0", 310.5));
+    }
+}

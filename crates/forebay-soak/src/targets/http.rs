@@ -1,0 +1,370 @@
+//! A server as target: HTTP/1.1 over a unix socket or TCP, by connections that are kept.
+//!
+//! Each connection carries one request at a time. That bounds them, says when a request really left,
+//! and shows an answer that nobody asked for, which clients that share connections hide.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use forebay::Fault;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
+
+use super::address::Place;
+use super::dialect::{self, Dialect};
+use super::{Answer, Call, Look, Reading, Sent, Target, within};
+use crate::error::SoakError;
+
+/// Bytes of an answer at most.
+const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Time for a question about its state, and for a connection.
+const ASK_TIME_MAX: Duration = Duration::from_secs(5);
+/// A look is a request.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// A connection that was not used for this long is not used again: a server that closes it while a
+/// request is on its way would look as if it had lost that.
+const IDLE_MAX: Duration = Duration::from_secs(2);
+/// Strays that are kept in words between two looks.
+const STRAYS_MAX: usize = 100;
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Where a server is, and what it asks for.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// What it speaks.
+    pub dialect: Dialect,
+    /// How it is reached.
+    pub place: Place,
+    /// The operator's socket, which takes faults.
+    pub admin: Option<Place>,
+    /// The key that it asks for.
+    pub key: Option<String>,
+    /// The model to name, where the dialect wants one.
+    pub model: Option<String>,
+    /// Its process, if that is known.
+    pub pid: Option<u32>,
+    /// Connections at most.
+    pub connections_max: u32,
+}
+
+/// A server.
+pub struct HttpTarget {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    server: Server,
+    pool: Pool,
+    host: HeaderValue,
+    key: Option<HeaderValue>,
+    /// The process at the other end of a unix socket; 0 while it is not known.
+    peer: AtomicU32,
+}
+
+/// Connections that are not in use, and leave to have more.
+struct Pool {
+    /// The latest used last, each with when that was.
+    idle: Mutex<Vec<(Instant, Sender)>>,
+    room: Arc<Semaphore>,
+    strays: Arc<Mutex<Vec<String>>>,
+}
+
+impl HttpTarget {
+    /// A server, which is asked once whether it is there.
+    ///
+    /// # Errors
+    /// It cannot be reached; its key cannot be sent.
+    pub async fn connect(server: Server) -> Result<Self, SoakError> {
+        let host = match &server.place {
+            Place::Unix(_) => "localhost",
+            Place::Tcp(address) => address,
+        };
+        let header = |text: &str| {
+            HeaderValue::from_str(text)
+                .map_err(|_| SoakError::Usage("the key or the host cannot be sent".to_owned()))
+        };
+        let key = server.key.as_ref().map(|key| header(&format!("Bearer {key}"))).transpose()?;
+        let inner = Inner {
+            host: header(host)?,
+            key,
+            pool: Pool {
+                idle: Mutex::default(),
+                room: Arc::new(Semaphore::new(server.connections_max as usize)),
+                strays: Arc::default(),
+            },
+            peer: AtomicU32::new(0),
+            server,
+        };
+        let target = Self { inner: Arc::new(inner) };
+        let opened = target.inner.open(&target.inner.server.place).await;
+        let sender = opened.map_err(|reason| SoakError::Unreachable {
+            target: target.inner.server.place.to_string(),
+            reason,
+        })?;
+        target.inner.keep(sender);
+        Ok(target)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    /// A new connection.
+    async fn open(&self, place: &Place) -> Result<Sender, String> {
+        let strays = Arc::clone(&self.pool.strays);
+        let opening = async {
+            match place {
+                Place::Unix(path) => {
+                    let stream = UnixStream::connect(path).await;
+                    let stream = stream.map_err(|error| error.to_string())?;
+                    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
+                    // A socket that the service manager opened is not that of the server's process.
+                    let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 1);
+                    if let Some(pid) = pid {
+                        self.peer.store(pid, Ordering::Relaxed);
+                    }
+                    serve(TokioIo::new(stream), strays).await
+                }
+                Place::Tcp(address) => {
+                    let stream = TcpStream::connect(address).await;
+                    let stream = stream.map_err(|error| error.to_string())?;
+                    stream.set_nodelay(true).map_err(|error| error.to_string())?;
+                    serve(TokioIo::new(stream), strays).await
+                }
+            }
+        };
+        let opened = tokio::time::timeout(ASK_TIME_MAX, opening).await;
+        opened.unwrap_or_else(|_| Err(format!("no connection within {ASK_TIME_MAX:?}")))
+    }
+
+    /// A connection that is not in use, or a new one.
+    async fn take(&self) -> Result<Sender, String> {
+        loop {
+            let idle = lock(&self.pool.idle).pop();
+            match idle {
+                // One that the server has closed meanwhile is not ready.
+                Some((since, sender)) if since.elapsed() < IDLE_MAX && sender.is_ready() => {
+                    return Ok(sender);
+                }
+                Some(_) => {}
+                None => return self.open(&self.server.place).await,
+            }
+        }
+    }
+
+    fn keep(&self, sender: Sender) {
+        lock(&self.pool.idle).push((Instant::now(), sender));
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.host);
+        if let Some(key) = &self.key {
+            request = request.header(AUTHORIZATION, key);
+        }
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::new(Bytes::from(body)))
+    }
+
+    async fn send(&self, call: Call) -> Sent {
+        let body = self.server.dialect.body(&call, self.server.model.as_deref());
+        let taking = async {
+            // It never closes.
+            let permit = Arc::clone(&self.pool.room).acquire_owned().await;
+            self.take().await.map(|sender| (sender, permit))
+        };
+        let taken = tokio::time::timeout(call.wait, taking).await;
+        let sent_at = Instant::now();
+        let answer = match taken {
+            // It has not left, so nobody owes an answer.
+            Err(_) => Answer::Refused("no_connection".into()),
+            Ok(Err(_)) => Answer::Refused("unreachable".into()),
+            Ok(Ok((sender, _permit))) => within(call.wait, self.answered(sender, body)).await,
+        };
+        Sent { sent_at, answer }
+    }
+
+    async fn answered(&self, mut sender: Sender, body: Vec<u8>) -> Answer {
+        let request = self.request(Method::POST, self.server.dialect.path(), body);
+        let request = match request {
+            Ok(request) => request,
+            Err(error) => return Answer::Refused(error.to_string().into()),
+        };
+        let response = match sender.try_send_request(request).await {
+            Ok(response) => Ok(response),
+            // The connection had ended before anything went out, so nobody owes an answer yet.
+            Err(mut error) => match error.take_message() {
+                Some(request) => match self.open(&self.server.place).await {
+                    Ok(fresh) => {
+                        sender = fresh;
+                        sender.send_request(request).await
+                    }
+                    Err(_) => return Answer::Refused("unreachable".into()),
+                },
+                None => Err(error.into_error()),
+            },
+        };
+        let answer = match response {
+            Ok(response) => self.read(response).await,
+            Err(error) => return Answer::Lost(error.to_string()),
+        };
+        // The connection has to have seen the end of the answer.
+        if sender.ready().await.is_ok() {
+            self.keep(sender);
+        }
+        answer
+    }
+
+    async fn read(&self, response: http::Response<hyper::body::Incoming>) -> Answer {
+        let status = response.status().as_u16();
+        match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
+            Ok(body) => self.server.dialect.answer(status, &body.to_bytes()),
+            Err(error) => Answer::Lost(error.to_string()),
+        }
+    }
+
+    /// Asks something on a connection of its own.
+    async fn ask(
+        &self,
+        place: &Place,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(u16, Bytes), String> {
+        let asking = async {
+            let mut sender = self.open(place).await?;
+            let request = self.request(method, path, body).map_err(|error| error.to_string())?;
+            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let status = response.status().as_u16();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
+        };
+        let asked = tokio::time::timeout(ASK_TIME_MAX, asking).await;
+        asked.unwrap_or_else(|_| Err(format!("no answer within {ASK_TIME_MAX:?}")))
+    }
+}
+
+/// Drives a connection until it ends, and notes if it ends because of an answer too many.
+async fn serve<S>(stream: TokioIo<S>, strays: Arc<Mutex<Vec<String>>>) -> Result<Sender, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = handshake(stream).await.map_err(|error| error.to_string())?;
+    drop(tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            let text = error.to_string();
+            // The library has no other name for bytes that came while nothing was asked.
+            if text.contains("unexpected message") {
+                let mut strays = lock(&strays);
+                if strays.len() < STRAYS_MAX {
+                    strays.push("bytes of an answer came while nothing was asked".to_owned());
+                }
+            }
+        }
+    }));
+    Ok(sender)
+}
+
+impl Target for HttpTarget {
+    fn name(&self) -> String {
+        format!("{}+{}", self.inner.server.dialect, self.inner.server.place)
+    }
+
+    fn send(&self, call: Call) -> BoxFuture<'static, Sent> {
+        let inner = Arc::clone(&self.inner);
+        async move { inner.send(call).await }.boxed()
+    }
+
+    fn look(&self) -> BoxFuture<'_, Option<Look>> {
+        async {
+            let inner = &self.inner;
+            if inner.server.dialect != Dialect::Native {
+                return None;
+            }
+            let asked =
+                inner.ask(&inner.server.place, Method::GET, "/api/v1/status", Vec::new()).await;
+            match asked {
+                Ok((200, body)) => dialect::look(&body),
+                _ => None,
+            }
+        }
+        .boxed()
+    }
+
+    fn look_interval(&self) -> Duration {
+        LOOK_INTERVAL
+    }
+
+    fn readings(&self) -> BoxFuture<'_, Vec<Reading>> {
+        async {
+            let inner = &self.inner;
+            if inner.server.dialect != Dialect::Native {
+                return Vec::new();
+            }
+            match inner.ask(&inner.server.place, Method::GET, "/metrics", Vec::new()).await {
+                Ok((200, body)) => dialect::readings(&String::from_utf8_lossy(&body)),
+                _ => Vec::new(),
+            }
+        }
+        .boxed()
+    }
+
+    fn inject<'t>(
+        &'t self,
+        device: Option<&'t str>,
+        fault: Fault,
+    ) -> BoxFuture<'t, Result<(), String>> {
+        async move {
+            let Some(admin) = &self.inner.server.admin else {
+                return Err("the operator's socket is not named; use --admin PATH".to_owned());
+            };
+            let mut body = HashMap::from([("fault", json!(fault.to_string()))]);
+            if let Some(device) = device {
+                body.insert("device", json!(device));
+            }
+            let body = json!(body).to_string().into_bytes();
+            match self.inner.ask(admin, Method::POST, "/faults", body).await {
+                Ok((200, _)) => Ok(()),
+                Ok((status, body)) => {
+                    let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+                    Err(format!("status {status}: {text}"))
+                }
+                Err(reason) => Err(reason),
+            }
+        }
+        .boxed()
+    }
+
+    fn root_pid(&self) -> Option<u32> {
+        let peer = self.inner.peer.load(Ordering::Relaxed);
+        self.inner.server.pid.or((peer > 0).then_some(peer))
+    }
+
+    fn strays(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.inner.pool.strays))
+    }
+
+    fn rest(&self) {
+        lock(&self.inner.pool.idle).clear();
+    }
+}

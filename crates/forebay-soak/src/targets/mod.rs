@@ -1,0 +1,138 @@
+//! What is tested: something that takes texts and gives vectors, and perhaps tells how it is.
+//!
+//! A target reports what came, as it came. Whether that is right is judged elsewhere.
+
+mod address;
+mod dialect;
+mod http;
+mod library;
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use forebay::{Fault, Priority};
+use futures::future::BoxFuture;
+use serde::Serialize;
+
+pub use address::{Address, Place};
+pub use dialect::Dialect;
+pub use http::{HttpTarget, Server};
+pub use library::LibraryTarget;
+
+/// One request.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The texts.
+    pub texts: Vec<String>,
+    /// How urgent it is, where the target knows such a thing.
+    pub priority: Priority,
+    /// Its deadline from when it is sent, where the target knows such a thing.
+    pub deadline: Option<Duration>,
+    /// Time for its answer from when it has left; after it no answer is expected any more.
+    pub wait: Duration,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Vectors, as many as came.
+    Rows(Vec<Vec<f32>>),
+    /// The target did not take it; the name of the reason.
+    Refused(Cow<'static, str>),
+    /// The target took it and answered with an error; its name.
+    Error(Cow<'static, str>),
+    /// It is certain that no answer will come; why.
+    Lost(String),
+}
+
+/// What came of a request, and when it left.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// When it went out: after it had found a connection.
+    pub sent_at: Instant,
+    /// What came.
+    pub answer: Answer,
+}
+
+/// The state of one worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WorkerLook {
+    /// The device.
+    pub device: String,
+    /// What it does, as the runtime names it.
+    pub state: String,
+    /// Its process, if it has one.
+    pub pid: Option<u32>,
+    /// How often its process has been started.
+    pub incarnation: u64,
+}
+
+impl WorkerLook {
+    /// Whether it takes batches.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.state == "serving"
+    }
+}
+
+/// One look at a target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Look {
+    /// The service level, as the runtime names it.
+    pub level: String,
+    /// The workers.
+    pub workers: Vec<WorkerLook>,
+    /// Texts that are accepted and not answered.
+    pub under_way: u64,
+}
+
+/// A value that a device shows, such as its temperature.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Reading {
+    /// Its name in the metrics.
+    pub name: String,
+    /// The device.
+    pub device: String,
+    /// The value, in the unit of the name.
+    pub value: f64,
+}
+
+/// Waits for an answer as long as one is expected.
+async fn within(wait: Duration, answer: impl Future<Output = Answer>) -> Answer {
+    let answered = tokio::time::timeout(wait, answer).await;
+    answered.unwrap_or_else(|_| Answer::Lost(format!("no reply within {} ms", wait.as_millis())))
+}
+
+/// Something that is tested.
+pub trait Target: Send + Sync {
+    /// Its name in reports.
+    fn name(&self) -> String;
+
+    /// Sends a request. What has to happen at once happens before this returns.
+    fn send(&self, call: Call) -> BoxFuture<'static, Sent>;
+
+    /// How it is; `None` if it does not tell.
+    fn look(&self) -> BoxFuture<'_, Option<Look>>;
+
+    /// How often it may be asked how it is.
+    fn look_interval(&self) -> Duration;
+
+    /// What its devices show; empty if it does not tell.
+    fn readings(&self) -> BoxFuture<'_, Vec<Reading>>;
+
+    /// Brings a fault about.
+    fn inject<'t>(
+        &'t self,
+        device: Option<&'t str>,
+        fault: Fault,
+    ) -> BoxFuture<'t, Result<(), String>>;
+
+    /// The process that everything of it descends from, if it is on this machine and known.
+    fn root_pid(&self) -> Option<u32>;
+
+    /// Answers since the last time that nobody had asked for, in words.
+    fn strays(&self) -> Vec<String>;
+
+    /// Lets go of what is kept for the next request.
+    fn rest(&self);
+}
