@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use forebay_model::{ModelFolder, Scratch, pooling};
-use forebay_onnx::{EngineOptions, Precision, Session, SplitSession, SubBatchLimits};
+use forebay_onnx::{EngineOptions, Precision, Session, SubBatchLimits};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -24,7 +24,6 @@ fn main() {
         ["layout"] => bench.layout(),
         ["cut"] => bench.cut(),
         ["mixed"] => bench.mixed(),
-        ["split"] => bench.split(),
         ["memory"] => bench.memory(),
         ["quality", file] => bench.quality(Path::new(file)),
         ["all"] => {
@@ -32,11 +31,10 @@ fn main() {
             bench.shapes();
             bench.cut();
             bench.mixed();
-            bench.split();
             bench.layout();
         }
         _ => println!(
-            "usage: measure shapes | layout | cut | mixed | split | memory | quality FILE.csv | all"
+            "usage: measure shapes | layout | cut | mixed | memory | quality FILE.csv | all"
         ),
     }
 }
@@ -182,48 +180,6 @@ impl Bench {
         }
     }
 
-    fn split(&self) {
-        println!(
-            "\n## two threads on one run or on halves, ms per text (fastest / median / processor)"
-        );
-        for precision in PRECISIONS {
-            let library = self.library.clone();
-            let sub_batch = SubBatchLimits::default();
-            let options =
-                EngineOptions { library, precision, intra_threads: 2, spinning: true, sub_batch };
-            let mut variants = [("one run", 0), ("halves", u32::MAX)].map(|(name, halves)| {
-                let session = SplitSession::load(&self.folder, &options, halves).unwrap();
-                (format!("{precision} {name}"), session)
-            });
-            for (rows, min, max) in [
-                (2, 11, 11),
-                (3, 8, 16),
-                (4, 8, 16),
-                (6, 8, 16),
-                (8, 8, 16),
-                (12, 8, 16),
-                (16, 8, 16),
-                (32, 8, 16),
-                (64, 8, 16),
-                (2, 100, 128),
-                (4, 20, 128),
-                (16, 6, 128),
-            ] {
-                println!("{rows} rows of {min} to {max} tokens");
-                let batch = self.batch(rows, min, max, 2);
-                let turns = (8000 / (rows * max)).clamp(8, 60);
-                take_turns(rows, turns, &mut variants, |session| {
-                    let start = Instant::now();
-                    assert_eq!(session.encode(&batch.0, &batch.1).unwrap().rows(), rows);
-                    let time = start.elapsed();
-                    // A pool that spins has to fall asleep before others are measured.
-                    std::thread::sleep(Duration::from_millis(1));
-                    time
-                });
-            }
-        }
-    }
-
     fn layout(&self) {
         const TURNS: usize = 15;
         println!("\n## threads: bulk of texts of 6 to 18 tokens in batches of 250, texts/s");
@@ -270,30 +226,29 @@ impl Bench {
 
     fn memory(&self) {
         println!("\n## resident memory, MiB, and time to load, ms");
-        // Kept, so that none finds memory that another has given back.
-        let mut sessions = Vec::new();
         for precision in PRECISIONS {
-            for halves in [0, u32::MAX] {
+            let mut sessions: Vec<Session> = Vec::new();
+            for count in 1..=2 {
                 let options = EngineOptions {
                     library: self.library.clone(),
                     precision,
-                    intra_threads: 2,
+                    intra_threads: 1,
                     spinning: false,
                     sub_batch: SubBatchLimits::default(),
                 };
                 let (before, start) = (resident_mib(), Instant::now());
-                let mut session = SplitSession::load(&self.folder, &options, halves).unwrap();
+                let session = Session::load_beside(&self.folder, &options, sessions.first());
+                sessions.push(session.unwrap());
                 let load = start.elapsed().as_millis();
                 let after = resident_mib();
                 let batch = self.batch(256, 6, 18, 4);
-                assert_eq!(session.encode(&batch.0, &batch.1).unwrap().rows(), 256);
+                for session in &mut sessions {
+                    encode(session, &batch);
+                }
                 let run = resident_mib();
                 println!(
-                    "{precision}, halves up to {halves} MiB: {} MiB loaded, {} MiB after a batch, {load} ms",
-                    after - before,
-                    run - before,
+                    "{precision} session {count}: {before} -> {after} -> {run} after a batch, {load} ms"
                 );
-                sessions.push(session);
             }
         }
     }
@@ -366,11 +321,11 @@ fn median_us(session: &mut Session, batch: &Batch) -> u128 {
 }
 
 /// Runs every variant once per turn; `per` is what a printed time is divided by.
-fn take_turns<S>(
+fn take_turns(
     per: usize,
     turns: usize,
-    variants: &mut [(String, S)],
-    run: impl Fn(&mut S) -> Duration,
+    variants: &mut [(String, Session)],
+    run: impl Fn(&mut Session) -> Duration,
 ) {
     let mut times = vec![(Vec::new(), f64::INFINITY); variants.len()];
     for turn in 0..=turns {

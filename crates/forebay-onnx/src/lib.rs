@@ -5,13 +5,10 @@
 //! batch into sub-batches of similar length, runs them and returns the states of every token in the
 //! caller's order. The library is opened at run time by path; the build needs none.
 //!
-//! [`SplitSession`] computes larger batches in two halves side by side.
-//!
 //! The crate never pools, normalises or tokenizes, keeps no thread of its own between two batches
 //! (ONNX Runtime's pool aside), and never changes a caller's row because of what stands next to it: see
 //! [`Session::encode`] for what holds exactly. Design and figures: `docs/cpu-engine.md`.
 
-mod batch;
 mod encoder;
 mod error;
 mod exported;
@@ -21,7 +18,6 @@ mod plan;
 mod quantize;
 mod runtime;
 mod session;
-mod split;
 mod states;
 mod tables;
 
@@ -29,5 +25,4 @@ pub use error::OnnxError;
 pub use options::{EngineOptions, Precision, SubBatchLimits};
 pub use runtime::{VERSION_MINOR_MIN, runtime_version};
 pub use session::Session;
-pub use split::SplitSession;
 pub use states::TokenStates;

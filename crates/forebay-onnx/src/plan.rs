@@ -52,47 +52,31 @@ impl SubBatch {
 }
 
 /// Cuts rows of `lengths` tokens. `width_max` caps the rounded length and is no shorter than any
-/// row. The runs can be shared out among `parts` sessions that work side by side, so that all have
-/// about as much to do; 1 makes the runs as large as the limits allow.
-pub(crate) fn cut(
-    lengths: &[usize],
-    limits: &SubBatchLimits,
-    width_max: usize,
-    parts: usize,
-) -> Vec<SubBatch> {
+/// row.
+pub(crate) fn cut(lengths: &[usize], limits: &SubBatchLimits, width_max: usize) -> Vec<SubBatch> {
     let width_of = |row: usize| lengths[row].next_multiple_of(limits.width_step).min(width_max);
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&row| lengths[row]);
-    let tokens: usize = order.iter().map(|&row| width_of(row)).sum();
-    let runs = tokens.div_ceil(limits.tokens_max).next_multiple_of(parts);
-    let tokens_wanted = match parts {
-        1 => limits.tokens_max,
-        _ => tokens.div_ceil(runs.max(1)).max(1),
-    };
     let groups: Vec<&[usize]> =
         order.chunk_by(|&left, &right| width_of(left) == width_of(right)).collect();
     let segments = groups.len().div_ceil(limits.widths_max).max(1);
     let widths_per_segment = groups.len().div_ceil(segments).max(1);
-    let mut plan = Vec::with_capacity(runs.max(segments));
+    let mut plan = Vec::with_capacity(segments);
     for segment in groups.chunks(widths_per_segment) {
-        cut_evenly(&segment.concat(), width_of, limits, tokens_wanted, &mut plan);
+        cut_evenly(&segment.concat(), width_of, limits, &mut plan);
     }
     plan
 }
 
-/// Cuts `rows`, which have few enough widths for one run, into runs of about `tokens_wanted`.
+/// Cuts `rows`, which have few enough widths for one run, into as few runs as the limits allow.
 fn cut_evenly(
     rows: &[usize],
     width_of: impl Fn(usize) -> usize,
     limits: &SubBatchLimits,
-    tokens_wanted: usize,
     plan: &mut Vec<SubBatch>,
 ) {
     let tokens: usize = rows.iter().map(|&row| width_of(row)).sum();
-    let runs = tokens
-        .div_ceil(limits.tokens_max)
-        .max(rows.len().div_ceil(limits.rows_max))
-        .max((tokens + tokens_wanted / 2) / tokens_wanted);
+    let runs = tokens.div_ceil(limits.tokens_max).max(rows.len().div_ceil(limits.rows_max));
     let tokens_share = tokens.div_ceil(runs);
     let (mut run, mut tokens_before, mut tokens_due) = (SubBatch::default(), 0, tokens_share);
     for &row in rows {
@@ -142,9 +126,8 @@ mod tests {
         fn every_row_runs_once_within_the_limits(
             lengths in prop::collection::vec(1_usize..=300, 0..200),
             limits in limits(),
-            parts in 1_usize..4,
         ) {
-            let plan = cut(&lengths, &limits, 300, parts);
+            let plan = cut(&lengths, &limits, 300);
             let mut seen: Vec<usize> = plan.iter().flat_map(|run| run.rows.clone()).collect();
             seen.sort_unstable();
             prop_assert_eq!(seen, (0..lengths.len()).collect::<Vec<_>>());
@@ -163,10 +146,9 @@ mod tests {
         fn the_width_of_a_row_does_not_depend_on_its_neighbours(
             lengths in prop::collection::vec(1_usize..=300, 1..200),
             limits in limits(),
-            parts in 1_usize..4,
         ) {
-            for (row, width) in widths(&cut(&lengths, &limits, 300, parts)) {
-                let alone = cut(&lengths[row..=row], &limits, 300, 1);
+            for (row, width) in widths(&cut(&lengths, &limits, 300)) {
+                let alone = cut(&lengths[row..=row], &limits, 300);
                 prop_assert_eq!(&alone[0].blocks, &[Block { rows: 1, width }]);
             }
         }
@@ -176,16 +158,7 @@ mod tests {
             lengths in prop::collection::vec(1_usize..=64, 1..=32),
         ) {
             let limits = SubBatchLimits { rows_max: 32, tokens_max: 2048, width_step: 16, widths_max: 4 };
-            prop_assert_eq!(cut(&lengths, &limits, 512, 1).len(), 1);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn two_parts_get_about_as_much(lengths in prop::collection::vec(1_usize..=24, 2..=60)) {
-            let plan = cut(&lengths, &SubBatchLimits::default(), 512, 2);
-            let tokens: Vec<usize> = plan.iter().map(SubBatch::padded_tokens).collect();
-            prop_assert!(tokens.len() == 2 && tokens[0].abs_diff(tokens[1]) <= 24, "{tokens:?}");
+            prop_assert_eq!(cut(&lengths, &limits, 512).len(), 1);
         }
     }
 
@@ -196,7 +169,7 @@ mod tests {
         let mut lengths = vec![5; 60];
         lengths.push(9);
         let sizes: Vec<usize> =
-            cut(&lengths, &limits, 512, 1).iter().map(|run| run.rows.len()).collect();
+            cut(&lengths, &limits, 512).iter().map(|run| run.rows.len()).collect();
         assert_eq!(sizes, [60, 1]);
     }
 
@@ -205,7 +178,7 @@ mod tests {
         let limits =
             SubBatchLimits { rows_max: 64, tokens_max: 1024, width_step: 16, widths_max: 4 };
         let sizes = |lengths: &[usize]| -> Vec<usize> {
-            cut(lengths, &limits, 512, 1).iter().map(|run| run.rows.len()).collect()
+            cut(lengths, &limits, 512).iter().map(|run| run.rows.len()).collect()
         };
         assert_eq!(sizes(&[11; 70]), [35, 35]);
         let mixed: Vec<usize> = (0..70).map(|row| if row % 2 == 0 { 5 } else { 20 }).collect();

@@ -11,7 +11,6 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{Session as OrtSession, SessionOutputs};
 use ort::value::TensorRef;
 
-use crate::batch::{Batch, Job};
 use crate::encoder;
 use crate::error::OnnxError;
 use crate::exported::{self, Interface};
@@ -28,7 +27,8 @@ use crate::tables::Tables;
 const SPIN_US: &str = "200";
 
 /// An encoder ready to run. Several may be loaded and used from different threads; each has its own
-/// copy of the weights, but those of a [`SplitSession`](crate::SplitSession) share the word table.
+/// copy of the weights, but for the embedding tables if they are loaded [beside](Self::load_beside)
+/// one another.
 #[derive(Debug)]
 pub struct Session {
     session: OrtSession,
@@ -65,11 +65,14 @@ impl Session {
     /// The library's, the options' or the weights' error, or what ONNX Runtime said while it
     /// compiled the graph.
     pub fn load(folder: &ModelFolder, options: &EngineOptions) -> Result<Self, OnnxError> {
-        Self::load_sharing(folder, options, None)
+        Self::load_beside(folder, options, None)
     }
 
-    /// The same with what can be shared with `other`, a session of the same folder.
-    pub(crate) fn load_sharing(
+    /// The same, with the embedding tables of `other`, a session of the same folder.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_beside(
         folder: &ModelFolder,
         options: &EngineOptions,
         other: Option<&Self>,
@@ -125,29 +128,25 @@ impl Session {
     /// ONNX Runtime said while it ran.
     pub fn encode(&mut self, ids: &[u32], cu_seqlens: &[u32]) -> Result<TokenStates, OnnxError> {
         let lengths = self.check(ids, cu_seqlens)?;
-        let batch = Batch { ids, cu_seqlens, hidden: self.config.hidden };
-        let plan = self.plan(&lengths, 1);
-        batch.encode(plan, |jobs| jobs.into_iter().try_for_each(|job| self.run(job)))
-    }
-
-    /// Cuts rows of `lengths` tokens into runs that `parts` such sessions can share.
-    pub(crate) fn plan(&self, lengths: &[usize], parts: usize) -> Vec<SubBatch> {
-        plan::cut(lengths, &self.limits, self.config.position_limit(), parts)
-    }
-
-    pub(crate) fn hidden(&self) -> usize {
-        self.config.hidden
-    }
-
-    pub(crate) fn run(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
-        match &self.layout {
-            Layout::Packed(_) => self.run_packed(job),
-            Layout::Padded(_) => self.run_padded(job),
+        let plan = plan::cut(&lengths, &self.limits, self.config.position_limit());
+        let mut states = TokenStates::zeros(cu_seqlens, self.config.hidden);
+        states.set_cost(plan.iter().map(SubBatch::padded_tokens).sum(), plan.len());
+        // Each row is in one run, which takes its place.
+        let mut places: Vec<Option<&mut [f32]>> = states.rows_mut().into_iter().map(Some).collect();
+        for run in &plan {
+            let row = |row: usize| &ids[cu_seqlens[row] as usize..cu_seqlens[row + 1] as usize];
+            let rows: Vec<&[u32]> = run.rows.iter().map(|&index| row(index)).collect();
+            let own = run.rows.iter().filter_map(|&index| places[index].take()).collect();
+            match &self.layout {
+                Layout::Packed(_) => self.run_packed(run, &rows, own)?,
+                Layout::Padded(_) => self.run_padded(run, &rows, own)?,
+            }
         }
+        Ok(states)
     }
 
     /// Refuses what the graph would answer with garbage or a less clear error.
-    pub(crate) fn check(&self, ids: &[u32], cu_seqlens: &[u32]) -> Result<Vec<usize>, OnnxError> {
+    fn check(&self, ids: &[u32], cu_seqlens: &[u32]) -> Result<Vec<usize>, OnnxError> {
         let boundaries = |reason| OnnxError::Boundaries { ids: ids.len(), reason };
         // Token times 3·heads, rows·heads·width and the byte counts behind them stay in i32.
         let tokens_max = i32::MAX as usize / (4 * self.config.hidden.max(self.config.intermediate));
@@ -185,12 +184,17 @@ impl Session {
         Ok(lengths)
     }
 
-    fn run_packed(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
-        let Job { run, rows, states } = job;
+    /// Runs `rows` and leaves the states of each in its place.
+    fn run_packed(
+        &mut self,
+        run: &SubBatch,
+        rows: &[&[u32]],
+        states: Vec<&mut [f32]>,
+    ) -> Result<(), OnnxError> {
         let Layout::Packed(tables) = &self.layout else { return Ok(()) };
         let (hidden, heads) = (self.config.hidden, self.config.heads);
         let buffers = &mut self.buffers;
-        buffers.fill_packed(&run, &rows, heads);
+        buffers.fill_packed(run, rows, heads);
         buffers.embeddings.clear();
         rows.iter().for_each(|row| tables.embed(row, &mut buffers.embeddings));
         let tokens = buffers.embeddings.len() / hidden;
@@ -220,13 +224,18 @@ impl Session {
         Ok(())
     }
 
-    fn run_padded(&mut self, job: Job<'_>) -> Result<(), OnnxError> {
-        let Job { run, rows, states } = job;
+    /// As [`run_packed`](Self::run_packed), for an exported graph.
+    fn run_padded(
+        &mut self,
+        run: &SubBatch,
+        rows: &[&[u32]],
+        states: Vec<&mut [f32]>,
+    ) -> Result<(), OnnxError> {
         let Layout::Padded(interface) = &self.layout else { return Ok(()) };
         let Some(&Block { rows: count, width }) = run.blocks.first() else { return Ok(()) };
         let (shape, hidden) = ([count, width], self.config.hidden);
         let buffers = &mut self.buffers;
-        buffers.fill_padded(&rows, width, self.config.pad_id);
+        buffers.fill_padded(rows, width, self.config.pad_id);
         let mut inputs = inputs! {
             exported::INPUT_IDS => view(shape, &buffers.wide_ids)?,
             exported::INPUT_MASK => view(shape, &buffers.wide_mask)?,

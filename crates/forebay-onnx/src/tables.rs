@@ -1,5 +1,5 @@
 //! The embedding tables of a model. They stay outside the graph, so that the sessions
-//! which compute the parts of a batch can share them: they are half of a small model's memory.
+//! of a worker share them: they are half of a small model's memory.
 
 use forebay_model::{EncoderConfig, EncoderWeights};
 

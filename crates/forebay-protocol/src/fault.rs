@@ -138,6 +138,31 @@ impl Fault {
         !matches!(self, Self::MonitorHang | Self::MonitorLies | Self::LogDiskFull(_))
     }
 
+    /// Whether it must show, by the end of a worker, before it is over.
+    #[must_use]
+    pub const fn shows(self) -> bool {
+        matches!(
+            self,
+            Self::Kill
+                | Self::Stop
+                | Self::Trap
+                | Self::IllegalAddress
+                | Self::EndlessKernel
+                | Self::FlipWeightBit
+                | Self::FailStarts(_)
+        )
+    }
+
+    /// What takes it back, if it does not end by itself or with its worker.
+    #[must_use]
+    pub const fn undo(self) -> Option<Self> {
+        match self {
+            Self::Slow(_) => Some(Self::Slow(1)),
+            Self::LogDiskFull(_) => Some(Self::LogDiskFull(false)),
+            _ => None,
+        }
+    }
+
     /// The number by which a descriptor names it, from 1.
     #[must_use]
     pub(crate) fn code(self) -> u32 {

@@ -37,8 +37,6 @@ pub struct CpuSpec {
     pub sessions: u32,
     /// Threads of one session; 0 means every core.
     pub threads_per_session: u32,
-    /// Most MiB of layer weights for which larger batches are computed in two halves side by side.
-    pub halves_weights_mib_max: u32,
     /// Whether a session's threads spin while they wait for work.
     pub spinning: bool,
     /// Rows that one run of a session takes at most.
@@ -235,7 +233,6 @@ mod tests {
                     onnxruntime: "/lib/libonnxruntime.so".into(),
                     sessions: 1,
                     threads_per_session: 0,
-                    halves_weights_mib_max: 128,
                     spinning: true,
                     sub_batch_rows_max: 64,
                     sub_batch_tokens_max: 2048,

@@ -97,31 +97,6 @@ pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
     Ok(planned)
 }
 
-/// Whether a fault must show, by the end of a worker, before it is over.
-#[must_use]
-pub fn shows(fault: Fault) -> bool {
-    matches!(
-        fault,
-        Fault::Kill
-            | Fault::Stop
-            | Fault::Trap
-            | Fault::IllegalAddress
-            | Fault::EndlessKernel
-            | Fault::FlipWeightBit
-            | Fault::FailStarts(_)
-    )
-}
-
-/// What takes a fault back that does not end by itself.
-#[must_use]
-pub fn undo(fault: Fault) -> Option<Fault> {
-    match fault {
-        Fault::Slow(_) => Some(Fault::Slow(1)),
-        Fault::LogDiskFull(_) => Some(Fault::LogDiskFull(false)),
-        _ => None,
-    }
-}
-
 /// What was seen of a fault. Times are from its injection.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FaultSeen {

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::event::Event;
-use crate::faults::{FaultSeen, Follow, Place, PlannedFault, shows, undo};
+use crate::faults::{FaultSeen, Follow, Place, PlannedFault};
 use crate::targets::{Look, Target};
 
 /// Time between two looks at what became of a fault.
@@ -135,7 +135,7 @@ impl Injector {
             ..FaultSeen::default()
         };
         let look = self.looks.borrow().clone().unwrap_or_default();
-        let mut follow = Follow::new(start, &self.best.level, devices, shows(fault), &look);
+        let mut follow = Follow::new(start, &self.best.level, devices, fault.shows(), &look);
         let mut refused = self.ask(fault, devices).await;
         if refused.is_none() && matches!(fault, Fault::FailStarts(_)) {
             // A fault of a start needs a start.
@@ -145,7 +145,7 @@ impl Injector {
             seen.refused = refused;
             return seen;
         }
-        let mut back = undo(fault);
+        let mut back = fault.undo();
         let lasts = if back.is_some() { self.lasts } else { SETTLE };
         let until = start + lasts + self.heal_within;
         while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {

@@ -1,6 +1,6 @@
 //! A row has the same bits whatever stands next to it and however the batch is cut.
 
-use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SplitSession, SubBatchLimits};
+use forebay_onnx::{EngineOptions, Precision, Session, SubBatchLimits};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -64,26 +64,17 @@ fn rows_of_random_mixes_do_not_see_their_neighbours() {
 }
 
 #[test]
-fn rows_do_not_see_in_which_half_they_run() {
+fn sessions_that_share_their_tables_agree() {
     let synthetic = Synthetic::new(&Geometry::default(), 8);
     let folder = synthetic.open();
-    for (precision, intra_threads) in [(Precision::F32, 2), (Precision::Int8, 5)] {
-        let options = EngineOptions { intra_threads, ..support::options(precision) };
-        let mut split = SplitSession::load(&folder, &options, u32::MAX).unwrap();
-        let mut single = Session::load(&folder, &support::options(precision)).unwrap();
-        // From what is computed as a whole to many runs of each half.
-        for lengths in
-            [vec![3], vec![70, 69], vec![4, 5, 9], many_lengths(40, 3), many_lengths(70, 1)]
-        {
-            let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, 12);
-            let states = split.encode(&ids, &boundaries).unwrap();
-            let found: Vec<Vec<u32>> =
-                (0..lengths.len()).map(|row| bits(states.row(row))).collect();
-            assert!(found == alone(&mut single, &ids, &boundaries), "{precision}, {lengths:?}");
-        }
-        let error = split.encode(&[1; 200], &[0, 100, 200]).unwrap_err();
-        assert!(matches!(error, OnnxError::RowTooLong { .. }), "{error:?}");
-    }
+    let options = support::options(Precision::F32);
+    let mut first = Session::load(&folder, &options).unwrap();
+    let mut second = Session::load_beside(&folder, &options, Some(&first)).unwrap();
+    let lengths = many_lengths(40, 3);
+    let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, 12);
+    let (one, other) =
+        (alone(&mut first, &ids, &boundaries), alone(&mut second, &ids, &boundaries));
+    assert!(one == other);
 }
 
 #[test]

@@ -5,16 +5,13 @@ use std::collections::BTreeMap;
 
 use forebay_arena::{ClaimedSlot, WorkerArena};
 use forebay_model::{ModelFolder, PoolingSpec, pooling};
-use forebay_onnx::{
-    EngineOptions, OnnxError, Precision, Session, SplitSession, SubBatchLimits, TokenStates,
-};
+use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SubBatchLimits, TokenStates};
 use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
 
 use super::{Engine, EngineInfo, Step, StepError};
 
 /// Token ids of the self-check; every BERT vocabulary has them.
 const SELF_CHECK_IDS: [u32; 5] = [1, 2, 3, 2, 1];
-const SELF_CHECK_ROWS: usize = 64;
 
 /// Opens the engine of the `cpu` device and runs one batch through it.
 ///
@@ -47,15 +44,15 @@ pub fn open_cpu_engine(
             ..SubBatchLimits::default()
         },
     };
-    let mut infer: Vec<Box<dyn Step<(), TokenStates>>> = Vec::with_capacity(sessions);
+    let mut loaded: Vec<Session> = Vec::with_capacity(sessions);
     for _ in 0..sessions {
-        let mut session = SplitSession::load(&folder, &options, spec.cpu.halves_weights_mib_max)
+        let mut session = Session::load_beside(&folder, &options, loaded.first())
             .map_err(|error| config(&error))?;
-        for part in session.sessions_mut() {
-            self_check(part).map_err(|message| config(&message))?;
-        }
-        infer.push(Box::new(Infer { session, padded_tokens: None }));
+        self_check(&mut session).map_err(|message| config(&message))?;
+        loaded.push(session);
     }
+    let step = |session| Box::new(Infer { session, padded_tokens: None }) as Box<dyn Step<_, _>>;
+    let infer: Vec<Box<dyn Step<(), TokenStates>>> = loaded.into_iter().map(step).collect();
     let version =
         forebay_onnx::runtime_version(&options.library).map_err(|error| config(&error))?;
     Ok(Engine {
@@ -76,21 +73,17 @@ pub fn open_cpu_engine(
     })
 }
 
-/// The first runs allocate and are slow; they belong to the start, and their numbers must be sound.
+/// The first run allocates and is slow; it belongs to the start, and its numbers must be sound.
 fn self_check(session: &mut Session) -> Result<(), String> {
-    for rows in [1, SELF_CHECK_ROWS] {
-        let length = SELF_CHECK_IDS.len();
-        let boundaries: Vec<u32> = (0..=rows).map(|row| (row * length) as u32).collect();
-        let states = session
-            .encode(&SELF_CHECK_IDS.repeat(rows), &boundaries)
-            .map_err(|error| error.to_string())?;
-        if !(0..rows).all(|row| states.row(row).iter().all(|value| value.is_finite())) {
-            return Err("self-check of the encoder gave a number that is not finite; the weights \
-                        or the library are broken"
-                .to_owned());
-        }
+    let boundaries = [0, 2, SELF_CHECK_IDS.len() as u32];
+    let states = session.encode(&SELF_CHECK_IDS, &boundaries).map_err(|error| error.to_string())?;
+    if states.row(0).iter().chain(states.row(1)).all(|value| value.is_finite()) {
+        Ok(())
+    } else {
+        Err("self-check of the encoder gave a number that is not finite; the weights or the \
+             library are broken"
+            .to_owned())
     }
-    Ok(())
 }
 
 struct SlotView;
@@ -102,7 +95,7 @@ impl Step<(), ()> for SlotView {
 }
 
 struct Infer {
-    session: SplitSession,
+    session: Session,
     padded_tokens: Option<u32>,
 }
 

@@ -76,12 +76,6 @@ group! {
         sessions: u32 = 1, "sessions", Integer(1, 64);
         /// Threads of each session; 0 shares all cores out among the sessions.
         threads_per_session: u32 = 0, "threads", Integer(0, 256);
-        /// Compute larger batches in two halves side by side, each on half of a session's threads,
-        /// if the layers' weights take no more than this: the halves wait for each other once
-        /// instead of after each step of a layer, but hold those weights twice more. It takes less
-        /// processor time and, with two cores to itself, more time: for machines that are shared.
-        /// 0 never does. Exported graphs are never halved.
-        halves_weights_mib_max: u32 = 0, "MiB", Integer(0, 1_048_576);
         /// Let idle threads of a session look for work for 0.2 ms before they sleep: they are not
         /// woken anew for each layer, nor for each request of a busy caller.
         spinning: bool = true, "", Switch;

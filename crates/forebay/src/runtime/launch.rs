@@ -84,7 +84,6 @@ pub(super) fn plan(
             onnxruntime,
             sessions: config.cpu.sessions,
             threads_per_session: config.cpu.threads_per_session,
-            halves_weights_mib_max: config.cpu.halves_weights_mib_max,
             spinning: config.cpu.spinning,
             sub_batch_rows_max: config.cpu.sub_batch_rows_max,
             sub_batch_tokens_max: config.cpu.sub_batch_tokens_max,

@@ -6,7 +6,7 @@ use forebay::Config;
 use forebay::config::Precision;
 use forebay_cuda::CudaEngine;
 use forebay_model::{ModelFolder, PoolingSpec, pooling};
-use forebay_onnx::{EngineOptions, SplitSession, SubBatchLimits};
+use forebay_onnx::{EngineOptions, Session, SubBatchLimits};
 
 use super::engine_cases::Packed;
 use crate::failure::{Exit, Failure};
@@ -63,7 +63,7 @@ impl Engine for Gpu {
 
 /// The engine on the CPU; there the device's time is the caller's.
 pub(super) struct Cpu {
-    session: SplitSession,
+    session: Session,
     pooling: PoolingSpec,
     rows: Vec<f32>,
 }
@@ -92,8 +92,7 @@ impl Cpu {
                 ..SubBatchLimits::default()
             },
         };
-        let session = SplitSession::load(folder, &options, config.cpu.halves_weights_mib_max)
-            .map_err(failed)?;
+        let session = Session::load(folder, &options).map_err(failed)?;
         Ok(Self { session, pooling: *folder.pooling(), rows: Vec::new() })
     }
 }

@@ -238,7 +238,7 @@ async fn inject(
     let (levels, log) = ([runtime.level(), best], runtime.events());
     let workers = runtime.status().workers;
     let last = log.recent(1).pop();
-    let mut watch = Watch::new(levels, &step.devices, step.shows(), &workers, last.as_ref());
+    let mut watch = Watch::new(levels, &step.devices, step.fault.shows(), &workers, last.as_ref());
     let (on, fault) = (step.on(), step.fault);
     running.note(|at_us| Event::Fault { at_us, on, fault }).await;
     let start = Instant::now();
@@ -246,7 +246,7 @@ async fn inject(
     if let (None, Some(next)) = (&refused, step.follow_up()) {
         refused = ask(runtime, step, next).await;
     }
-    let (mut undo, mut over_since) = (step.undo(), None);
+    let (mut undo, mut over_since) = (step.fault.undo(), None);
     while refused.is_none() && start.elapsed() < args.heal_within.max(args.pause) {
         tokio::time::sleep(LOOK).await;
         watch.look(&log.recent(EVENTS_LOOK));
@@ -257,7 +257,7 @@ async fn inject(
             // A worker that has gone has taken the fault along.
             ask(runtime, step, back).await;
         }
-        if watch.is_open() || (step.shows() && watch.seen().healed.is_none()) {
+        if watch.is_open() || (step.fault.shows() && watch.seen().healed.is_none()) {
             continue;
         }
         // What is still late belongs to this fault and not to the next.

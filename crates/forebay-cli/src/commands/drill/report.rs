@@ -187,7 +187,7 @@ impl Report {
 
 fn row(Done { step, refused, seen }: Done, stretch: &Stretch) -> Row {
     let ms = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
-    let must_heal = step.shows() || seen.detected.is_some() || seen.demoted.is_some();
+    let must_heal = step.fault.shows() || seen.detected.is_some() || seen.demoted.is_some();
     let is_open = refused.is_none() && must_heal && seen.healed.is_none();
     Row {
         fault: step.fault.to_string(),

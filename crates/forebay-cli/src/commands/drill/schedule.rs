@@ -51,32 +51,9 @@ impl Step {
         names.join("+")
     }
 
-    /// Whether it must show, by the end of a worker, before it is over.
-    pub(super) fn shows(&self) -> bool {
-        matches!(
-            self.fault,
-            Fault::Kill
-                | Fault::Stop
-                | Fault::Trap
-                | Fault::IllegalAddress
-                | Fault::EndlessKernel
-                | Fault::FlipWeightBit
-                | Fault::FailStarts(_)
-        )
-    }
-
     /// What has to follow for the fault to show: one of a start needs a start.
     pub(super) fn follow_up(&self) -> Option<Fault> {
         matches!(self.fault, Fault::FailStarts(_)).then_some(Fault::Kill)
-    }
-
-    /// What takes the fault back, if it does not end by itself or with its worker.
-    pub(super) fn undo(&self) -> Option<Fault> {
-        match self.fault {
-            Fault::Slow(_) => Some(Fault::Slow(1)),
-            Fault::LogDiskFull(_) => Some(Fault::LogDiskFull(false)),
-            _ => None,
-        }
     }
 }
 
@@ -141,16 +118,16 @@ mod tests {
         let steps = round(&[Fault::LogDiskFull(true), Fault::Kill], On::Alternating, &GPUS);
         assert_eq!(steps.len(), 3);
         assert_eq!(
-            (steps[0].on().as_str(), steps[0].undo()),
+            (steps[0].on().as_str(), steps[0].fault.undo()),
             ("host", Some(Fault::LogDiskFull(false)))
         );
-        assert_eq!(steps[1].undo(), None);
-        assert!(steps[1].shows() && !steps[0].shows());
+        assert_eq!(steps[1].fault.undo(), None);
+        assert!(steps[1].fault.shows() && !steps[0].fault.shows());
         let slow = Step { fault: Fault::Slow(10), devices: vec![Device::Cpu] };
-        assert_eq!((slow.undo(), slow.follow_up()), (Some(Fault::Slow(1)), None));
+        assert_eq!((slow.fault.undo(), slow.follow_up()), (Some(Fault::Slow(1)), None));
         let fault = Fault::FailStarts(2);
         let starts = Step { fault, devices: vec![Device::Cpu] };
-        assert_eq!((starts.undo(), starts.follow_up()), (None, Some(Fault::Kill)));
+        assert_eq!((starts.fault.undo(), starts.follow_up()), (None, Some(Fault::Kill)));
     }
 
     #[test]
