@@ -158,7 +158,7 @@ pub struct Class {
 pub struct Faults {
     /// Which, as `forebay drill` names them; each as likely as any other.
     pub kinds: Vec<String>,
-    /// Shortest time from one to the next, and, but in scenario `chaos`, from when one has healed to
+    /// Shortest time from one to the next, and, except in scenario `chaos`, from when one has healed to
     /// the next, in seconds.
     pub gap_min_s: f64,
     /// Longest time from one to the next, in seconds.

@@ -49,6 +49,11 @@ fn the_library_survives_faults_and_the_same_seed_gives_the_same_faults() {
 
 #[test]
 fn an_interrupt_leaves_a_partial_report() {
+    interrupted_by(Signal::INT);
+    interrupted_by(Signal::TERM);
+}
+
+fn interrupted_by(signal: Signal) {
     let place = Place::new();
     let profile =
         SHORT.replace("duration_s = 8", "duration_s = 600").replace("quiet_s = 4", "quiet_s = 599");
@@ -61,7 +66,7 @@ fn an_interrupt_leaves_a_partial_report() {
         let history = std::fs::read_to_string(place.file("report.history")).unwrap_or_default();
         (history.lines().filter(|line| line.starts_with("ok,")).count() > 100).then_some(())
     });
-    kill(child.id(), Signal::INT);
+    kill(child.id(), signal);
     assert_eq!(exit_code(&mut child), Some(130));
     let text = std::fs::read(place.file("report.json")).expect("a report");
     let report: serde_json::Value = serde_json::from_slice(&text).expect("JSON");

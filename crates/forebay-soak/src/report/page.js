@@ -56,13 +56,13 @@ const percentiles = () => {
     { points: run.tallied.curve_from_sent, color: color(place), dash: true, text: run.target + ', from when it was sent' },
   ]).filter((curve) => curve.points.length);
   if (!curves.length) return;
-  const end = Math.max(100, ...report.runs.map(({ run }) => run.tallied.from_due.count));
+  const end = highest(report.runs.map(({ run }) => run.tallied.from_due.count), 100);
   const place = (quantile) => Math.min(1 / Math.max(1 - quantile, 1e-12), end);
   const all = curves.flatMap((curve) => curve.points.map((p) => p[1])).filter((v) => v > 0);
   const ticks = [1, 2, 10, 100, 1e3, 1e4, 1e5, 1e6].filter((value) => value <= end);
   const names = new Map([[1, '0 %'], [2, '50 %'], [10, '90 %'], [100, '99 %'], [1e3, '99.9 %'], [1e4, '99.99 %'], [1e5, '99.999 %'], [1e6, '99.9999 %']]);
   const p = plot(340, { from: 1, to: end, log: true, label: 'percentile', ticks, format: (v) => names.get(v) },
-    { from: Math.min(...all) * 0.8, to: nice(Math.max(...all)), log: true, label: 'latency, ms' }, 'latency by percentile');
+    { from: lowest(all) * 0.8, to: nice(highest(all)), log: true, label: 'latency, ms' }, 'latency by percentile');
   for (const curve of curves) p.line(curve.points.map(([q, v]) => [place(q), v]), curve.color, curve.dash);
   page.append(card('Latency by percentile',
     'Solid: from when a request was due, which is what a caller sees. Dashed: from when it left. Where they part, a client that waits for its turn would not have seen the delay.',
@@ -116,7 +116,7 @@ const rates = ({ run }) => {
   const end = run.intervals.length * run.interval_s, per = (i, name) => i[name] / run.interval_s;
   const names = [['offered', 'c0', true], ['good', 'c2'], ['refused', 'c1'], ['errors', 'c5']]
     .filter(([name]) => ['offered', 'good'].includes(name) || run.intervals.some((i) => i[name]));
-  const top = Math.max(...run.intervals.flatMap((i) => names.map(([name]) => per(i, name))), 1);
+  const top = highest(run.intervals.flatMap((i) => names.map(([name]) => per(i, name))), 1);
   const p = plot(250, { from: 0, to: end, label: 'time', format: clock }, { from: 0, to: nice(top), label: 'requests/s' }, 'rates over time');
   for (const [name, shade, dash] of names) {
     p.line(run.intervals.map((i) => [i.at_s + run.interval_s / 2, per(i, name)]), shade, dash);
@@ -136,7 +136,7 @@ const memory = ({ run }) => {
   const roles = [...new Set([...processes.values()].map((process) => process.role))];
   const values = run.samples.map((s) => s.rss_kib / 1024);
   const p = plot(260, { from: 0, to: Math.max(run.measured_s, 1), label: 'time', format: clock },
-    { from: 0, to: nice(Math.max(...values)), label: 'memory, MiB' }, 'memory over time');
+    { from: 0, to: nice(highest(values)), label: 'memory, MiB' }, 'memory over time');
   for (const process of processes.values()) p.line(process.points, color(roles.indexOf(process.role)));
   const judged = run.growth.filter((g) => g.mib_per_hour);
   for (const g of judged) {
@@ -170,7 +170,7 @@ const devices = ({ run }) => {
   for (const name of [...new Set(run.devices.map((sample) => sample.name))]) {
     const samples = run.devices.filter((sample) => sample.name === name);
     const list = [...new Set(samples.map((sample) => sample.device))];
-    const top = nice(Math.max(...samples.map((sample) => sample.value), 1e-9));
+    const top = nice(highest(samples.map((sample) => sample.value), 1e-9));
     const p = plot(170, { from: 0, to: Math.max(run.measured_s, 1), label: 'time', format: clock },
       { from: 0, to: top, label: name.split('_').pop() }, name);
     list.forEach((device, at) => p.line(samples.filter((s) => s.device === device).map((s) => [s.at_s, s.value]), color(at)));
@@ -184,9 +184,9 @@ const capacity = () => {
   const probes = [...found.probes].sort((a, b) => a.rate - b.rate);
   const limit = report.profile.objectives.p99_ms, rates = probes.map((probe) => probe.rate);
   const times = probes.flatMap((probe) => [probe.p50_ms, probe.p99_ms]).filter((v) => v > 0);
-  const p = plot(320, { from: Math.min(...rates) * 0.9, to: nice(Math.max(...rates)), log: true, label: 'offered, requests/s' },
-    { from: Math.min(...times) * 0.8, to: nice(Math.max(...times, limit || 0)), log: true, label: 'latency, ms' }, 'latency against offered load');
-  if (limit) p.line([[Math.min(...rates) * 0.9, limit], [nice(Math.max(...rates)), limit]], 'bad', true);
+  const p = plot(320, { from: lowest(rates) * 0.9, to: nice(highest(rates)), log: true, label: 'offered, requests/s' },
+    { from: lowest(times) * 0.8, to: nice(highest(times, limit || 0)), log: true, label: 'latency, ms' }, 'latency against offered load');
+  if (limit) p.line([[lowest(rates) * 0.9, limit], [nice(highest(rates)), limit]], 'bad', true);
   // A rate that was tried twice counts by its better try.
   const better = [...new Set(rates)].map((rate) =>
     probes.filter((probe) => probe.rate === rate).reduce((one, other) => (other.p99_ms < one.p99_ms ? other : one)));

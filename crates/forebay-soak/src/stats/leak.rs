@@ -44,8 +44,7 @@ pub fn growth(samples: &[Sample], from_s: f64, to_s: f64, rules: &Leak, seed: u6
         processes.entry((&sample.role, sample.started, sample.pid)).or_default().push(sample);
     }
     let one = |((role, started, pid), samples): ((&str, u64, u32), Vec<&Sample>)| {
-        // The share of the whole measured time, so that a process that was there before it is not
-        // judged by its first touches of memory either.
+        // The share of its own samples, so that one that began late settles for as long a share.
         let settled = (samples.len() as f64 * rules.settle_share).ceil() as usize;
         let judged = samples.get(settled..).unwrap_or_default();
         // Resident memory: the share of what is shared goes up and down with other processes.

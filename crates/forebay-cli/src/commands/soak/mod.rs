@@ -100,14 +100,14 @@ async fn soak(
     let stop = Arc::new(AtomicBool::new(false));
     let work = carry_out(&args, settings, config, profile, Arc::clone(&stop));
     tokio::pin!(work);
-    let (mut asked, mut ending) = (None, interrupt.clone());
+    let (mut asked, mut ending) = (false, interrupt.clone());
     let report = loop {
         tokio::select! {
             report = &mut work => break report?,
-            exit = ending.raised(), if asked.is_none() => {
+            _ = ending.raised(), if !asked => {
                 note!("interrupted: the report will be partial");
                 stop.store(true, Ordering::Relaxed);
-                asked = Some(exit);
+                asked = true;
             }
         }
     };
@@ -115,9 +115,10 @@ async fn soak(
     say!("{}", view::summary(&report))?;
     note!("report: {}, {} and {}", files.html.display(), files.json.display(), files.csv.display());
     match (report.code(), asked) {
-        (_, Some(asked)) => Err(Failure::silent(asked)),
-        (Code::Pass, None) => Ok(()),
-        (code, None) => {
+        // By whichever signal: the code says that the report is partial.
+        (_, true) => Err(Failure::silent(Exit::Interrupted)),
+        (Code::Pass, false) => Ok(()),
+        (code, false) => {
             let failure = Failure::new(exit(code), view::objection(&report));
             Err(failure.help(format!("repeat it with: {}", report.replay)))
         }
