@@ -88,6 +88,16 @@ fn the_capacity_is_searched_for_and_the_knee_is_in_the_report() {
 }
 
 #[test]
+fn a_search_that_the_harness_cannot_keep_up_with_is_void() {
+    let place = Place::new();
+    let late = SHORT.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");
+    let arguments = ["--find-capacity", "--duration", "1s", "--rate", "2"];
+    let ran = ran(&place, &mut place.soak(&late, &arguments));
+    assert_eq!(ran.code, Some(5), "{}", ran.said);
+    assert_eq!(ran.report["capacity"]["limited_by_harness"], true);
+}
+
+#[test]
 fn a_report_is_no_worse_than_itself() {
     let place = Place::new();
     let quiet = ["--no-faults", "--duration", "2s"];

@@ -10,7 +10,8 @@ const percent = (part, whole) => (whole ? (100 * part / whole).toFixed(part === 
 const ms = (value) => number(value) + ' ms';
 const orDash = (value) => (value === null || value === undefined ? '-' : ms(value));
 const first = report.runs[0];
-const code = first ? first.verdict.code : report.capacity && report.capacity.rate ? 'pass' : 'objective_missed';
+const searched = (found) => found && found.rate ? 'pass' : found && found.limited_by_harness ? 'overloaded' : 'objective_missed';
+const code = first ? first.verdict.code : searched(report.capacity);
 
 const head = () => {
   const made = new Date(report.made_unix_s * 1000).toISOString().replace('T', ' ').slice(0, 16);
@@ -195,8 +196,9 @@ const capacity = () => {
   for (const probe of probes) {
     p.dot([probe.rate, probe.p99_ms], probe.met ? 'c0' : 'bad', !probe.met, `${number(probe.rate)}/s: p99 ${ms(probe.p99_ms)}, ${number(probe.good_per_s)}/s good`);
   }
-  page.append(card('Capacity: ' + (found.rate ? number(found.rate) + ' requests/s' : 'no rate met the objectives'),
-    'Full circles met the objectives, hollow ones did not.',
+  page.append(card('Capacity: ' + (found.rate ? (found.limited_by_harness ? 'at least ' : '') + number(found.rate) + ' requests/s'
+      : found.limited_by_harness ? 'unknown' : 'no rate met the objectives'),
+    'Full circles met the objectives, hollow ones did not.' + (found.limited_by_harness ? ' More than this the harness could not offer.' : ''),
     legend([['c0', 'p99'], ['c2', 'p50'], ...(limit ? [['bad', 'objective for p99', 'dash']] : [])]), p.root,
     table([['offered/s', 'n'], ['good/s', 'n'], ['p50', 'n'], ['p99', 'n'], ['met']],
       probes.map((probe) => [number(probe.rate), number(probe.good_per_s), ms(probe.p50_ms), ms(probe.p99_ms),

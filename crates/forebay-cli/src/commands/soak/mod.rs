@@ -294,12 +294,16 @@ impl Soak<'_> {
                 return Err(Failure::new(Exit::PromiseBroken, message));
             }
             let probe = Probe::of(rate, &run, &verdict);
-            let words = if probe.met { "met" } else { "not met" };
+            let words = match (probe.met, verdict.code) {
+                (true, _) => "met",
+                (false, Code::Overloaded) => "void: the harness could not offer it",
+                (false, _) => "not met",
+            };
             let (good, p99) = (probe.good_per_s, probe.p99_ms);
             note!("{rate:.0}/s: {good:.0}/s good, p99 {p99:.1} ms, {words}");
             search.tell(probe.met);
             probes.push(probe);
         }
-        Ok(Capacity { rate: search.found(), probes })
+        Ok(Capacity::of(search.found(), probes))
     }
 }
