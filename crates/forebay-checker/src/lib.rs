@@ -8,6 +8,9 @@
 //! ```text
 //! forebay-soak-history,1
 //! rule,TOLERANCE,SLACK,WAIT               the rules of this run, see [`Rules`]
+//! length,unit|own                         vectors are of length 1, which holds without this line, or
+//!                                         as long as the known answer of their text
+//! tolerance,LEVEL,TOLERANCE               what was sent and answered at this level is held to this
 //! text,TEXT,VECTOR                        the known answer of a text (base64 of little-endian F32)
 //! invoke,REQUEST,FIRST,COUNT,DEADLINE,SCHEDULED,AT
 //!                                         COUNT texts from FIRST on are about to be sent; a deadline
@@ -27,7 +30,9 @@
 //! ```
 
 mod judge;
+mod levels;
 mod read;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -60,6 +65,16 @@ pub struct Rules {
     /// Time within which a request without a deadline must be answered from when it left, in
     /// microseconds.
     pub wait_us: u64,
+}
+
+/// How long a right vector is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Length {
+    /// 1.
+    #[default]
+    Unit,
+    /// As long as the known answer of its text.
+    Own,
 }
 
 /// How many of each.
@@ -117,8 +132,8 @@ impl Verdict {
     }
 }
 
-/// Judges a history. It is read line by line; what is kept is what is open, and the different
-/// vectors.
+/// Judges a history. It is read line by line; what is kept is what is open, and of each
+/// different vector whether it is right.
 ///
 /// # Errors
 /// [`CheckError`]; what breaks a promise is no error but in the verdict.

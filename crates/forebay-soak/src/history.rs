@@ -37,6 +37,11 @@ impl History {
         let Rules { tolerance, slack_us, wait_us } = rules;
         history.line(format_args!("{HEADER}"))?;
         history.line(format_args!("rule,{tolerance},{slack_us},{wait_us}"))?;
+        let length = if oracle.is_unit { "unit" } else { "own" };
+        history.line(format_args!("length,{length}"))?;
+        for (level, tolerance) in &oracle.tolerance_by_level {
+            history.line(format_args!("tolerance,{},{tolerance}", field(level)))?;
+        }
         for (text, vector) in oracle.vectors.iter().enumerate() {
             history.line(format_args!("text,{text},{}", base64(vector)))?;
         }

@@ -192,7 +192,11 @@ async fn carry_out(
     });
     let model = config.model.path.file_name().map(|name| name.to_string_lossy().into_owned());
     note!("computing {} known answers on the CPU", texts.len());
-    let oracle = Arc::new(Oracle::compute(&config, texts, tolerance).await?);
+    let mut oracle = Oracle::compute(&config, texts, tolerance).await?;
+    if args.tolerance.is_none() {
+        oracle.hold_levels(&config);
+    }
+    let oracle = Arc::new(oracle);
     let frame = Frame {
         replay: args.replay(settings),
         seed: args.seed,
