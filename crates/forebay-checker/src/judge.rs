@@ -154,7 +154,9 @@ impl Judge {
                     self.breaks(REPLY, number, what, Some(request), Some(open.first));
                 }
             }
-            Line::Stray { why } => self.breaks(ONE_REPLY, number, why.to_owned(), None, None),
+            Line::Stray { request, why } => {
+                self.breaks(ONE_REPLY, number, why.to_owned(), request, None);
+            }
             Line::Fault => counts.faults += 1,
             Line::Level { at_us, level } => self.levels.change(level, at_us),
             Line::End => self.ended = true,

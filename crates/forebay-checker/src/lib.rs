@@ -23,7 +23,8 @@
 //!                                         with these vectors
 //! err,REQUEST,SENT,AT,KIND                the same with an error
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
-//! stray,AT,WHY                            an answer came that nobody had asked for
+//! stray,AT,WHY[,REQUEST]                  an answer came that nobody had asked for, after that of this
+//!                                         request on its connection
 //! fault,AT,WHERE,FAULT                    a fault is about to be injected
 //! level,AT,LEVEL                          the level from now on
 //! end,AT                                  every reply is here, or was waited for long enough

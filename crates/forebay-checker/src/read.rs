@@ -18,7 +18,7 @@ pub(crate) enum Line<'t> {
     Ok { request: u64, sent_us: u64, at_us: u64, answer: u64 },
     Err { request: u64, sent_us: u64, at_us: u64 },
     Lost { request: u64, why: &'t str },
-    Stray { why: &'t str },
+    Stray { request: Option<u64>, why: &'t str },
     Fault,
     Level { at_us: u64, level: &'t str },
     End,
@@ -77,7 +77,11 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
         }
         ["stray", at, why] => {
             number(at)?;
-            Line::Stray { why }
+            Line::Stray { request: None, why }
+        }
+        ["stray", at, why, request] => {
+            number(at)?;
+            Line::Stray { request: Some(number(request)?), why }
         }
         ["fault", at, place, fault] => {
             word(place).and(word(fault)).and(number(at))?;

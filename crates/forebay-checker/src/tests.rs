@@ -63,6 +63,8 @@ fn each_planted_error_is_found_where_it_is() {
     let twice = breaks("end,", "ok,1,112,250,1\nend,", "answered once", "ok,1,112,250");
     assert_eq!(twice.request, Some(1));
     breaks("end,", "stray,260,two answers to one\nend,", "answered once", "stray");
+    let stray = breaks("end,", "stray,260,two answers to one,1\nend,", "answered once", "stray");
+    assert_eq!(stray.request, Some(1));
     breaks("end,", "ok,9,112,250,1\nend,", "only what was asked", "ok,9");
     breaks("answer,1,1\n", "answer,1,1 1\n", "answered once", "ok,1,112,180");
     breaks("answer,0,0 1", "answer,0,0", "one vector for each", "ok,0");

@@ -156,7 +156,7 @@ impl Driver {
             .collect();
         let expected = deadline.map_or(Duration::ZERO, |deadline| deadline + self.slack);
         let wait = self.reply_wait.max(expected);
-        Call { texts, priority: request.class.priority, deadline, wait }
+        Call { number: request.number, texts, priority: request.class.priority, deadline, wait }
     }
 
     async fn finish(

@@ -18,7 +18,7 @@ pub(crate) enum Event {
     /// A request is over.
     Done(Box<Done>),
     /// An answer came that nobody had asked for.
-    Stray { at_us: u64, why: String },
+    Stray { at_us: u64, request: Option<u64>, why: String },
     /// A fault is about to be injected. Faults are counted from 0, in the order of these.
     Fault { at_us: u64, on: String, fault: String },
     /// The fault with this number is over.

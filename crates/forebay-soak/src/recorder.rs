@@ -123,8 +123,14 @@ impl Recorder {
                 self.history.line(format_args!("unsent,{number},{at_us},too_many_under_way"))
             }
             Event::Done(done) => self.done(&done),
-            Event::Stray { at_us, why } => {
-                self.history.line(format_args!("stray,{at_us},{}", field(&why)))
+            Event::Stray { at_us, request, why } => {
+                let why = field(&why);
+                match request {
+                    Some(request) => {
+                        self.history.line(format_args!("stray,{at_us},{why},{request}"))
+                    }
+                    None => self.history.line(format_args!("stray,{at_us},{why}")),
+                }
             }
             Event::Fault { at_us, on, fault } => {
                 self.tally.fault(at_us);

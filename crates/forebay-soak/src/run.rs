@@ -15,7 +15,7 @@ use crate::event::Event;
 use crate::faults::{FaultSeen, PlannedFault};
 use crate::history::{History, Rules};
 use crate::injector::{Best, Injector};
-use crate::observer::{DeviceSample, LevelChange, Observer, Sampler};
+use crate::observer::{DeviceSample, LevelChange, Observer, Sampler, pass_strays};
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::profile::{Profile, Scenario};
@@ -237,9 +237,7 @@ async fn carry_out(
         },
     };
     let measured = measure(&stage, options).await;
-    for why in target.strays() {
-        events.send(Event::Stray { at_us: stage.driver.now_us(), why }).await.ok();
-    }
+    pass_strays(target.as_ref(), &events, zero).await;
     events.send(Event::End { at_us: stage.driver.now_us() }).await.ok();
     let Stage { observer, driver, .. } = stage;
     // It holds the target, which the caller wants to end.

@@ -142,8 +142,11 @@ fn one_request_in_ten_thousand_that_is_dropped_is_found() {
 
 #[test]
 fn a_second_answer_is_found() {
-    let (_place, ran) = soak(PEAK, "twice", &[]);
+    let (place, ran) = soak(PEAK, "twice", &[]);
     assert_code(&ran, 2, "promise_broken");
+    let run = &ran.report["runs"][0]["run"];
+    assert!(run["counter_example_request"].is_u64(), "{}", run["counter_example"]);
+    assert_example(&place, &ran, "request ");
     let (place, ran) = soak(PEAK, "two_rows", &[]);
     assert_code(&ran, 2, "promise_broken");
     assert_example(&place, &ran, "1 texts and 2 vectors");

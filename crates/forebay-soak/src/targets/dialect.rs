@@ -230,6 +230,7 @@ mod tests {
     #[test]
     fn requests_have_what_their_dialect_knows() {
         let call = Call {
+            number: 0,
             texts: vec!["a".to_owned()],
             priority: Priority::Bulk,
             deadline: Some(std::time::Duration::from_millis(70)),

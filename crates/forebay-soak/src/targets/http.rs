@@ -3,8 +3,8 @@
 //! Each connection carries one request at a time. That bounds them, says when a request really left,
 //! and shows an answer that nobody asked for, which clients that share connections hide.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::address::Place;
 use super::dialect::{self, Dialect};
-use super::{Answer, Call, Look, Reading, Sent, Target, within};
+use super::{Answer, Call, Look, Reading, Sent, Stray, Target, within};
 use crate::error::SoakError;
 
 /// Bytes of an answer at most.
@@ -35,10 +35,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that was not used for this long is not used again: a server that closes it while a
 /// request is on its way would look as if it had lost that.
 const IDLE_MAX: Duration = Duration::from_secs(2);
+/// What the library says of bytes that came while nothing was asked; a test holds that down.
+const UNASKED: &str = "unexpected message";
 /// Strays that are kept in words between two looks.
 const STRAYS_MAX: usize = 100;
 
-type Sender = SendRequest<Full<Bytes>>;
+/// What [`Connection::last`] holds before the first request.
+const NO_REQUEST: u64 = u64::MAX;
+
+/// A connection, which carries one request at a time.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// The number of the last request that went out on it.
+    last: Arc<AtomicU64>,
+}
 
 /// Where a server is, and what it asks for.
 #[derive(Clone, Debug)]
@@ -76,10 +86,12 @@ struct Inner {
 /// Connections that are not in use, and leave to have more.
 struct Pool {
     /// The latest used last, each with when that was.
-    idle: Mutex<Vec<(Instant, Sender)>>,
+    idle: Mutex<Vec<(Instant, Connection)>>,
     room: Arc<Semaphore>,
-    strays: Arc<Mutex<Vec<String>>>,
+    strays: Strays,
 }
+
+type Strays = Arc<Mutex<VecDeque<Stray>>>;
 
 impl HttpTarget {
     /// A server, which is asked once whether it is there.
@@ -109,11 +121,11 @@ impl HttpTarget {
         };
         let target = Self { inner: Arc::new(inner) };
         let opened = target.inner.open(&target.inner.server.place).await;
-        let sender = opened.map_err(|reason| SoakError::Unreachable {
+        let connection = opened.map_err(|reason| SoakError::Unreachable {
             target: target.inner.server.place.to_string(),
             reason,
         })?;
-        target.inner.keep(sender);
+        target.inner.keep(connection);
         Ok(target)
     }
 }
@@ -124,7 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Inner {
     /// A new connection.
-    async fn open(&self, place: &Place) -> Result<Sender, String> {
+    async fn open(&self, place: &Place) -> Result<Connection, String> {
         let strays = Arc::clone(&self.pool.strays);
         let opening = async {
             match place {
@@ -152,13 +164,15 @@ impl Inner {
     }
 
     /// A connection that is not in use, or a new one.
-    async fn take(&self) -> Result<Sender, String> {
+    async fn take(&self) -> Result<Connection, String> {
         loop {
             let idle = lock(&self.pool.idle).pop();
             match idle {
                 // One that the server has closed meanwhile is not ready.
-                Some((since, sender)) if since.elapsed() < IDLE_MAX && sender.is_ready() => {
-                    return Ok(sender);
+                Some((since, connection))
+                    if since.elapsed() < IDLE_MAX && connection.sender.is_ready() =>
+                {
+                    return Ok(connection);
                 }
                 Some(_) => {}
                 None => return self.open(&self.server.place).await,
@@ -166,8 +180,8 @@ impl Inner {
         }
     }
 
-    fn keep(&self, sender: Sender) {
-        lock(&self.pool.idle).push((Instant::now(), sender));
+    fn keep(&self, connection: Connection) {
+        lock(&self.pool.idle).push((Instant::now(), connection));
     }
 
     fn request(
@@ -191,7 +205,7 @@ impl Inner {
         let taking = async {
             // It never closes.
             let permit = Arc::clone(&self.pool.room).acquire_owned().await;
-            self.take().await.map(|sender| (sender, permit))
+            self.take().await.map(|connection| (connection, permit))
         };
         let taken = tokio::time::timeout(call.wait, taking).await;
         let sent_at = Instant::now();
@@ -199,25 +213,29 @@ impl Inner {
             // It has not left, so nobody owes an answer.
             Err(_) => Answer::Refused("no_connection".into()),
             Ok(Err(_)) => Answer::Refused("unreachable".into()),
-            Ok(Ok((sender, _permit))) => within(call.wait, self.answered(sender, body)).await,
+            Ok(Ok((connection, _permit))) => {
+                within(call.wait, self.answered(connection, call.number, body)).await
+            }
         };
         Sent { sent_at, answer }
     }
 
-    async fn answered(&self, mut sender: Sender, body: Vec<u8>) -> Answer {
+    async fn answered(&self, mut connection: Connection, number: u64, body: Vec<u8>) -> Answer {
         let request = self.request(Method::POST, self.server.dialect.path(), body);
         let request = match request {
             Ok(request) => request,
             Err(error) => return Answer::Refused(error.to_string().into()),
         };
-        let response = match sender.try_send_request(request).await {
+        connection.last.store(number, Ordering::Relaxed);
+        let response = match connection.sender.try_send_request(request).await {
             Ok(response) => Ok(response),
             // The connection had ended before anything went out, so nobody owes an answer yet.
             Err(mut error) => match error.take_message() {
                 Some(request) => match self.open(&self.server.place).await {
                     Ok(fresh) => {
-                        sender = fresh;
-                        sender.send_request(request).await
+                        connection = fresh;
+                        connection.last.store(number, Ordering::Relaxed);
+                        connection.sender.send_request(request).await
                     }
                     Err(_) => return Answer::Refused("unreachable".into()),
                 },
@@ -229,8 +247,8 @@ impl Inner {
             Err(error) => return Answer::Lost(error.to_string()),
         };
         // The connection has to have seen the end of the answer.
-        if sender.ready().await.is_ok() {
-            self.keep(sender);
+        if connection.sender.ready().await.is_ok() {
+            self.keep(connection);
         }
         answer
     }
@@ -252,7 +270,7 @@ impl Inner {
         body: Vec<u8>,
     ) -> Result<(u16, Bytes), String> {
         let asking = async {
-            let mut sender = self.open(place).await?;
+            let mut sender = self.open(place).await?.sender;
             let request = self.request(method, path, body).map_err(|error| error.to_string())?;
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
@@ -265,24 +283,32 @@ impl Inner {
 }
 
 /// Drives a connection until it ends, and notes if it ends because of an answer too many.
-async fn serve<S>(stream: TokioIo<S>, strays: Arc<Mutex<Vec<String>>>) -> Result<Sender, String>
+async fn serve<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, connection) = handshake(stream).await.map_err(|error| error.to_string())?;
+    let last = Arc::new(AtomicU64::new(NO_REQUEST));
+    let asked = Arc::clone(&last);
     drop(tokio::spawn(async move {
         if let Err(error) = connection.await {
             let text = error.to_string();
             // The library has no other name for bytes that came while nothing was asked.
-            if text.contains("unexpected message") {
+            if text.contains(UNASKED) {
                 let mut strays = lock(&strays);
                 if strays.len() < STRAYS_MAX {
-                    strays.push("bytes of an answer came while nothing was asked".to_owned());
+                    let last = asked.load(Ordering::Relaxed);
+                    strays.push_back(Stray {
+                        at: Instant::now(),
+                        request: (last != NO_REQUEST).then_some(last),
+                        why: "bytes of an answer came on its connection while nothing was asked"
+                            .to_owned(),
+                    });
                 }
             }
         }
     }));
-    Ok(sender)
+    Ok(Connection { sender, last })
 }
 
 impl Target for HttpTarget {
@@ -360,11 +386,51 @@ impl Target for HttpTarget {
         self.inner.server.pid.or((peer > 0).then_some(peer))
     }
 
-    fn strays(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.inner.pool.strays))
+    fn stray(&self) -> Option<Stray> {
+        lock(&self.inner.pool.strays).pop_front()
     }
 
     fn rest(&self) {
         lock(&self.inner.pool.idle).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_answer_is_noted_with_the_request_that_it_came_after() {
+        let (client, mut server) = UnixStream::pair().unwrap();
+        let strays = Strays::default();
+        let mut connection = serve(TokioIo::new(client), Arc::clone(&strays)).await.unwrap();
+        connection.last.store(17, Ordering::Relaxed);
+        let request = Request::builder().uri("/x").header(HOST, "x").body(Full::default()).unwrap();
+        let answered = tokio::spawn(async move {
+            let response = connection.sender.send_request(request).await.unwrap();
+            response.into_body().collect().await.unwrap();
+            connection.sender.ready().await.ok();
+            connection
+        });
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nab";
+        let mut asked = [0; 1024];
+        assert!(server.read(&mut asked).await.unwrap() > 0);
+        server.write_all(answer).await.unwrap();
+        let _connection = answered.await.unwrap();
+        server.write_all(answer).await.unwrap();
+        // The client ends the connection because of it.
+        assert_eq!(server.read(&mut asked).await.unwrap_or(0), 0);
+        let noted = async {
+            loop {
+                if let Some(stray) = lock(&strays).pop_front() {
+                    return stray;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let stray = tokio::time::timeout(ASK_TIME_MAX, noted).await.expect("a stray");
+        assert_eq!(stray.request, Some(17));
     }
 }

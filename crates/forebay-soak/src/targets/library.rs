@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::dialect::readings;
-use super::{Answer, Call, Look, Reading, Sent, Target, WorkerLook, within};
+use super::{Answer, Call, Look, Reading, Sent, Stray, Target, WorkerLook, within};
 use crate::error::SoakError;
 
 /// A look is a few locks.
@@ -123,8 +123,8 @@ impl Target for LibraryTarget {
         Some(std::process::id())
     }
 
-    fn strays(&self) -> Vec<String> {
-        Vec::new()
+    fn stray(&self) -> Option<Stray> {
+        None
     }
 
     fn rest(&self) {}
