@@ -20,8 +20,10 @@ const ROWS: &str = "an answer has one vector for each text";
 const FINITE: &str = "every value is finite and every vector as long as it is to be";
 const IN_TIME: &str = "every reply comes within its deadline and the slack";
 const ORDER: &str = "nothing is answered before it was sent";
-const FORM: &str = "every line can be read";
-const WHOLE: &str = "the history has an end";
+/// Each line is one of a history.
+pub const FORM: &str = "every line can be read";
+/// The last line says that it is the last.
+pub const WHOLE: &str = "the history has an end";
 
 /// Every promise, in the order of their weight.
 pub const PROMISES: [&str; 10] =
@@ -265,6 +267,7 @@ impl Judge {
         }
         if !self.ended {
             let what = "it was broken off, so that replies may be missing from it".to_owned();
+            // What is open may be missing for the same reason.
             return self.breaks(WHOLE, lines, what, None, None);
         }
         for (request, open) in std::mem::take(&mut self.open) {

@@ -38,7 +38,7 @@ mod vectors;
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-pub use judge::PROMISES;
+pub use judge::{FORM, PROMISES, WHOLE};
 
 /// Why a history cannot be judged at all.
 #[derive(Debug, thiserror::Error)]

@@ -279,6 +279,8 @@ pub struct Harness {
     /// Different vectors that are kept for the checker. A target whose answers depend on the batch
     /// gives ever new ones.
     pub vectors_max: u32,
+    /// Size of the history in MiB; one that would be larger ends the run.
+    pub history_mib_max: u64,
     /// Time without load before counters are read at rest, in seconds.
     pub rest_s: f64,
 }
@@ -290,6 +292,7 @@ impl Default for Harness {
             lag_share_max: 0.01,
             slack_ms: 250,
             vectors_max: 1_000_000,
+            history_mib_max: 16 * 1024,
             rest_s: 2.0,
         }
     }

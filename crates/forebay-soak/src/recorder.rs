@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::error::SoakError;
 use crate::event::{Done, Event, Outcome};
 use crate::history::{History, base64, field};
 use crate::oracle::Oracle;
@@ -49,6 +48,8 @@ pub(crate) struct Recorded {
     pub(crate) windows: Vec<FaultTally>,
     /// More different vectors came than may be kept.
     pub(crate) too_many_vectors: bool,
+    /// Why the history is not whole.
+    pub(crate) history_failed: Option<String>,
 }
 
 /// The recorder.
@@ -77,13 +78,13 @@ pub(crate) struct Seen {
 
 impl Recorder {
     /// Takes events until the last.
-    pub(crate) fn run(mut self, mut events: mpsc::Receiver<Event>) -> Result<Recorded, SoakError> {
+    pub(crate) fn run(mut self, mut events: mpsc::Receiver<Event>) -> Recorded {
         loop {
             let event = match events.try_recv() {
                 Ok(event) => event,
                 Err(_) => {
                     // Nothing to do: a good time to have everything on the disk.
-                    self.history.flush()?;
+                    self.history.flush();
                     match events.blocking_recv() {
                         Some(event) => event,
                         None => break,
@@ -91,23 +92,27 @@ impl Recorder {
                 }
             };
             let is_last = matches!(event, Event::End { .. });
-            self.take(event)?;
+            self.take(event);
+            if self.history.failed().is_some() {
+                // Nothing more can be proved.
+                self.stop.store(true, Ordering::Relaxed);
+            }
             if is_last {
                 break;
             }
         }
-        self.history.flush()?;
+        self.history.flush();
+        let history_failed = self.history.failed().map(str::to_owned);
         let interval_s = self.tally.interval_s();
         let (tallied, intervals, windows) = self.tally.finish();
         let too_many_vectors = self.seen.vectors.len() > self.vectors_max;
-        Ok(Recorded { tallied, intervals, interval_s, windows, too_many_vectors })
+        Recorded { tallied, intervals, interval_s, windows, too_many_vectors, history_failed }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), SoakError> {
+    fn take(&mut self, event: Event) {
         match event {
             Event::Measure(span) => {
                 self.tally.measure(span);
-                Ok(())
             }
             Event::Invoke { request, scheduled_us, at_us } => {
                 let deadline_us = request.class.deadline_ms.saturating_mul(1000);
@@ -139,7 +144,6 @@ impl Recorder {
             }
             Event::Healed { at_us, index } => {
                 self.tally.healed(index, at_us);
-                Ok(())
             }
             Event::Level { at_us, level } => {
                 self.tally.level(&level);
@@ -150,45 +154,44 @@ impl Recorder {
         }
     }
 
-    fn done(&mut self, done: &Done) -> Result<(), SoakError> {
+    fn done(&mut self, done: &Done) {
         let (number, sent_us, at_us) = (done.request.number, done.sent_us, done.at_us);
         match &done.outcome {
             Outcome::Rows(rows) => {
-                let (answer, right) = self.answer(done.request.first, rows)?;
+                let (answer, right) = self.answer(done.request.first, rows);
                 let right = right && rows.len() == done.request.count as usize;
                 self.tally.done(done, &Ended::Served { right });
-                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{answer}"))?;
+                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{answer}"));
             }
             Outcome::Refused(kind) => {
                 self.tally.done(done, &Ended::Refused(kind));
-                self.history.line(format_args!("refused,{number},{at_us},{}", field(kind)))?;
+                self.history.line(format_args!("refused,{number},{at_us},{}", field(kind)));
             }
             Outcome::Error(kind) => {
                 self.tally.done(done, &Ended::Error(kind));
                 let kind = field(kind);
-                self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"))?;
+                self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"));
             }
             Outcome::Lost(why) => {
                 self.tally.done(done, &Ended::Lost);
-                self.history.line(format_args!("lost,{number},{at_us},{}", field(why)))?;
+                self.history.line(format_args!("lost,{number},{at_us},{}", field(why)));
             }
         }
         if at_us >= self.seen.viewed_us + VIEW_US {
             self.seen.viewed_us = at_us;
             self.view(at_us);
         }
-        Ok(())
     }
 
     /// The number of an answer, noted if it is new, and whether each vector is right.
-    fn answer(&mut self, first: u32, rows: &[(u64, Vec<f32>)]) -> Result<(u64, bool), SoakError> {
+    fn answer(&mut self, first: u32, rows: &[(u64, Vec<f32>)]) -> (u64, bool) {
         let mut ids = Vec::with_capacity(rows.len());
         let mut right = true;
         for (text, (digest, vector)) in (first..).zip(rows) {
             let next = self.seen.vectors.len() as u64;
             let id = *self.seen.vectors.entry(*digest).or_insert(next);
             if id == next {
-                self.history.line(format_args!("vector,{id},{}", base64(vector)))?;
+                self.history.line(format_args!("vector,{id},{}", base64(vector)));
                 if self.seen.vectors.len() > self.vectors_max {
                     self.stop.store(true, Ordering::Relaxed);
                 }
@@ -204,12 +207,12 @@ impl Recorder {
         }
         let next = self.seen.answers.len() as u64;
         if let Some(answer) = self.seen.answers.get(&ids) {
-            return Ok((*answer, right));
+            return (*answer, right);
         }
         let list: Vec<String> = ids.iter().map(u64::to_string).collect();
-        self.history.line(format_args!("answer,{next},{}", list.join(" ")))?;
+        self.history.line(format_args!("answer,{next},{}", list.join(" ")));
         self.seen.answers.insert(ids, next);
-        Ok((next, right))
+        (next, right)
     }
 
     fn view(&self, at_us: u64) {

@@ -104,6 +104,9 @@ pub struct Run {
     pub vectors: u64,
     /// More than may be kept.
     pub too_many_vectors: bool,
+    /// Why the history is not whole or was not judged, if so.
+    #[serde(default)]
+    pub not_judged: Option<String>,
 }
 
 /// Carries a run out.
@@ -117,22 +120,35 @@ pub async fn run(
     options: RunOptions,
 ) -> Result<Run, SoakError> {
     let mut run = carry_out(&target, oracle, profile, &options).await?;
-    let file = std::fs::File::open(&options.history)
-        .map_err(|error| SoakError::file("cannot read the history", &options.history, error))?;
     // By now nothing but the file connects what was tested with who judges it.
+    let path = options.history.clone();
     let judged = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::open(path)?;
         forebay_checker::check(std::io::BufReader::with_capacity(1 << 20, file))
     });
-    let verdict = judged.await.map_err(SoakError::harness)?.map_err(SoakError::harness)?;
+    let verdict = match judged.await.map_err(SoakError::harness)? {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            // The figures of a night are not thrown away for it, but nothing is proved.
+            run.not_judged.get_or_insert(error.to_string());
+            return Ok(run);
+        }
+    };
     run.checked_requests = verdict.counts.requests;
     run.checked_texts = verdict.counts.texts;
     run.vectors = verdict.counts.vectors;
     run.broken = verdict.broken.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    run.counter_example = verdict.first.as_ref().map(|first| {
+    if run.not_judged.is_some() {
+        // What its end would say is not in it, and that is known.
+        run.broken.remove(forebay_checker::WHOLE);
+        run.broken.remove(forebay_checker::FORM);
+    }
+    let first = verdict.first.as_ref().filter(|first| run.broken.contains_key(first.promise));
+    run.counter_example = first.map(|first| {
         let history = options.history.display();
         format!("{} ({history}:{}): {}", first.promise, first.line, first.what)
     });
-    run.counter_example_request = verdict.first.and_then(|first| first.request);
+    run.counter_example_request = first.and_then(|first| first.request);
     Ok(run)
 }
 
@@ -206,7 +222,12 @@ async fn carry_out(
         Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us: us(reply_wait + slack) };
     let (events, arrived) = mpsc::channel(EVENTS_WAITING);
     let recorder = Recorder {
-        history: History::create(&options.history, rules, &oracle)?,
+        history: History::create(
+            &options.history,
+            profile.harness.history_mib_max.saturating_mul(1 << 20),
+            rules,
+            &oracle,
+        )?,
         oracle: Arc::clone(&oracle),
         tally: Tally::new((profile.harness.lag_ms_max * 1e3) as u64, profile.duration_s)?,
         vectors_max: profile.harness.vectors_max as usize,
@@ -247,12 +268,14 @@ async fn carry_out(
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let recorded =
-        recording.join().map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))??;
+        recording.join().map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))?;
     let run = measured?;
-    let Recorded { tallied, intervals, interval_s, windows, too_many_vectors } = recorded;
+    let Recorded { tallied, intervals, interval_s, windows, too_many_vectors, history_failed } =
+        recorded;
     let joules_per_1k_texts = energy(&run.devices, tallied.texts);
     Ok(Run {
-        interrupted: run.interrupted && !too_many_vectors,
+        interrupted: run.interrupted && !too_many_vectors && history_failed.is_none(),
+        not_judged: history_failed,
         tallied,
         intervals,
         interval_s,

@@ -231,6 +231,13 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     });
     findings.push(Finding {
         code: Code::Overloaded,
+        what: "history of requests and replies".to_owned(),
+        found: run.not_judged.clone().unwrap_or_else(|| "whole".to_owned()),
+        allowed: "whole and judged".to_owned(),
+        passed: run.not_judged.is_none(),
+    });
+    findings.push(Finding {
+        code: Code::Overloaded,
         what: "requests in the measured time".to_owned(),
         found: tallied.offered.to_string(),
         allowed: "1 or more".to_owned(),

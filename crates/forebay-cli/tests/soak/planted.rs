@@ -199,6 +199,15 @@ fn a_generator_that_is_late_voids_the_result() {
 }
 
 #[test]
+fn a_history_that_is_full_leaves_the_figures_and_voids_them() {
+    let short = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 2000\nhistory_mib_max = 0");
+    let (place, ran) = soak(&short, "nothing", &["--duration", "2s"]);
+    assert_code(&ran, 5, "overloaded");
+    assert!(ran.said.contains("history_mib_max"), "{}", ran.said);
+    assert_page_is_whole(&place.file("report.html"));
+}
+
+#[test]
 fn what_is_not_there_cannot_be_tested() {
     let place = Place::new();
     let mut command = place.soak(PEAK, &["--target", "unix:/nowhere/at/all"]);
