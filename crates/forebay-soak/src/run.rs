@@ -322,6 +322,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
                 lasts: seconds(faults.lasts_s),
                 pause: (profile.scenario != Scenario::Chaos).then(|| seconds(faults.gap_min_s)),
                 stop: Arc::clone(&driver.stop),
+                ongoing: Arc::default(),
             };
             Some(tokio::spawn(injector.run(options.faults.clone())))
         }

@@ -181,8 +181,15 @@ fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         allowed: format!("each within {} s", faults.heal_within_s),
         passed: open.is_empty(),
     });
-    let refused: Vec<&String> =
-        run.faults.iter().filter_map(|fault| fault.refused.as_ref()).collect();
+    let not_seen = "no metric of the target shows that it happened".to_owned();
+    let refused: Vec<&String> = run
+        .faults
+        .iter()
+        .filter_map(|fault| {
+            let unproved = (fault.proved == Some(false)).then_some(&not_seen);
+            fault.refused.as_ref().or(fault.refused_on.first()).or(unproved)
+        })
+        .collect();
     // Nothing is proved by faults that did not happen. One may meet a worker that is just being
     // replaced for the last one.
     let most = run.faults.len() / 4;

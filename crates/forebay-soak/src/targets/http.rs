@@ -355,6 +355,21 @@ impl Target for HttpTarget {
         .boxed()
     }
 
+    fn counted<'t>(&'t self, name: &'t str) -> BoxFuture<'t, Option<u64>> {
+        async move {
+            let inner = &self.inner;
+            if inner.server.dialect != Dialect::Native {
+                return None;
+            }
+            let place = &inner.server.place;
+            match inner.ask(place, Method::GET, "/metrics", Vec::new()).await {
+                Ok((200, body)) => Some(dialect::counted(&String::from_utf8_lossy(&body), name)),
+                _ => None,
+            }
+        }
+        .boxed()
+    }
+
     fn inject<'t>(
         &'t self,
         device: Option<&'t str>,

@@ -9,7 +9,7 @@ use forebay::{BatchTicket, Config, EmbedError, EmbedOptions, Fault, Runtime};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::dialect::readings;
+use super::dialect::{counted, readings};
 use super::{Answer, Call, Look, Reading, Sent, Stray, Target, WorkerLook, within};
 use crate::error::SoakError;
 
@@ -105,6 +105,11 @@ impl Target for LibraryTarget {
     fn readings(&self) -> BoxFuture<'_, Vec<Reading>> {
         let text = self.metrics.as_ref().map(PrometheusHandle::render);
         std::future::ready(text.as_deref().map(readings).unwrap_or_default()).boxed()
+    }
+
+    fn counted<'t>(&'t self, name: &'t str) -> BoxFuture<'t, Option<u64>> {
+        let text = self.metrics.as_ref().map(PrometheusHandle::render);
+        std::future::ready(text.map(|text| counted(&text, name))).boxed()
     }
 
     fn inject<'t>(

@@ -133,6 +133,9 @@ pub trait Target: Send + Sync {
     /// What its devices show; empty if it does not tell.
     fn readings(&self) -> BoxFuture<'_, Vec<Reading>>;
 
+    /// A counter of its metrics, summed over its labels; `None` if it does not tell.
+    fn counted<'t>(&'t self, name: &'t str) -> BoxFuture<'t, Option<u64>>;
+
     /// Brings a fault about.
     fn inject<'t>(
         &'t self,
