@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 
+use crate::lateness::{Late, Lateness};
 use crate::levels::{Doubt, Levels};
 use crate::read::{self, Line};
 use crate::vectors::Vectors;
@@ -45,6 +46,7 @@ pub(crate) struct Judge {
     length: Length,
     vectors: Vectors,
     levels: Levels,
+    lateness: Lateness,
     answers: HashMap<u64, Vec<u64>>,
     open: BTreeMap<u64, Open>,
     /// One bit for each request that is over.
@@ -60,6 +62,7 @@ impl Judge {
             length: Length::default(),
             vectors: Vectors::default(),
             levels: Levels::default(),
+            lateness: Lateness::default(),
             answers: HashMap::new(),
             open: BTreeMap::new(),
             closed: Vec::new(),
@@ -159,6 +162,7 @@ impl Judge {
             Line::Stray { request, why } => {
                 self.breaks(ONE_REPLY, number, why.to_owned(), request, None);
             }
+            Line::Stall { from_us, to_us } => self.lateness.stall(from_us, to_us),
             Line::Fault => counts.faults += 1,
             Line::Level { at_us, level } => self.levels.change(level, at_us),
             Line::End => self.ended = true,
@@ -256,12 +260,30 @@ impl Judge {
                 "answered {took} us after it was sent (due at {} us), allowed are {within} us",
                 open.scheduled_us
             );
-            self.breaks(IN_TIME, line, what, Some(request), Some(open.first));
+            let late = Late {
+                line,
+                request,
+                first: open.first,
+                what,
+                from_us: sent_us,
+                at_us,
+                over_us: took - within,
+            };
+            if let Some(late) = self.lateness.late(late) {
+                self.is_late(late);
+            }
         }
+    }
+
+    fn is_late(&mut self, late: Late) {
+        self.breaks(IN_TIME, late.line, late.what, Some(late.request), Some(late.first));
     }
 
     fn finish(&mut self, lines: u64) {
         self.settle(u64::MAX);
+        for late in self.lateness.judged() {
+            self.is_late(late);
+        }
         if self.rules.is_none() {
             self.breaks(FORM, lines, "there are no rules in it".to_owned(), None, None);
         }

@@ -25,12 +25,15 @@
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
 //! stray,AT,WHY[,REQUEST]                  an answer came that nobody had asked for, after that of this
 //!                                         request on its connection
+//! stall,FROM,TO                           who takes the replies stood still meanwhile, so that as much
+//!                                         of a reply's time is not the target's
 //! fault,AT,WHERE,FAULT                    a fault is about to be injected
 //! level,AT,LEVEL                          the level from now on
 //! end,AT                                  every reply is here, or was waited for long enough
 //! ```
 
 mod judge;
+mod lateness;
 mod levels;
 mod read;
 mod vectors;

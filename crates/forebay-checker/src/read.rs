@@ -19,6 +19,7 @@ pub(crate) enum Line<'t> {
     Err { request: u64, sent_us: u64, at_us: u64 },
     Lost { request: u64, why: &'t str },
     Stray { request: Option<u64>, why: &'t str },
+    Stall { from_us: u64, to_us: u64 },
     Fault,
     Level { at_us: u64, level: &'t str },
     End,
@@ -83,6 +84,7 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
             number(at)?;
             Line::Stray { request: Some(number(request)?), why }
         }
+        ["stall", from, to] => Line::Stall { from_us: number(from)?, to_us: number(to)? },
         ["fault", at, place, fault] => {
             word(place).and(word(fault)).and(number(at))?;
             Line::Fault

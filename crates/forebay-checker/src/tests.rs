@@ -154,3 +154,18 @@ fn what_a_level_computes_is_held_to_its_tolerance() {
     let down = known.replacen("end,", "level,170,down\nlevel,180,cpu\nend,", 1);
     assert!(!judged(&down).is_sound());
 }
+
+#[test]
+fn what_nobody_could_have_taken_in_time_is_not_late() {
+    // 251 us after it was sent; 250 are allowed.
+    let late = sound().replacen("ok,1,112,180", "ok,1,112,363", 1);
+    let with = |stall: &str| judged(&late.replacen("end,", &format!("{stall}\nend,"), 1));
+    assert!(with("stall,100,113").is_sound());
+    for elsewhere in ["stall,10,112", "stall,363,999", "stall,200,200"] {
+        let first = with(elsewhere).first.unwrap();
+        assert!(first.promise.contains("within its deadline"), "{elsewhere}: {first:?}");
+    }
+    // A moment that nobody could take it in does not excuse the rest.
+    let later = sound().replacen("ok,1,112,180", "ok,1,112,400", 1);
+    assert!(!judged(&later.replacen("end,", "stall,100,120\nend,", 1)).is_sound());
+}

@@ -105,12 +105,12 @@ impl Capacity {
     #[must_use]
     pub fn of(rate: Option<f64>, probes: Vec<Probe>) -> Self {
         let above = |probe: &&Probe| !probe.met && rate.is_none_or(|rate| probe.rate > rate);
-        let failed = probes.iter().filter(above).map(|probe| probe.rate);
+        let failed = probes.iter().filter(above);
         // What stopped the search: the lowest rate that was not met.
-        let limit = failed.fold(f64::INFINITY, f64::min);
-        let limited_by_harness = probes
-            .iter()
-            .any(|probe| !probe.met && probe.rate <= limit && probe.code == Some(Code::Overloaded));
+        let limit = failed.clone().map(|probe| probe.rate).fold(f64::INFINITY, f64::min);
+        let is_void = |probe: &Probe| probe.code == Some(Code::Overloaded);
+        let limited_by_harness =
+            failed.filter(|probe| probe.rate <= limit).any(|probe| is_void(probe));
         Self { rate, limited_by_harness, probes }
     }
 

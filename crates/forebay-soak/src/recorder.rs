@@ -137,6 +137,9 @@ impl Recorder {
                     None => self.history.line(format_args!("stray,{at_us},{why}")),
                 }
             }
+            Event::Stall { from_us, to_us } => {
+                self.history.line(format_args!("stall,{from_us},{to_us}"));
+            }
             Event::Fault { at_us, on, fault } => {
                 self.tally.fault(at_us);
                 self.seen.faults += 1;

@@ -13,6 +13,7 @@ use crate::driver::Driver;
 use crate::error::SoakError;
 use crate::event::Event;
 use crate::faults::{FaultSeen, PlannedFault};
+use crate::heartbeat::{Beats, Heartbeat};
 use crate::history::{History, Rules};
 use crate::injector::{Best, Injector};
 use crate::observer::{DeviceSample, LevelChange, Observer, Sampler, pass_strays};
@@ -60,6 +61,9 @@ pub struct Run {
     pub measured_s: f64,
     /// The counts and latencies.
     pub tallied: Tallied,
+    /// How late the harness itself was.
+    #[serde(default)]
+    pub beats: Beats,
     /// The same over time.
     pub intervals: Vec<Interval>,
     /// Length of an interval in seconds.
@@ -156,6 +160,7 @@ struct Stage<'r> {
     profile: &'r Profile,
     driver: Driver,
     observer: Observer,
+    heartbeat: Heartbeat,
 }
 
 impl Stage<'_> {
@@ -229,7 +234,7 @@ async fn carry_out(
             &oracle,
         )?,
         oracle: Arc::clone(&oracle),
-        tally: Tally::new((profile.harness.lag_ms_max * 1e3) as u64, profile.duration_s)?,
+        tally: Tally::new((profile.lag_ms_allowed() * 1e3) as u64, profile.duration_s)?,
         vectors_max: profile.harness.vectors_max as usize,
         so_far: options.so_far.clone(),
         stop: Arc::clone(&options.interrupt),
@@ -243,6 +248,11 @@ async fn carry_out(
     let stage = Stage {
         profile,
         observer: Observer::start(Arc::clone(target), events.clone(), zero),
+        heartbeat: Heartbeat::start(
+            events.clone(),
+            zero,
+            Duration::from_secs_f64(profile.lag_ms_allowed() / 1e3),
+        )?,
         driver: Driver {
             target: Arc::clone(target),
             plan: Arc::new(Plan::new(options.seed, texts, count, profile.classes())),
@@ -260,7 +270,8 @@ async fn carry_out(
     let measured = measure(&stage, options).await;
     pass_strays(target.as_ref(), &events, zero).await;
     events.send(Event::End { at_us: stage.driver.now_us() }).await.ok();
-    let Stage { observer, driver, .. } = stage;
+    let Stage { observer, driver, heartbeat, .. } = stage;
+    drop(heartbeat);
     // It holds the target, which the caller wants to end.
     observer.end().await;
     drop((driver, events));
@@ -288,7 +299,7 @@ async fn carry_out(
 
 /// Everything but what the recorder and the checker find.
 async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakError> {
-    let Stage { profile, driver, observer } = stage;
+    let Stage { profile, driver, observer, heartbeat } = stage;
     let seconds = Duration::from_secs_f64;
     stage.load(options.seed ^ WARMUP_SEED, Instant::now(), seconds(profile.warmup_s)).await?;
     let (look, before) = stage.rest().await;
@@ -297,6 +308,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         None => first_look(driver.target.as_ref()).await,
     };
     let best = look.as_ref().map(Best::of);
+    heartbeat.measure()?;
     let start = Instant::now();
     let length = seconds(profile.duration_s);
     let from_us = driver.now_us();
@@ -330,7 +342,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
     };
     stage.load(options.seed, start, length).await?;
     let interrupted = driver.stop.load(Ordering::Relaxed);
-    let end = Instant::now();
+    let (end, beats) = (Instant::now(), heartbeat.beats());
     let (samples, devices) = sampler.end().await;
     let faults = match injecting {
         Some(injecting) => injecting.await.map_err(SoakError::harness)?,
@@ -350,6 +362,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         measured_s,
         best_level: best.map(|best| best.level),
         level_at_end: look.map(|look| look.level),
+        beats,
         level_s: level_seconds(&levels, measured_s),
         levels,
         faults_planned: options.faults.len(),

@@ -215,7 +215,9 @@ const latencies = () => {
       row(prefix + 'without faults', t.calm), row(prefix + 'while a fault lasted', t.disturbed),
       ...Object.entries(t.by_level).map(([name, s]) => row(`${prefix}answered at level ${name}`, s)),
       ...Object.entries(t.by_class).map(([name, s]) => row(`${prefix}class ${name}`, s)),
-      row(prefix + 'lag of the harness', t.lag)].filter((cells) => cells[1] !== '0');
+      ...(t.submit ? [row(prefix + 'time to hand a request in', t.submit)] : []),
+      row(prefix + 'lag of the harness in sending', t.lag),
+      ...(run.beats ? [row(prefix + 'lag of the harness in waking up', run.beats.task)] : [])].filter((cells) => cells[1] !== '0');
   });
   page.append(card('Latencies', null, table(columns, rows)));
 };

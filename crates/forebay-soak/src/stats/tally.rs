@@ -46,7 +46,7 @@ pub struct FaultTally {
 pub struct Tallied {
     /// Requests that were due.
     pub offered: u64,
-    /// Of these, not sent: the harness had too many under way.
+    /// Of these, not sent: the target had too many under way.
     pub unsent: u64,
     /// Requests that were refused.
     pub refused: u64,
@@ -73,8 +73,11 @@ pub struct Tallied {
     /// Latency from when it left: what a client sees that waits with its next request. The
     /// difference is what measuring in a closed loop omits.
     pub from_sent: LatencySummary,
-    /// Time by which the generator was late.
+    /// Time by which the generator was late, what the target held it for apart.
     pub lag: LatencySummary,
+    /// Time until the target let go of whoever handed a request in.
+    #[serde(default)]
+    pub submit: LatencySummary,
     /// Latency from when a request was due, outside of the windows of faults.
     pub calm: LatencySummary,
     /// The same within these windows.
@@ -97,6 +100,7 @@ pub(crate) struct Tally {
     from_due: Latencies,
     from_sent: Latencies,
     lag: Latencies,
+    submit: Latencies,
     calm: Latencies,
     disturbed: Latencies,
     by_level: BTreeMap<String, Latencies>,
@@ -130,6 +134,7 @@ impl Tally {
             from_due: Latencies::new()?,
             from_sent: Latencies::new()?,
             lag: Latencies::new()?,
+            submit: Latencies::new()?,
             calm: Latencies::new()?,
             disturbed: Latencies::new()?,
             by_level: BTreeMap::new(),
@@ -216,7 +221,7 @@ impl Tally {
     }
 
     pub(crate) fn done(&mut self, done: &Done, ended: &Ended<'_>) {
-        let Done { request, scheduled_us, fired_us, sent_us, at_us, .. } = done;
+        let Done { request, scheduled_us, lag_us, sent_us, at_us, .. } = done;
         let (from_due, from_sent) =
             (at_us.saturating_sub(*scheduled_us), at_us.saturating_sub(*sent_us));
         let deadline_us = request.class.deadline_ms.saturating_mul(1000);
@@ -228,11 +233,11 @@ impl Tally {
         if !self.is_measured(*scheduled_us) {
             return;
         }
-        let lag = fired_us.saturating_sub(*scheduled_us);
-        self.lag.add(lag);
+        self.lag.add(*lag_us);
+        self.submit.add(done.submit_us);
         let counts = &mut self.counts;
         counts.offered += 1;
-        counts.sent_late += u64::from(lag > self.lag_us_max);
+        counts.sent_late += u64::from(*lag_us > self.lag_us_max);
         match ended {
             Ended::Served { right } => {
                 counts.served += 1;
@@ -349,6 +354,7 @@ impl Tally {
             from_due: self.from_due.summary(),
             from_sent: self.from_sent.summary(),
             lag: self.lag.summary(),
+            submit: self.submit.summary(),
             calm: self.calm.summary(),
             disturbed: self.disturbed.summary(),
             by_level: summaries(self.by_level),
