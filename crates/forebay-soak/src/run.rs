@@ -21,8 +21,8 @@ use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::profile::{Profile, Scenario};
 use crate::recorder::{Recorded, Recorder, Seen, SoFar};
-use crate::samples::{self, Sample};
-use crate::stats::{self, Drift, FaultTally, Growth, Interval, Span, Tallied, Tally};
+use crate::samples::{self, Restart, Sample};
+use crate::stats::{self, Drift, FaultTally, Growth, Interval, Span, Spread, Tallied, Tally};
 use crate::targets::{Look, Target};
 
 /// Events that wait to be recorded.
@@ -82,6 +82,18 @@ pub struct Run {
     pub faults: Vec<FaultSeen>,
     /// What came of requests while each was not over.
     pub fault_windows: Vec<FaultTally>,
+    /// How long it took until faults were noticed.
+    #[serde(default)]
+    pub detected: Option<Spread>,
+    /// Until the level was lower.
+    #[serde(default)]
+    pub demoted: Option<Spread>,
+    /// Until everything was back.
+    #[serde(default)]
+    pub healed: Option<Spread>,
+    /// Workers that took the place of others.
+    #[serde(default)]
+    pub restarts: Vec<Restart>,
     /// Memory and counters of the target's processes.
     pub samples: Vec<Sample>,
     /// What its devices showed.
@@ -366,6 +378,10 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         level_s: level_seconds(&levels, measured_s),
         levels,
         faults_planned: options.faults.len(),
+        detected: Spread::of(faults.iter().filter_map(|fault| fault.detected_ms)),
+        demoted: Spread::of(faults.iter().filter_map(|fault| fault.demoted_ms)),
+        healed: Spread::of(faults.iter().filter_map(|fault| fault.healed_ms)),
+        restarts: samples::restarts(&samples),
         faults,
         growth: stats::growth(&samples, 0.0, measured_s, &profile.leak, options.seed),
         growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,

@@ -128,25 +128,29 @@ const rates = ({ run }) => {
 
 const memory = ({ run }) => {
   if (!run.samples.length) return;
-  const processes = new Map();
+  const processes = new Map(), totals = new Map();
   for (const s of run.samples) {
     const key = s.role + ' ' + s.pid + ' ' + s.started;
     if (!processes.has(key)) processes.set(key, { role: s.role, points: [] });
     processes.get(key).points.push([s.at_s, s.rss_kib / 1024]);
+    if (!totals.has(s.at_s)) totals.set(s.at_s, 0);
+    totals.set(s.at_s, totals.get(s.at_s) + s.pss_kib / 1024);
   }
   const roles = [...new Set([...processes.values()].map((process) => process.role))];
-  const values = run.samples.map((s) => s.rss_kib / 1024);
+  const values = [...run.samples.map((s) => s.rss_kib / 1024), ...totals.values()];
   const p = plot(260, { from: 0, to: Math.max(run.measured_s, 1), label: 'time', format: clock },
     { from: 0, to: nice(highest(values)), label: 'memory, MiB' }, 'memory over time');
   for (const process of processes.values()) p.line(process.points, color(roles.indexOf(process.role)));
+  const soft = color(roles.length);
+  p.line([...totals.entries()], soft, true);
   const judged = run.growth.filter((g) => g.mib_per_hour);
   for (const g of judged) {
     const at = (s) => g.mib_per_hour.intercept + g.mib_per_hour.value * s / 3600;
     p.line([[g.from_s, at(g.from_s)], [g.to_s, at(g.to_s)]], 'bad', true);
   }
   const signed = (value) => (value >= 0 ? '+' : '') + number(value);
-  page.append(card('Memory: ' + run.target, 'Resident memory, each process by itself. Dashed: the fitted slope.',
-    legend([...roles.map((role, at) => [color(at), role]), ['bad', 'fitted slope', 'dash']]), p.root,
+  page.append(card('Memory: ' + run.target, 'Resident memory, each process by itself, and of all together what is proportionally theirs (PSS, shared memory counted once). Dashed red: the fitted slope.',
+    legend([...roles.map((role, at) => [color(at), role]), [soft, 'all together, PSS', 'dash'], ['bad', 'fitted slope', 'dash']]), p.root,
     table([['process'], ['judged', 'n'], ['MiB per hour', 'n'], ['95 of 100 within', 'n'], ['second half alone', 'n'], ['leak']],
       judged.map((g) => [`${g.role} (${g.pid})`, clock(g.to_s - g.from_s), signed(g.mib_per_hour.value),
         `${signed(g.mib_per_hour.low)} to ${signed(g.mib_per_hour.high)}`,
@@ -158,13 +162,34 @@ const memory = ({ run }) => {
 
 const faults = ({ run }) => {
   if (!run.faults.length) return;
-  page.append(card('Faults: ' + run.target, 'Times from the injection. A window ends when the level is back and what had piled up is worked off.',
-    table([['at', 'n'], ['fault'], ['on'], ['noticed', 'n'], ['level lower', 'n'], ['healed', 'n'], ['answered', 'n'], ['refused', 'n'], ['errors', 'n'], ['slowest', 'n']],
+  const spreads = [['until it was noticed', run.detected], ['until the level was lower', run.demoted], ['until all was back', run.healed]].filter(([, s]) => s);
+  page.append(card('Faults: ' + run.target, 'Times from the injection. A window ends when the level is back and what had piled up is worked off; latencies are those within it.',
+    spreads.length ? table([['time'], ['faults', 'n'], ['shortest', 'n'], ['median', 'n'], ['p90', 'n'], ['longest', 'n']],
+      spreads.map(([name, s]) => [name, number(s.count), ms(s.min_ms), ms(s.p50_ms), ms(s.p90_ms), ms(s.max_ms)])) : null,
+    table([['at', 'n'], ['fault'], ['on'], ['noticed', 'n'], ['level lower', 'n'], ['healed', 'n'], ['answered', 'n'], ['refused', 'n'], ['errors', 'n'], ['p50', 'n'], ['p99', 'n'], ['slowest', 'n']],
       run.faults.map((f, at) => {
         const w = run.fault_windows[at] || {};
         return [clock(f.at_s), f.fault, f.on, orDash(f.detected_ms), orDash(f.demoted_ms),
-          f.refused ? 'refused: ' + f.refused : orDash(f.healed_ms), number(w.served), number(w.refused), number(w.errors), orDash(w.slowest_ms)];
+          f.refused ? 'refused: ' + f.refused : orDash(f.healed_ms), number(w.served), number(w.refused), number(w.errors),
+          orDash(w.latency && w.latency.count ? w.latency.p50_ms : null), orDash(w.latency && w.latency.count ? w.latency.p99_ms : null), orDash(w.slowest_ms)];
       }))));
+};
+
+// How many processes have taken the place of others up to each moment.
+const restarts = ({ run }) => {
+  const found = run.restarts || [];
+  if (!found.length) return;
+  const roles = [...new Set(found.map((restart) => restart.role))], end = Math.max(run.measured_s, 1);
+  const p = plot(190, { from: 0, to: end, label: 'time', format: clock },
+    { from: 0, to: nice(highest(roles.map((role) => found.filter((r) => r.role === role).length), 1)), label: 'restarts' }, 'restarts over time');
+  roles.forEach((role, at) => {
+    let count = 0;
+    const points = [[0, 0]];
+    for (const restart of found.filter((r) => r.role === role)) points.push([restart.at_s, count], [restart.at_s, ++count]);
+    p.line([...points, [end, count]], color(at));
+  });
+  page.append(card(`Restarts: ${run.target}`, 'Worker processes that took the place of others, added up.',
+    legend(roles.map((role, at) => [color(at), `${role} (${found.filter((r) => r.role === role).length})`])), p.root));
 };
 
 const devices = ({ run }) => {
@@ -228,7 +253,7 @@ capacity();
 percentiles();
 latencies();
 for (const judged of report.runs) { heat(judged); rates(judged); }
-for (const judged of report.runs) { faults(judged); memory(judged); devices(judged); }
+for (const judged of report.runs) { faults(judged); restarts(judged); memory(judged); devices(judged); }
 page.append(card('How to repeat it', `Seed ${report.seed}; ${report.texts} texts with known answers` +
   (report.texts_left_out ? ` (${report.texts_left_out} left out, too near to others)` : '') +
   `; a vector is right if 1 - cosine is at most ${report.tolerance}.`, el('code', {}, report.replay)));

@@ -1,7 +1,7 @@
 //! What a run's requests come to: counts, latencies, windows of faults. Reads no clock.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ use crate::plan::Planned;
 
 /// Intervals of a plot over time at most.
 const INTERVALS_MAX: usize = 600;
+/// Windows that are over and may still get a request, since a fault may be followed by others.
+const WINDOWS_BACK: usize = 8;
 /// Faults whose figures are kept at most.
 const FAULTS_MAX: usize = 100_000;
 
@@ -39,6 +41,9 @@ pub struct FaultTally {
     pub errors: u64,
     /// The longest latency of these, in milliseconds.
     pub slowest_ms: f64,
+    /// Latency from when they were due of those that were answered with vectors.
+    #[serde(default)]
+    pub latency: LatencySummary,
 }
 
 /// What requests came to in the measured time.
@@ -108,6 +113,9 @@ pub(crate) struct Tally {
     series: Series,
     level: String,
     windows: Vec<FaultTally>,
+    /// Latencies of the windows that may still get some: those from this place on.
+    in_windows: VecDeque<Latencies>,
+    summed_up: usize,
     /// The first window that is not over; all before it are.
     open_from: usize,
     backlog: Backlog,
@@ -142,6 +150,8 @@ impl Tally {
             series: Series::new(length_s, INTERVALS_MAX)?,
             level: "unknown".to_owned(),
             windows: Vec::new(),
+            in_windows: VecDeque::new(),
+            summed_up: 0,
             open_from: 0,
             backlog: Backlog::default(),
             healing: Vec::new(),
@@ -176,6 +186,8 @@ impl Tally {
         if self.windows.len() < FAULTS_MAX {
             let from_s = self.seconds(at_us);
             self.windows.push(FaultTally { from_s, ..FaultTally::default() });
+            self.in_windows.extend(Latencies::new());
+            self.sum_up(self.open_from.saturating_sub(WINDOWS_BACK));
         }
     }
 
@@ -308,20 +320,37 @@ impl Tally {
         }
     }
 
+    /// Lets go of the latencies of all windows before this one.
+    fn sum_up(&mut self, before: usize) {
+        while self.summed_up < before
+            && let Some(latencies) = self.in_windows.pop_front()
+        {
+            if let Some(window) = self.windows.get_mut(self.summed_up) {
+                window.latency = latencies.summary();
+            }
+            self.summed_up += 1;
+        }
+    }
+
     /// Counts a request in every window that it was under way in; whether there was one.
     fn window(&mut self, done: &Done, ended: &Ended<'_>, from_due: u64) -> bool {
         let (from_s, to_s) = (self.seconds(done.scheduled_us), self.seconds(done.at_us));
         let mut found = false;
         // Windows that ended before a request was due are all before the last few.
-        let start = self.open_from.saturating_sub(8);
-        for window in self.windows.iter_mut().skip(start) {
+        let start = self.open_from.saturating_sub(WINDOWS_BACK);
+        for (place, window) in self.windows.iter_mut().enumerate().skip(start) {
             if window.from_s > to_s || window.to_s.is_some_and(|end| end < from_s) {
                 continue;
             }
             found = true;
             window.slowest_ms = window.slowest_ms.max(from_due as f64 / 1e3);
             match ended {
-                Ended::Served { .. } => window.served += 1,
+                Ended::Served { .. } => {
+                    window.served += 1;
+                    let latencies = place.checked_sub(self.summed_up);
+                    let latencies = latencies.and_then(|place| self.in_windows.get_mut(place));
+                    latencies.into_iter().for_each(|latencies| latencies.add(from_due));
+                }
                 Ended::Refused(_) => window.refused += 1,
                 Ended::Error(_) | Ended::Lost => window.errors += 1,
             }
@@ -344,7 +373,8 @@ impl Tally {
         self.series.width_s()
     }
 
-    pub(crate) fn finish(self) -> (Tallied, Vec<Interval>, Vec<FaultTally>) {
+    pub(crate) fn finish(mut self) -> (Tallied, Vec<Interval>, Vec<FaultTally>) {
+        self.sum_up(usize::MAX);
         let summaries = |map: BTreeMap<String, Latencies>| {
             map.into_iter().map(|(name, latencies)| (name, latencies.summary())).collect()
         };

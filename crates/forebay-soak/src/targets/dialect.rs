@@ -173,11 +173,13 @@ pub(super) fn look(body: &[u8]) -> Option<Look> {
 
 /// What devices show, from metrics in Prometheus' text format.
 pub(super) fn readings(text: &str) -> Vec<Reading> {
-    const NAMES: [&str; 4] = [
+    const NAMES: [&str; 6] = [
         "forebay_device_temperature_celsius",
         "forebay_device_power_watts",
         "forebay_device_memory_used_bytes",
         "forebay_device_utilisation_ratio",
+        "forebay_device_slowdown_margin_celsius",
+        "forebay_device_clocks_event_reasons",
     ];
     let reading = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
