@@ -108,9 +108,9 @@ impl Capacity {
         let failed = probes.iter().filter(above);
         // What stopped the search: the lowest rate that was not met.
         let limit = failed.clone().map(|probe| probe.rate).fold(f64::INFINITY, f64::min);
-        let is_void = |probe: &Probe| probe.code == Some(Code::Overloaded);
+        let is_void = |probe: &&Probe| probe.code == Some(Code::Overloaded);
         let limited_by_harness =
-            failed.filter(|probe| probe.rate <= limit).any(|probe| is_void(probe));
+            failed.filter(|probe| probe.rate <= limit).any(|probe| is_void(&probe));
         Self { rate, limited_by_harness, probes }
     }
 

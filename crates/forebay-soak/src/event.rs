@@ -19,6 +19,8 @@ pub(crate) enum Event {
     Done(Box<Done>),
     /// An answer came that nobody had asked for.
     Stray { at_us: u64, request: Option<u64>, why: String },
+    /// Time goes on, whether or not anything is answered.
+    Tick { at_us: u64 },
     /// The harness stood still, so that nobody could take an answer.
     Stall { from_us: u64, to_us: u64 },
     /// A fault is about to be injected. Faults are counted from 0, in the order of these.

@@ -11,10 +11,26 @@ use tokio::sync::mpsc;
 
 use crate::error::SoakError;
 use crate::event::Event;
+use crate::profile::Profile;
 use crate::stats::{Latencies, LatencySummary};
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_millis(5);
+/// Time between two views of the figures so far.
+const TICK: Duration = Duration::from_millis(250);
+
+/// No harness on a machine that it shares is more punctual than this, in milliseconds.
+const LATE_MS_LEAST: f64 = 10.0;
+
+/// By how much the harness may be late, in milliseconds: never by more than what is asked of the target,
+/// which it would hide or be blamed for.
+#[must_use]
+pub(crate) fn late_ms_max(profile: &Profile) -> f64 {
+    let objectives = &profile.objectives;
+    let quantiles = objectives.quantiles().into_iter().filter_map(|(_, _, ms)| ms);
+    let asked = quantiles.chain(objectives.calm_p99_ms).fold(f64::INFINITY, f64::min);
+    profile.harness.lag_ms_max.min(asked.max(LATE_MS_LEAST))
+}
 
 /// How late the harness woke up in the measured time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -56,7 +72,13 @@ impl Heartbeat {
         let (pulse, stop) = (Arc::new(Mutex::new(Pulse::new()?)), Arc::new(AtomicBool::new(false)));
         let noted = Arc::clone(&pulse);
         let task = tokio::spawn(async move {
+            let mut ticked = Instant::now();
             loop {
+                if ticked.elapsed() >= TICK {
+                    ticked = Instant::now();
+                    // One that finds no room is not missed: the next comes soon.
+                    events.try_send(Event::Tick { at_us: us(zero.elapsed()) }).ok();
+                }
                 let due = Instant::now() + BEAT;
                 tokio::time::sleep_until(due.into()).await;
                 let late = due.elapsed();
@@ -138,5 +160,18 @@ mod tests {
         assert!(beats.stalled_s > 0.04 && beats.task.max_ms > 40.0, "{beats:?}");
         heart.measure().unwrap();
         assert_eq!(heart.beats().stalled_s, 0.0);
+    }
+
+    #[test]
+    fn the_harness_may_not_be_later_than_what_is_asked_of_the_target() {
+        let mut profile = Profile::load("smoke").unwrap();
+        profile.harness.lag_ms_max = 100.0;
+        profile.objectives = crate::profile::Objectives::default();
+        assert_eq!(late_ms_max(&profile), 100.0);
+        profile.objectives.p99_ms = Some(40.0);
+        profile.objectives.max_ms = Some(400.0);
+        assert_eq!(late_ms_max(&profile), 40.0);
+        profile.objectives.p50_ms = Some(0.1);
+        assert_eq!(late_ms_max(&profile), 10.0);
     }
 }

@@ -78,7 +78,8 @@ impl History {
         self.bytes += line.len() as u64 + 1;
         if self.bytes > self.bytes_max {
             let mib = self.bytes_max >> 20;
-            self.failed = Some(format!("it would be larger than {mib} MiB (harness.history_mib_max)"));
+            self.failed =
+                Some(format!("it would be larger than {mib} MiB (harness.history_mib_max)"));
             return;
         }
         let written = writeln!(self.file, "{line}");

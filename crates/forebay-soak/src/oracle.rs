@@ -102,8 +102,7 @@ impl Oracle {
         vectors: Vec<Vec<f32>>,
         tolerance: f64,
     ) -> Result<Self, SoakError> {
-        let is_unit =
-            vectors.iter().all(|vector| (norm(vector) - 1.0).abs() <= LENGTH_TOLERANCE);
+        let is_unit = vectors.iter().all(|vector| (norm(vector) - 1.0).abs() <= LENGTH_TOLERANCE);
         let mut oracle = Self {
             texts: Vec::new(),
             vectors: Vec::new(),
@@ -138,9 +137,7 @@ impl Oracle {
         let (length, allowed) = match self.is_unit {
             true => (norm(vector), LENGTH_TOLERANCE),
             // An error of this share of the length turns a vector by the tolerance at most.
-            false => {
-                (norm(vector) / norm(known), LENGTH_TOLERANCE + (2.0 * self.tolerance).sqrt())
-            }
+            false => (norm(vector) / norm(known), LENGTH_TOLERANCE + (2.0 * self.tolerance).sqrt()),
         };
         distance(known, vector) <= self.tolerance && (length - 1.0).abs() <= allowed
     }

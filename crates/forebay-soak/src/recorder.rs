@@ -12,9 +12,6 @@ use crate::history::{History, base64, field};
 use crate::oracle::Oracle;
 use crate::stats::{Ended, FaultTally, Interval, Tallied, Tally};
 
-/// Time between two views of the figures so far, in microseconds of events.
-const VIEW_US: u64 = 500_000;
-
 /// The figures so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SoFar {
@@ -34,6 +31,8 @@ pub struct SoFar {
     pub p50_ms: f64,
     /// 99th percentile of these.
     pub p99_ms: f64,
+    /// Requests that are sent and not over.
+    pub under_way: u64,
     /// Faults injected.
     pub faults: u64,
     /// The level.
@@ -73,7 +72,6 @@ pub(crate) struct Seen {
     right: HashSet<(u32, u64)>,
     faults: u64,
     level: String,
-    viewed_us: u64,
 }
 
 impl Recorder {
@@ -137,6 +135,7 @@ impl Recorder {
                     None => self.history.line(format_args!("stray,{at_us},{why}")),
                 }
             }
+            Event::Tick { at_us } => self.view(at_us),
             Event::Stall { from_us, to_us } => {
                 self.history.line(format_args!("stall,{from_us},{to_us}"));
             }
@@ -179,10 +178,6 @@ impl Recorder {
                 self.tally.done(done, &Ended::Lost);
                 self.history.line(format_args!("lost,{number},{at_us},{}", field(why)));
             }
-        }
-        if at_us >= self.seen.viewed_us + VIEW_US {
-            self.seen.viewed_us = at_us;
-            self.view(at_us);
         }
     }
 
@@ -230,8 +225,49 @@ impl Recorder {
             errors,
             p50_ms,
             p99_ms,
+            under_way: self.tally.under_way(),
             faults: self.seen.faults,
             level: self.seen.level.clone(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Rules;
+    use crate::plan::Plan;
+    use crate::profile::Class;
+
+    #[test]
+    fn a_target_that_answers_nothing_is_shown_as_time_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = vec!["a".to_owned(), "b".to_owned()];
+        let oracle = Oracle::of(texts, vec![vec![1.0, 0.0], vec![0.0, 1.0]], 1e-3).unwrap();
+        let rules = Rules { tolerance: 1e-3, slack_us: 1, wait_us: 1 };
+        let (so_far, seen) = watch::channel(SoFar::default());
+        let recorder = Recorder {
+            history: History::create(&folder.path().join("history"), 1 << 20, rules, &oracle)
+                .unwrap(),
+            oracle: Arc::new(oracle),
+            tally: Tally::new(1000, 10.0).unwrap(),
+            vectors_max: 10,
+            so_far,
+            stop: Arc::default(),
+            seen: Seen::default(),
+        };
+        let (events, arrived) = mpsc::channel(16);
+        let class = Class { priority: forebay::Priority::Bulk, share: 1.0, deadline_ms: 0 };
+        let plan = Plan::new(1, 2, 1, vec![class]);
+        for number in 0..3 {
+            let request = plan.request(number);
+            let invoke = Event::Invoke { request, scheduled_us: number, at_us: number };
+            events.try_send(invoke).unwrap();
+        }
+        events.try_send(Event::Tick { at_us: 2_000_000 }).unwrap();
+        events.try_send(Event::End { at_us: 3_000_000 }).unwrap();
+        recorder.run(arrived);
+        let shown = seen.borrow().clone();
+        assert_eq!((shown.at_s, shown.under_way), (2.0, 3));
     }
 }

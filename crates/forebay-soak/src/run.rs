@@ -13,7 +13,7 @@ use crate::driver::Driver;
 use crate::error::SoakError;
 use crate::event::Event;
 use crate::faults::{FaultSeen, PlannedFault};
-use crate::heartbeat::{Beats, Heartbeat};
+use crate::heartbeat::{Beats, Heartbeat, late_ms_max};
 use crate::history::{History, Rules};
 use crate::injector::{Best, Injector};
 use crate::observer::{DeviceSample, LevelChange, Observer, Sampler, pass_strays};
@@ -246,7 +246,7 @@ async fn carry_out(
             &oracle,
         )?,
         oracle: Arc::clone(&oracle),
-        tally: Tally::new((profile.lag_ms_allowed() * 1e3) as u64, profile.duration_s)?,
+        tally: Tally::new((late_ms_max(profile) * 1e3) as u64, profile.duration_s)?,
         vectors_max: profile.harness.vectors_max as usize,
         so_far: options.so_far.clone(),
         stop: Arc::clone(&options.interrupt),
@@ -263,7 +263,7 @@ async fn carry_out(
         heartbeat: Heartbeat::start(
             events.clone(),
             zero,
-            Duration::from_secs_f64(profile.lag_ms_allowed() / 1e3),
+            Duration::from_secs_f64(late_ms_max(profile) / 1e3),
         )?,
         driver: Driver {
             target: Arc::clone(target),

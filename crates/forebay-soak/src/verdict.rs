@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::heartbeat::late_ms_max;
 use crate::profile::{Objectives, Profile};
 use crate::run::Run;
 
@@ -224,7 +225,7 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         allowed: format!(
             "{} % later than {} ms",
             allowed.lag_share_max * 100.0,
-            profile.lag_ms_allowed()
+            late_ms_max(profile)
         ),
         passed: share <= allowed.lag_share_max,
     });
@@ -243,7 +244,7 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         allowed: format!(
             "{} % in pieces longer than {} ms",
             allowed.lag_share_max * 100.0,
-            profile.lag_ms_allowed()
+            late_ms_max(profile)
         ),
         passed: stalled <= allowed.lag_share_max,
     });

@@ -78,8 +78,12 @@ fn interrupted_by(signal: Signal) {
 fn the_capacity_is_searched_for_and_the_knee_is_in_the_report() {
     let place = Place::new();
     // No rate meets this, so the search ends after few probes.
-    let arguments = ["--find-capacity", "--duration", "1s", "--p99", "0.000001", "--rate", "2"];
-    let ran = ran(&place, &mut place.soak(SHORT, &arguments));
+    let never = SHORT.replace("good_share_min", "good_per_s_min = 1e9\ngood_share_min").replace(
+        "kind = \"bursts\", rate = 40, burst = 20, every_s = 1",
+        "kind = \"constant\", rate = 2",
+    );
+    let arguments = ["--find-capacity", "--duration", "3s"];
+    let ran = ran(&place, &mut place.soak(&never, &arguments));
     assert_eq!(ran.code, Some(1), "{}", ran.said);
     let capacity = &ran.report["capacity"];
     assert!(
@@ -110,11 +114,18 @@ fn a_report_is_no_worse_than_itself() {
     };
     assert_eq!(compared(&path, &path).0, Some(0));
     let mut worse = ran.report.clone();
-    worse["runs"][0]["run"]["tallied"]["from_due"]["p99_ms"] = 1e6.into();
+    let run = &mut worse["runs"][0]["run"];
+    run["tallied"]["calm"]["p99_ms"] = 1e6.into();
+    for interval in run["intervals"].as_array_mut().expect("intervals") {
+        interval["p99_ms"] = 1e6.into();
+    }
     let other = place.file("worse.json");
     std::fs::write(&other, worse.to_string()).expect("writes");
     let (code, said) = compared(&path, &other);
     assert!(code == Some(1) && said.contains("worse"), "{said}");
+    worse["runs"][0]["verdict"]["code"] = "overloaded".into();
+    std::fs::write(&other, worse.to_string()).expect("writes");
+    assert_eq!(compared(&path, &other).0, Some(64), "a void run is compared with nothing");
     assert_eq!(compared(&path, &place.file("texts")).0, Some(64));
 }
 

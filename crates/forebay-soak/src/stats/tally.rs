@@ -364,6 +364,11 @@ impl Tally {
         [*offered, *served, *good, *refused, errors + lost]
     }
 
+    /// Requests that are sent and not over.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.backlog.under_way()
+    }
+
     /// So far: median and 99th percentile in milliseconds.
     pub(crate) fn latency_so_far(&self) -> (f64, f64) {
         (self.from_due.quantile_ms(0.5), self.from_due.quantile_ms(0.99))

@@ -269,7 +269,8 @@ mod tests {
             "# HELP x\nforebay_device_power_watts{rung=\"cuda:0\"} 310.5\n\
              forebay_device_power_limit_watts{rung=\"cuda:0\"} 700\nforebay_tokens_total 3\n",
         );
-        let text = "a_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 7\n# HELP a_total 9\nb 4\n";
+        let text =
+            "a_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 7\n# HELP a_total 9\nb 4\n";
         assert_eq!((counted(text, "a_total"), counted(text, "b"), counted(text, "c")), (5, 4, 0));
         assert_eq!(readings.len(), 1);
         assert_eq!((readings[0].device.as_str(), readings[0].value), ("cuda:0", 310.5));

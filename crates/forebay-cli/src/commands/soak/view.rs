@@ -76,13 +76,14 @@ fn line(now: &SoFar, last: &SoFar, warm: bool) -> String {
     let seconds = (now.at_s - last.at_s).max(1e-9);
     let rate = |now: u64, last: u64| now.saturating_sub(last) as f64 / seconds;
     format!(
-        "level {}  offered {:.0}/s  good {:.0}/s  p50 {:.1} ms  p99 {:.1} ms  refused {}  errors {}  \
-         faults {}",
+        "level {}  offered {:.0}/s  good {:.0}/s  p50 {:.1} ms  p99 {:.1} ms  under way {}  \
+         refused {}  errors {}  faults {}",
         now.level,
         rate(now.offered, last.offered),
         rate(now.good, last.good),
         now.p50_ms,
         now.p99_ms,
+        now.under_way,
         now.refused,
         now.errors,
         now.faults
@@ -174,7 +175,8 @@ pub(super) fn summary(report: &Report) -> String {
             ),
             Some(rate) => format!("capacity: {rate:.1} requests/s\n"),
             None if capacity.limited_by_harness => {
-                "capacity: unknown, the harness could not offer any rate that was tried\n".to_owned()
+                "capacity: unknown, the harness could not offer any rate that was tried\n"
+                    .to_owned()
             }
             None => "capacity: no rate met the objectives\n".to_owned(),
         });
