@@ -146,16 +146,18 @@ impl Injector {
             return seen;
         }
         seen.refused_on = refusals;
+        // A device that refused it for a while must not shorten it.
+        let struck_at = Instant::now();
         let devices: Vec<String> = struck.iter().filter_map(|s| s.device.clone()).collect();
         seen.on = self.name(&devices, fault);
         let lasts = if fault.undo().is_some() { self.lasts } else { SETTLE };
-        self.ongoing.begin(index, &devices, start + lasts);
+        self.ongoing.begin(index, &devices, struck_at + lasts);
         let mut follow = Follow::new(start, &self.best.level, &devices, fault.shows(), &look);
         let mut count_at = Instant::now();
-        let until = || self.ongoing.end_of(&devices, start + lasts) + self.heal_within;
+        let until = || self.ongoing.end_of(&devices, struck_at + lasts) + self.heal_within;
         while Instant::now() < until() && !self.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK).await;
-            let has_lasted = start.elapsed() >= lasts;
+            let has_lasted = struck_at.elapsed() >= lasts;
             let look = self.looks.borrow().clone();
             if has_lasted {
                 seen.not_undone = self.take_back(fault, &mut struck, look.as_ref()).await;
