@@ -18,6 +18,7 @@ const ONE_REPLY: &str = "a request is answered once";
 const ASKED: &str = "only what was asked is answered";
 const RIGHT: &str = "every vector is the one of its text";
 const ROWS: &str = "an answer has one vector for each text";
+const READABLE: &str = "every answer can be read";
 const FINITE: &str = "every value is finite and every vector has length 1";
 const IN_TIME: &str = "every reply comes within its deadline and the slack";
 const ORDER: &str = "nothing is answered before it was sent";
@@ -25,8 +26,8 @@ const FORM: &str = "every line can be read";
 const WHOLE: &str = "the history has an end";
 
 /// Every promise, in the order of their weight.
-pub const PROMISES: [&str; 10] =
-    [REPLY, ONE_REPLY, RIGHT, ROWS, FINITE, IN_TIME, ASKED, ORDER, FORM, WHOLE];
+pub const PROMISES: [&str; 11] =
+    [REPLY, ONE_REPLY, RIGHT, ROWS, READABLE, FINITE, IN_TIME, ASKED, ORDER, FORM, WHOLE];
 
 struct Open {
     line: u64,
@@ -151,6 +152,14 @@ impl Judge {
             Line::Err { request, sent_us, at_us } => {
                 counts.errors += 1;
                 if let Some(open) = self.close(number, request) {
+                    self.in_time(number, request, &open, [sent_us, at_us]);
+                }
+            }
+            Line::Unreadable { request, sent_us, at_us, why } => {
+                counts.errors += 1;
+                if let Some(open) = self.close(number, request) {
+                    let what = format!("text {}: {why}", open.first);
+                    self.breaks(READABLE, number, what, Some(request), Some(open.first));
                     self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }

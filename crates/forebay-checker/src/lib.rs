@@ -19,6 +19,7 @@
 //! ok,REQUEST,SENT,AT,ANSWER               an accepted request, which had left at SENT, was answered
 //!                                         with these vectors
 //! err,REQUEST,SENT,AT,KIND                the same with an error
+//! unreadable,REQUEST,SENT,AT,WHY          it was answered with what is no list of vectors
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
 //! stray,AT,WHY                            an answer came that nobody had asked for
 //! fault,AT,WHERE,FAULT                    a fault is about to be injected

@@ -60,6 +60,8 @@ fn breaks(from: &str, to: &str, part: &str, place: &str) -> CounterExample {
 fn each_planted_error_is_found_where_it_is() {
     breaks("err,3,132,200,worker_lost\n", "", "is answered", "invoke,3");
     breaks("err,3,132,200,worker_lost", "lost,3,200,closed", "is answered", "lost,3");
+    let unreadable = "unreadable,3,132,200,no vectors";
+    breaks("err,3,132,200,worker_lost", unreadable, "can be read", "unreadable,3");
     let twice = breaks("end,", "ok,1,112,250,1\nend,", "answered once", "ok,1,112,250");
     assert_eq!(twice.request, Some(1));
     breaks("end,", "stray,260,two answers to one\nend,", "answered once", "stray");

@@ -173,6 +173,7 @@ impl Driver {
             }
             Answer::Refused(kind) => Outcome::Refused(kind),
             Answer::Error(kind) => Outcome::Error(kind),
+            Answer::Unreadable(why) => Outcome::Unreadable(why),
             Answer::Lost(why) => Outcome::Lost(why),
         };
         let sent_us = self.us(sent.sent_at);

@@ -1,5 +1,7 @@
 //! What a run does and what it must reach: a profile, as the files in `config/soak` have it.
 
+mod objectives;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SoakError;
 use crate::schedule::Arrivals;
+
+pub use objectives::Objectives;
 
 /// The profiles that are part of the program.
 pub const PROFILES: [(&str, &str); 4] = [
@@ -193,45 +197,6 @@ impl Faults {
     }
 }
 
-/// What must be reached in the measured time; what is left out need not be. Latencies count from
-/// when a request was due.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Objectives {
-    /// Highest median latency in milliseconds.
-    pub p50_ms: Option<f64>,
-    /// Highest 95th percentile in milliseconds.
-    pub p95_ms: Option<f64>,
-    /// Highest 99th percentile in milliseconds.
-    pub p99_ms: Option<f64>,
-    /// Highest 99.9th percentile in milliseconds.
-    pub p999_ms: Option<f64>,
-    /// Highest latency in milliseconds.
-    pub max_ms: Option<f64>,
-    /// Highest 99th percentile outside of the windows of faults, in milliseconds.
-    pub calm_p99_ms: Option<f64>,
-    /// Lowest share of the offered requests that were answered rightly within their deadline.
-    pub good_share_min: Option<f64>,
-    /// Highest share of the offered requests that were refused.
-    pub refused_share_max: Option<f64>,
-    /// Lowest number of right answers per second.
-    pub good_per_s_min: Option<f64>,
-}
-
-impl Objectives {
-    /// Each latency objective with its name and quantile (1 is the maximum).
-    #[must_use]
-    pub fn quantiles(&self) -> [(&'static str, f64, Option<f64>); 5] {
-        [
-            ("p50_ms", 0.50, self.p50_ms),
-            ("p95_ms", 0.95, self.p95_ms),
-            ("p99_ms", 0.99, self.p99_ms),
-            ("p999_ms", 0.999, self.p999_ms),
-            ("max_ms", 1.0, self.max_ms),
-        ]
-    }
-}
-
 /// What is a leak.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -413,35 +378,4 @@ impl Faults {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_profiles_of_the_program_make_sense() {
-        for (name, _) in PROFILES {
-            let profile = Profile::load(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(profile.name, name);
-            let faults = profile.faults.expect("faults");
-            // What a device computes wrongly unnoticed is a known limit and no surprise.
-            assert!(!faults.kinds.iter().any(|kind| kind == "flip_weight_bit"), "{name}");
-            assert!(profile.quiet_s >= faults.heal_within_s, "{name}");
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_named() {
-        let smoke = PROFILES[0].1;
-        for (from, to, word) in [
-            ("duration_s", "duration_x", "duration_x"),
-            ("scenario = \"soak\"", "scenario = \"bath\"", "bath"),
-            ("\"kill\"", "\"kil\"", "kil"),
-            ("quiet_s = ", "quiet_s = 1e9 #", "quiet_s"),
-            ("kind = \"poisson\"", "kind = \"fish\"", "fish"),
-        ] {
-            assert!(smoke.contains(from), "{from}");
-            let error = Profile::parse("x", &smoke.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
-        }
-        assert!(Profile::load("no-such-profile").unwrap_err().to_string().contains("smoke"));
-    }
-}
+mod tests;

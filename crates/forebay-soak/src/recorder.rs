@@ -1,6 +1,7 @@
 //! The recorder: one thread that takes every event, writes the history, judges vectors for the
 //! figures (the checker does so again for the verdict) and counts.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -161,6 +162,11 @@ impl Recorder {
                 self.tally.done(done, &Ended::Error(kind));
                 let kind = field(kind);
                 self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"))?;
+            }
+            Outcome::Unreadable(why) => {
+                self.tally.done(done, &Ended::Error(&Cow::Borrowed("unreadable_answer")));
+                let why = field(why);
+                self.history.line(format_args!("unreadable,{number},{sent_us},{at_us},{why}"))?;
             }
             Outcome::Lost(why) => {
                 self.tally.done(done, &Ended::Lost);

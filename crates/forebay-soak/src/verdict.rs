@@ -302,16 +302,44 @@ fn objectives(run: &Run, objectives: &Objectives, findings: &mut Vec<Finding>) {
         let passed = tallied.calm.count > 0 && found <= allowed;
         add("calm_p99_ms", format!("{found:.2}"), format!("{allowed}"), passed);
     }
-    let share = |count: u64| count as f64 / tallied.offered.max(1) as f64;
-    if let Some(allowed) = objectives.good_share_min {
-        let found = share(tallied.good);
-        let text = format!("{:.3} %", found * 100.0);
-        add("good_share_min", text, format!("{} %", allowed * 100.0), found >= allowed);
+    let shares = [
+        ("good_share_min", objectives.good_share_min, tallied.good, tallied.offered, true),
+        (
+            "calm_good_share_min",
+            objectives.calm_good_share_min,
+            tallied.calm_good,
+            tallied.calm_offered,
+            true,
+        ),
+        (
+            "errors_share_max",
+            objectives.errors_share_max,
+            tallied.errors + tallied.lost,
+            tallied.offered,
+            false,
+        ),
+        ("refused_share_max", objectives.refused_share_max, tallied.refused, tallied.offered, false),
+    ];
+    for (name, allowed, count, of, is_least) in shares {
+        let Some(allowed) = allowed else { continue };
+        let found = count as f64 / of.max(1) as f64;
+        let passed = of > 0 && if is_least { found >= allowed } else { found <= allowed };
+        let text = format!("{:.3} % of {of}", found * 100.0);
+        add(name, text, format!("{} %", allowed * 100.0), passed);
     }
-    if let Some(allowed) = objectives.refused_share_max {
-        let found = share(tallied.refused);
-        let text = format!("{:.3} %", found * 100.0);
-        add("refused_share_max", text, format!("{} %", allowed * 100.0), found <= allowed);
+    if let Some(allowed) = &objectives.errors_with_faults {
+        let strange = tallied.errors_by_kind.iter().filter(|(kind, _)| !allowed.contains(kind));
+        let words = |(kind, count): (&String, &u64)| format!("{count} {kind}");
+        let strange: Vec<String> = strange.map(words).collect();
+        let calm: Vec<String> = tallied.calm_errors.iter().map(words).collect();
+        let list = |errors: &[String]| match errors.is_empty() {
+            true => "none".to_owned(),
+            false => errors.join(", "),
+        };
+        let names = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        let passed = strange.is_empty();
+        add("errors of other kinds", list(&strange), format!("only {names}"), passed);
+        add("errors while no fault lasts", list(&calm), "none".to_owned(), calm.is_empty());
     }
     if let Some(allowed) = objectives.good_per_s_min {
         let found = tallied.good as f64 / run.measured_s.max(1e-9);
@@ -320,28 +348,4 @@ fn objectives(run: &Run, objectives: &Objectives, findings: &mut Vec<Finding>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finding(code: Code, passed: bool) -> Finding {
-        let text = String::new;
-        Finding { code, what: text(), found: text(), allowed: text(), passed }
-    }
-
-    #[test]
-    fn the_heaviest_finding_decides() {
-        let of = |codes: &[Code]| {
-            let findings: Vec<Finding> = codes.iter().map(|code| finding(*code, false)).collect();
-            heaviest(&findings)
-        };
-        assert_eq!(of(&[]), Code::Pass);
-        assert_eq!(heaviest(&[finding(Code::Leak, true)]), Code::Pass);
-        assert_eq!(of(&[Code::ObjectiveMissed, Code::Leak]), Code::Leak);
-        assert_eq!(of(&[Code::Leak, Code::Overloaded]), Code::Overloaded);
-        assert_eq!(of(&[Code::Overloaded, Code::NotHealed]), Code::NotHealed);
-        assert_eq!(of(&[Code::NotHealed, Code::PromiseBroken]), Code::PromiseBroken);
-        assert_eq!(of(&[Code::Interrupted, Code::PromiseBroken]), Code::Interrupted);
-        let exits: Vec<u8> = Code::BY_WEIGHT.iter().map(|code| code.exit()).collect();
-        assert_eq!(exits, [130, 2, 4, 5, 3, 1]);
-    }
-}
+mod tests;

@@ -41,6 +41,10 @@ enum Planted {
     TwoRows,
     /// One request in ten thousand has the vector of another text.
     Swap,
+    /// One request in ten fails.
+    Fails,
+    /// One request in ten thousand has a vector with a value that is no number.
+    Null,
     /// Nothing is answered for so long, every half minute.
     Stall(Duration),
     /// After the first fault the level never comes back, though everything is answered.
@@ -56,6 +60,8 @@ impl Planted {
             "twice" => Self::Twice,
             "two_rows" => Self::TwoRows,
             "swap" => Self::Swap,
+            "fails" => Self::Fails,
+            "null" => Self::Null,
             "stall_200ms" => Self::Stall(Duration::from_millis(200)),
             "stall_1s" => Self::Stall(Duration::from_secs(1)),
             "never_heals" => Self::NeverHeals,
@@ -103,7 +109,8 @@ impl Server {
         let texts = request["texts"].as_array().cloned().unwrap_or_default();
         let mut rows: Vec<Vec<f32>> =
             texts.iter().map(|text| embedding(text.as_str().unwrap_or_default())).collect();
-        let is_chosen = self.requests.fetch_add(1, Ordering::Relaxed) % EVERY == NTH;
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let is_chosen = number % EVERY == NTH;
         let mut times = 1;
         match self.planted {
             Planted::Leak => {
@@ -113,6 +120,14 @@ impl Server {
             Planted::Twice if is_chosen => times = 2,
             Planted::TwoRows if is_chosen => rows.extend(rows.clone()),
             Planted::Swap if is_chosen => rows = vec![embedding("w1")],
+            Planted::Null if is_chosen => {
+                let mut answer = json!({"embeddings": rows});
+                answer["embeddings"][0][0] = Value::Null;
+                return Some((answer, 1));
+            }
+            Planted::Fails if number % 10 == 0 => {
+                return Some((json!({"error": {"code": "internal"}}), 1));
+            }
             Planted::Stall(length) => self.stall(length).await,
             _ => {}
         }
@@ -152,9 +167,10 @@ impl Server {
                 // The connection stays, and so does the silence.
                 std::future::pending().await
             };
+            let status = if answer["error"].is_null() { "200 OK" } else { "500 Error" };
             let answer = answer.to_string();
             let head = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 answer.len()
             );
             for _ in 0..times {

@@ -157,6 +157,21 @@ fn the_vector_of_another_text_is_found() {
 }
 
 #[test]
+fn one_request_in_ten_that_fails_is_found() {
+    let strict = STEADY.replace("max_ms = 150", "errors_with_faults = [\"worker_lost\"]");
+    let (_place, ran) = soak(&strict, "fails", &["--duration", "2s"]);
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("internal"), "{}", ran.said);
+}
+
+#[test]
+fn a_value_that_is_no_number_is_found() {
+    let (place, ran) = soak(PEAK, "null", &[]);
+    assert_code(&ran, 2, "promise_broken");
+    assert_example(&place, &ran, "can be read");
+}
+
+#[test]
 fn a_stall_of_200_ms_misses_the_objective() {
     let (_place, ran) = soak(STEADY, "stall_200ms", &[]);
     assert_code(&ran, 1, "objective_missed");

@@ -66,6 +66,18 @@ pub struct Tallied {
     pub texts: u64,
     /// Refusals and errors by their names.
     pub by_kind: BTreeMap<String, u64>,
+    /// Errors and losses by their names, without refusals.
+    #[serde(default)]
+    pub errors_by_kind: BTreeMap<String, u64>,
+    /// Of these, the ones of requests that were under way in no window of a fault.
+    #[serde(default)]
+    pub calm_errors: BTreeMap<String, u64>,
+    /// Requests that were due and over in no window of a fault.
+    #[serde(default)]
+    pub calm_offered: u64,
+    /// Of these, answered rightly and within their deadline.
+    #[serde(default)]
+    pub calm_good: u64,
     /// Requests that were sent late by the harness.
     pub sent_late: u64,
     /// Latency from when a request was due to its answer: what a caller of an open loop sees.
@@ -87,6 +99,15 @@ pub struct Tallied {
     pub curve_from_due: Vec<(f64, f64)>,
     /// The same from when it left.
     pub curve_from_sent: Vec<(f64, f64)>,
+}
+
+impl Tallied {
+    fn error(&mut self, kind: &str, is_disturbed: bool) {
+        let in_calm = (!is_disturbed).then_some(&mut self.calm_errors);
+        for counts in [&mut self.by_kind, &mut self.errors_by_kind].into_iter().chain(in_calm) {
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
 }
 
 /// A run's requests so far.
@@ -233,6 +254,7 @@ impl Tally {
         let counts = &mut self.counts;
         counts.offered += 1;
         counts.sent_late += u64::from(lag > self.lag_us_max);
+        counts.calm_offered += u64::from(!is_disturbed);
         match ended {
             Ended::Served { right } => {
                 counts.served += 1;
@@ -240,6 +262,7 @@ impl Tally {
                 counts.wrong += u64::from(!right);
                 counts.late += u64::from(is_late);
                 counts.good += u64::from(*right && !is_late);
+                counts.calm_good += u64::from(*right && !is_late && !is_disturbed);
                 self.latencies(request, from_due, from_sent, is_disturbed);
             }
             Ended::Refused(kind) => {
@@ -248,11 +271,11 @@ impl Tally {
             }
             Ended::Error(kind) => {
                 counts.errors += 1;
-                *counts.by_kind.entry(kind.to_string()).or_default() += 1;
+                counts.error(kind, is_disturbed);
             }
             Ended::Lost => {
                 counts.lost += 1;
-                *counts.by_kind.entry("lost".to_owned()).or_default() += 1;
+                counts.error("lost", is_disturbed);
             }
         }
     }

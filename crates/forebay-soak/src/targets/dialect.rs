@@ -52,13 +52,16 @@ enum Row {
 }
 
 impl Row {
-    fn values(self) -> Option<Vec<f32>> {
+    fn values(self) -> Result<Vec<f32>, String> {
         match self {
-            Self::Numbers(values) => Some(values),
+            Self::Numbers(values) => Ok(values),
             Self::Base64(text) => {
-                let bytes = base64_simd::STANDARD.decode_to_vec(text).ok()?;
+                let bytes = base64_simd::STANDARD.decode_to_vec(text);
+                let bytes = bytes.map_err(|error| format!("a vector in base64: {error}"))?;
                 let (values, rest) = bytes.as_chunks::<4>();
-                rest.is_empty().then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect())
+                let whole =
+                    rest.is_empty().then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect());
+                whole.ok_or_else(|| format!("a vector of {} bytes", bytes.len()))
             }
         }
     }
@@ -116,8 +119,8 @@ impl Dialect {
     pub(super) fn answer(self, status: u16, body: &[u8]) -> Answer {
         match status {
             200 => match self.rows(body) {
-                Some(rows) => Answer::Rows(rows),
-                None => Answer::Error(Cow::Borrowed("unreadable_answer")),
+                Ok(rows) => Answer::Rows(rows),
+                Err(why) => Answer::Unreadable(why),
             },
             // Too much is under way, or nothing serves: both are told before any work is done.
             429 => Answer::Refused(error_name(status, body)),
@@ -125,18 +128,21 @@ impl Dialect {
         }
     }
 
-    fn rows(self, body: &[u8]) -> Option<Vec<Vec<f32>>> {
+    /// The vectors of a body; what is wrong with one that holds none. A value that is no number, such
+    /// as the `null` that JSON has for a NaN, makes it one.
+    fn rows(self, body: &[u8]) -> Result<Vec<Vec<f32>>, String> {
+        let wrong = |error: serde_json::Error| format!("{} bytes: {error}", body.len());
         match self {
             Self::Native => {
-                let answer: NativeAnswer = serde_json::from_slice(body).ok()?;
+                let answer: NativeAnswer = serde_json::from_slice(body).map_err(wrong)?;
                 answer.embeddings.into_iter().map(Row::values).collect()
             }
             Self::OpenAi => {
-                let mut answer: OpenAiAnswer = serde_json::from_slice(body).ok()?;
+                let mut answer: OpenAiAnswer = serde_json::from_slice(body).map_err(wrong)?;
                 answer.data.sort_by_key(|row| row.index);
                 answer.data.into_iter().map(|row| row.embedding.values()).collect()
             }
-            Self::Tei => serde_json::from_slice(body).ok(),
+            Self::Tei => serde_json::from_slice(body).map_err(wrong),
         }
     }
 }
@@ -212,7 +218,13 @@ mod tests {
         assert_eq!(Dialect::OpenAi.answer(200, openai.to_string().as_bytes()), rows);
         assert_eq!(Dialect::Tei.answer(200, b"[[1,-2],[0.5,0.25]]"), rows);
         for dialect in [Dialect::Native, Dialect::OpenAi, Dialect::Tei] {
-            assert_eq!(dialect.answer(200, b"{"), Answer::Error("unreadable_answer".into()));
+            let nulls = json!({"embeddings": [[1.0, null]], "data": [{"index": 0,
+                               "embedding": [1.0, null]}]});
+            let nulls = if dialect == Dialect::Tei { json!([[1.0, null]]) } else { nulls };
+            for body in ["{".to_owned(), nulls.to_string(), native[..20].to_owned()] {
+                let answer = dialect.answer(200, body.as_bytes());
+                assert!(matches!(answer, Answer::Unreadable(_)), "{dialect} {body}: {answer:?}");
+            }
         }
     }
 

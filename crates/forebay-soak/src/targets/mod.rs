@@ -41,6 +41,8 @@ pub enum Answer {
     Refused(Cow<'static, str>),
     /// The target took it and answered with an error; its name.
     Error(Cow<'static, str>),
+    /// The target took it and answered with success, but with what is no list of vectors; why.
+    Unreadable(String),
     /// It is certain that no answer will come; why.
     Lost(String),
 }

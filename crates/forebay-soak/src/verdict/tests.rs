@@ -1,0 +1,65 @@
+//! Which finding decides, and what is found.
+
+use super::*;
+
+fn finding(code: Code, passed: bool) -> Finding {
+    let text = String::new;
+    Finding { code, what: text(), found: text(), allowed: text(), passed }
+}
+
+#[test]
+fn the_heaviest_finding_decides() {
+    let of = |codes: &[Code]| {
+        let findings: Vec<Finding> = codes.iter().map(|code| finding(*code, false)).collect();
+        heaviest(&findings)
+    };
+    assert_eq!(of(&[]), Code::Pass);
+    assert_eq!(heaviest(&[finding(Code::Leak, true)]), Code::Pass);
+    assert_eq!(of(&[Code::ObjectiveMissed, Code::Leak]), Code::Leak);
+    assert_eq!(of(&[Code::Leak, Code::Overloaded]), Code::Overloaded);
+    assert_eq!(of(&[Code::Overloaded, Code::NotHealed]), Code::NotHealed);
+    assert_eq!(of(&[Code::NotHealed, Code::PromiseBroken]), Code::PromiseBroken);
+    assert_eq!(of(&[Code::Interrupted, Code::PromiseBroken]), Code::Interrupted);
+    let exits: Vec<u8> = Code::BY_WEIGHT.iter().map(|code| code.exit()).collect();
+    assert_eq!(exits, [130, 2, 4, 5, 3, 1]);
+}
+
+fn run() -> Run {
+    let mut run = Run { measured_s: 100.0, ..Run::default() };
+    run.tallied.offered = 10_000;
+    run.tallied.good = 9_000;
+    run.tallied.errors = 1_000;
+    run.tallied.calm_offered = 5_000;
+    run.tallied.calm_good = 5_000;
+    run.tallied.errors_by_kind = [("worker_lost".to_owned(), 1_000)].into();
+    run
+}
+
+/// What objectives find wrong with a run.
+fn missed(run: &Run, objectives: &Objectives) -> Vec<String> {
+    let mut findings = Vec::new();
+    super::objectives(run, objectives, &mut findings);
+    findings.into_iter().filter(|finding| !finding.passed).map(|finding| finding.what).collect()
+}
+
+#[test]
+fn errors_are_bounded_by_share_by_name_and_by_when_they_come() {
+    let rules = Objectives {
+        good_share_min: Some(0.8),
+        calm_good_share_min: Some(0.999),
+        errors_share_max: Some(0.2),
+        errors_with_faults: Some(vec!["worker_lost".to_owned()]),
+        ..Objectives::default()
+    };
+    assert_eq!(missed(&run(), &rules), [""; 0]);
+    let few = Objectives { errors_share_max: Some(0.05), ..rules.clone() };
+    assert_eq!(missed(&run(), &few), ["errors_share_max"]);
+    let mut calm = run();
+    calm.tallied.calm_good = 4_990;
+    calm.tallied.calm_errors = [("worker_lost".to_owned(), 1)].into();
+    let names = ["calm_good_share_min", "errors while no fault lasts"];
+    assert_eq!(missed(&calm, &rules), names);
+    let mut strange = run();
+    strange.tallied.errors_by_kind.insert("internal".to_owned(), 1);
+    assert_eq!(missed(&strange, &rules), ["errors of other kinds"]);
+}
