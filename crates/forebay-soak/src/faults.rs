@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use forebay::Fault;
+use forebay::{Fault, Level};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -120,7 +120,7 @@ pub struct FaultSeen {
 #[derive(Debug)]
 pub(crate) struct Follow {
     start: Instant,
-    best: String,
+    best: Level,
     devices: Vec<String>,
     /// The workers of these devices before.
     before: Vec<(String, u64)>,
@@ -133,7 +133,7 @@ pub(crate) struct Follow {
 impl Follow {
     pub(crate) fn new(
         start: Instant,
-        best: &str,
+        best: Level,
         devices: &[String],
         shows: bool,
         look: &crate::targets::Look,
@@ -142,7 +142,7 @@ impl Follow {
         let before = before.map(|worker| (worker.device.clone(), worker.incarnation)).collect();
         Self {
             start,
-            best: best.to_owned(),
+            best,
             devices: devices.to_vec(),
             before,
             shows,
@@ -164,10 +164,10 @@ impl Follow {
         if is_hit {
             self.detected.get_or_insert(since);
         }
-        if look.level != self.best {
+        if look.level() < self.best {
             self.demoted.get_or_insert(since);
         }
-        let is_best = look.level == self.best && struck.clone().all(|worker| worker.serves());
+        let is_best = look.level() >= self.best && struck.clone().all(|worker| worker.serves());
         let may_be_over = is_undone && (self.detected.is_some() || !self.shows);
         if is_best && may_be_over {
             self.healed.get_or_insert(since);
@@ -235,7 +235,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let devices = ["cpu".to_owned()];
-        let mut follow = Follow::new(start, "cpu", &devices, true, &look("cpu", "serving", 1));
+        let mut follow = Follow::new(start, Level::Cpu, &devices, true, &look("cpu", "serving", 1));
         follow.see(&look("cpu", "serving", 1), at(1), true);
         assert_eq!((follow.detected, follow.healed), (None, None));
         follow.see(&look("cpu", "exited", 1), at(3), true);
@@ -246,10 +246,14 @@ mod tests {
         assert_eq!((ms(follow.demoted), ms(follow.healed)), (Some(5), Some(900)));
         follow.see(&look("down", "exited", 2), at(950), true);
         assert_eq!(follow.healed, None);
-        let mut slow = Follow::new(start, "cpu", &devices, false, &look("cpu", "serving", 1));
+        let mut slow = Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
         slow.see(&look("cpu", "serving", 1), at(1), false);
         assert_eq!(slow.healed, None);
         slow.see(&look("cpu", "serving", 1), at(2), true);
         assert_eq!(ms(slow.healed), Some(2));
+        // A device that came meanwhile makes the level better, which is healed too.
+        let mut better = Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
+        better.see(&look("gpu(1)", "serving", 1), at(4), true);
+        assert_eq!((ms(better.healed), better.demoted), (Some(4), None));
     }
 }

@@ -244,6 +244,8 @@ pub struct Harness {
     /// Different vectors that are kept for the checker. A target whose answers depend on the batch
     /// gives ever new ones.
     pub vectors_max: u32,
+    /// Time within which the target must be at its best level before the load, in seconds.
+    pub level_wait_s: f64,
     /// Time without load before counters are read at rest, in seconds.
     pub rest_s: f64,
 }
@@ -255,6 +257,7 @@ impl Default for Harness {
             lag_share_max: 0.01,
             slack_ms: 250,
             vectors_max: 1_000_000,
+            level_wait_s: 60.0,
             rest_s: 2.0,
         }
     }
@@ -301,6 +304,7 @@ impl Profile {
         let wrong = |message: String| Err(SoakError::Usage(message));
         let positive = [
             ("duration_s", self.duration_s),
+            ("harness.level_wait_s", self.harness.level_wait_s),
             ("leak.sample_s", self.leak.sample_s),
             ("texts.words_median", self.texts.words_median),
         ];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use forebay::Level;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -45,6 +46,8 @@ pub struct RunOptions {
     pub faults: Vec<PlannedFault>,
     /// Set from outside to end the run early; the report is partial then.
     pub interrupt: Arc<AtomicBool>,
+    /// The level at which everything serves; left out, what the target says that it has decides.
+    pub expect_level: Option<Level>,
     /// Where the figures so far are shown.
     pub so_far: watch::Sender<SoFar>,
 }
@@ -64,7 +67,7 @@ pub struct Run {
     pub intervals: Vec<Interval>,
     /// Length of an interval in seconds.
     pub interval_s: f64,
-    /// The best level; `None` if the target does not tell.
+    /// The level at which every worker serves; `None` if the target is none that tells.
     pub best_level: Option<String>,
     /// The level at the end.
     pub level_at_end: Option<String>,
@@ -269,13 +272,14 @@ async fn carry_out(
 async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakError> {
     let Stage { profile, driver, observer } = stage;
     let seconds = Duration::from_secs_f64;
+    let best_level = best_level(driver, options.expect_level, profile.harness.level_wait_s).await?;
     stage.load(options.seed ^ WARMUP_SEED, Instant::now(), seconds(profile.warmup_s)).await?;
     let (look, before) = stage.rest().await;
     let look = match look {
         Some(look) => Some(look),
         None => first_look(driver.target.as_ref()).await,
     };
-    let best = look.as_ref().map(Best::of);
+    let best = look.as_ref().zip(best_level).map(|(look, level)| Best::of(look, level));
     let start = Instant::now();
     let length = seconds(profile.duration_s);
     let from_us = driver.now_us();
@@ -326,7 +330,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         target: driver.target.name(),
         interrupted,
         measured_s,
-        best_level: best.map(|best| best.level),
+        best_level: best_level.map(|level| level.to_string()),
         level_at_end: look.map(|look| look.level),
         level_s: level_seconds(&levels, measured_s),
         levels,
@@ -339,6 +343,37 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         drifts,
         ..Run::default()
     })
+}
+
+/// Waits until a target is at its best level, and says which that is; `None` for a target that does
+/// not tell.
+async fn best_level(
+    driver: &Driver,
+    expected: Option<Level>,
+    wait_s: f64,
+) -> Result<Option<Level>, SoakError> {
+    let target = driver.target.as_ref();
+    if !target.tells() {
+        return Ok(None);
+    }
+    let until = Instant::now() + Duration::from_secs_f64(wait_s);
+    loop {
+        let look = first_look(target).await;
+        let found = look.as_ref().map(|look| (look.level(), expected.unwrap_or(look.best_level())));
+        match found {
+            // Nothing that serves is nothing to test.
+            Some((level, best)) if level >= best && best > Level::Down => return Ok(Some(best)),
+            Some((_, best)) if driver.stop.load(Ordering::Relaxed) => return Ok(Some(best)),
+            Some((found, expected)) if Instant::now() >= until => {
+                return Err(SoakError::NotBest { target: target.name(), found, expected, wait_s });
+            }
+            None if Instant::now() >= until || driver.stop.load(Ordering::Relaxed) => {
+                let reason = "it does not say how it is, so that no level can be judged".to_owned();
+                return Err(SoakError::Unreachable { target: target.name(), reason });
+            }
+            _ => tokio::time::sleep(target.look_interval()).await,
+        }
+    }
 }
 
 /// A look at a target, if it gives any.

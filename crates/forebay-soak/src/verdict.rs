@@ -1,5 +1,6 @@
 //! The verdict: what was asked for against what was found, and the code that says it. Pure.
 
+use forebay::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::profile::{Objectives, Profile};
@@ -148,21 +149,24 @@ fn promises(run: &Run, findings: &mut Vec<Finding>) {
 
 fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     let Some(best) = &run.best_level else {
+        // Of a target that does not tell nothing is expected, but no fault can be followed either.
+        let passed = profile.faults.is_none();
         return findings.push(Finding {
-            code: Code::NotHealed,
+            code: if passed { Code::NotHealed } else { Code::ObjectiveMissed },
             what: "level".to_owned(),
             found: "the target does not tell".to_owned(),
-            allowed: "not judged".to_owned(),
-            passed: true,
+            allowed: if passed { "not judged" } else { "told, as there are faults" }.to_owned(),
+            passed,
         });
     };
+    let level = |name: &str| name.parse().unwrap_or(Level::Down);
     let at_end = run.level_at_end.as_deref().unwrap_or("unknown");
     findings.push(Finding {
         code: Code::NotHealed,
         what: "level at the end".to_owned(),
         found: at_end.to_owned(),
-        allowed: best.clone(),
-        passed: at_end == best,
+        allowed: format!("{best} or better"),
+        passed: level(at_end) >= level(best),
     });
     let Some(faults) = &profile.faults else { return };
     let open: Vec<String> = run

@@ -47,6 +47,10 @@ enum Planted {
     Null,
     /// Nothing is answered for so long, every half minute.
     Stall(Duration),
+    /// One of two GPUs has been given up.
+    Half,
+    /// Its status cannot be read.
+    Silent,
     /// After the first fault the level never comes back, though everything is answered.
     NeverHeals,
 }
@@ -64,6 +68,8 @@ impl Planted {
             "null" => Self::Null,
             "stall_200ms" => Self::Stall(Duration::from_millis(200)),
             "stall_1s" => Self::Stall(Duration::from_secs(1)),
+            "half" => Self::Half,
+            "silent" => Self::Silent,
             "never_heals" => Self::NeverHeals,
             _ => return None,
         })
@@ -92,6 +98,12 @@ impl Server {
             "/faults" => {
                 self.is_down.store(self.planted == Planted::NeverHeals, Ordering::Relaxed);
                 Some((json!({}), 1))
+            }
+            "/api/v1/status" if self.planted == Planted::Silent => Some((json!({}), 1)),
+            "/api/v1/status" if self.planted == Planted::Half => {
+                let worker = |device: &str, state: &str| json!({"device": device, "state": state});
+                let workers = [worker("cuda:0", "serving"), worker("cuda:1", "quarantined")];
+                Some((json!({"level": "gpu(1)", "workers": workers, "queues": []}), 1))
             }
             "/api/v1/status" => {
                 let is_down = self.is_down.load(Ordering::Relaxed);

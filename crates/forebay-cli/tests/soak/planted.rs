@@ -203,6 +203,19 @@ fn a_level_that_never_comes_back_is_found() {
 }
 
 #[test]
+fn a_target_that_is_not_at_its_best_is_not_taken_for_whole() {
+    let soon = STEADY.replace("rest_s", "level_wait_s = 0.5\nrest_s");
+    let (_place, ran) = soak(&soon, "half", &["--duration", "1s"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.said);
+    assert!(ran.said.contains("gpu(1) and not at gpu(2)"), "{}", ran.said);
+    let (_place, ran) = soak(&soon, "half", &["--duration", "1s", "--expect-level", "gpu(1)"]);
+    assert_code(&ran, 0, "pass");
+    let (_place, ran) = soak(&soon, "silent", &["--duration", "1s"]);
+    assert_eq!(ran.code, Some(69), "{}", ran.said);
+    assert!(ran.said.contains("does not say how it is"), "{}", ran.said);
+}
+
+#[test]
 fn a_generator_that_is_late_voids_the_result() {
     // No thread wakes up within a nanosecond of the time asked for.
     let late = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");

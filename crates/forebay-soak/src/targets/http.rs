@@ -295,10 +295,14 @@ impl Target for HttpTarget {
         async move { inner.send(call).await }.boxed()
     }
 
+    fn tells(&self) -> bool {
+        self.inner.server.dialect == Dialect::Native
+    }
+
     fn look(&self) -> BoxFuture<'_, Option<Look>> {
         async {
             let inner = &self.inner;
-            if inner.server.dialect != Dialect::Native {
+            if !self.tells() {
                 return None;
             }
             let asked =

@@ -82,6 +82,10 @@ impl Target for LibraryTarget {
         .boxed()
     }
 
+    fn tells(&self) -> bool {
+        true
+    }
+
     fn look(&self) -> BoxFuture<'_, Option<Look>> {
         let status = self.runtime.status();
         let workers = status.workers.into_iter().map(|worker| WorkerLook {

@@ -10,7 +10,8 @@ mod library;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use forebay::{Fault, Priority};
+use forebay::config::Device;
+use forebay::{Fault, Level, Priority};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
@@ -88,6 +89,22 @@ pub struct Look {
     pub under_way: u64,
 }
 
+impl Look {
+    /// The level as one that can be compared; down if it has another name.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level.parse().unwrap_or(Level::Down)
+    }
+
+    /// The level at which every worker serves that the target has, whether or not it does now.
+    #[must_use]
+    pub fn best_level(&self) -> Level {
+        let devices = self.workers.iter().filter_map(|worker| worker.device.parse::<Device>().ok());
+        // One that names no workers is taken for as good as it is.
+        Level::of(devices).max(self.level())
+    }
+}
+
 /// A value that a device shows, such as its temperature.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reading {
@@ -112,6 +129,9 @@ pub trait Target: Send + Sync {
 
     /// Sends a request. What has to happen at once happens before this returns.
     fn send(&self, call: Call) -> BoxFuture<'static, Sent>;
+
+    /// Whether it is one that tells how it is.
+    fn tells(&self) -> bool;
 
     /// How it is; `None` if it does not tell.
     fn look(&self) -> BoxFuture<'_, Option<Look>>;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use forebay::Level;
 use forebay_soak::profile::Scenario;
 use forebay_soak::targets::Address;
 
@@ -35,7 +36,7 @@ Exit codes:
   1    an objective was missed
   2    a promise was broken: a request lost or answered twice, a wrong vector, a late reply
   3    something leaks
-  4    the best level did not come back
+  4    the best level did not come, or did not come back
   5    void: the harness could not keep up
   64   the command line or the profile is wrong
   69   the target cannot be reached
@@ -132,6 +133,10 @@ pub(crate) struct SoakRun {
     /// Another objective for the 99th percentile than the profile's, in milliseconds
     #[arg(long = "p99", value_name = "MS")]
     pub(super) p99_ms: Option<f64>,
+    /// Level at which the target is as it should be, such as cpu or gpu(2)
+    /// [default: the one at which each of its workers serves]
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) expect_level: Option<Level>,
     /// What the names of the report's files begin with
     #[arg(long, value_name = "PREFIX", default_value = "soak")]
     pub(super) report: PathBuf,
@@ -191,6 +196,7 @@ impl SoakRun {
         add("rate", self.rate.map(|rate| rate.to_string()));
         add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
         add("tolerance", self.tolerance.map(|tolerance| tolerance.to_string()));
+        add("expect-level", self.expect_level.map(|level| format!("'{level}'")));
         add("p99", self.p99_ms.map(|p99| p99.to_string()));
         for (name, is_set) in [("no-faults", self.no_faults), ("find-capacity", self.find_capacity)]
         {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay::Config;
+use forebay::{Config, Level};
 use forebay_soak::capacity::{Capacity, Probe, Search};
 use forebay_soak::faults::{self, PlannedFault};
 use forebay_soak::profile::Scenario;
@@ -55,6 +55,7 @@ impl From<SoakError> for Failure {
             }
             SoakError::File { .. } => Exit::Io,
             SoakError::Unreachable { .. } => Exit::Unavailable,
+            SoakError::NotBest { .. } => Exit::NotHealed,
             _ => Exit::Overloaded,
         };
         Self::new(exit, error.to_string())
@@ -211,7 +212,8 @@ async fn carry_out(
         return Ok(Report::new(frame, runs, Some(capacity)));
     }
     let planned = soak.faults()?;
-    let ran = soak.one(&opened, &soak.profile, planned, &history(&args.report, 0)).await;
+    let expect = args.expect_level;
+    let ran = soak.one(&opened, &soak.profile, planned, &history(&args.report, 0), expect).await;
     opened.end().await;
     runs.push(ran?);
     for (place, address) in (1..).zip(&args.beside) {
@@ -221,7 +223,7 @@ async fn carry_out(
         let profile = Profile { faults: None, ..soak.profile.clone() };
         let opened = targets::open(address, args, &profile, &config, false).await?;
         let history = history(&args.report, place);
-        let ran = soak.one(&opened, &profile, Vec::new(), &history).await;
+        let ran = soak.one(&opened, &profile, Vec::new(), &history, None).await;
         opened.end().await;
         runs.push(ran?);
     }
@@ -254,6 +256,7 @@ impl Soak<'_> {
         profile: &Profile,
         faults: Vec<PlannedFault>,
         history: &Path,
+        expect_level: Option<Level>,
     ) -> Result<Run, Failure> {
         let (so_far, seen) = watch::channel(SoFar::default());
         let options = RunOptions {
@@ -261,6 +264,7 @@ impl Soak<'_> {
             history: history.to_owned(),
             faults,
             interrupt: Arc::clone(&self.stop),
+            expect_level,
             so_far,
         };
         let target = target.target();
@@ -284,7 +288,8 @@ impl Soak<'_> {
             let mut profile = self.profile.clone();
             let arrivals = profile.load.arrivals.as_ref();
             profile.load.arrivals = arrivals.map(|load| load.at_rate(rate)).transpose()?;
-            let run = self.one(target, &profile, Vec::new(), &history).await?;
+            let expect = self.args.expect_level;
+            let run = self.one(target, &profile, Vec::new(), &history, expect).await?;
             let verdict = Verdict::of(&run, &profile);
             if verdict.code == Code::PromiseBroken {
                 // There is no capacity to speak of.
