@@ -143,6 +143,16 @@ impl Default for Texts {
     }
 }
 
+impl Profile {
+    /// The same for a server that another is compared with: it takes no faults, and what its processes
+    /// need is no part of the verdict.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let leak = Leak { required: Vec::new(), ..self.leak.clone() };
+        Self { faults: None, leak, ..self.clone() }
+    }
+}
+
 /// Requests of one class.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -209,6 +219,9 @@ pub struct Leak {
     pub samples_min: u32,
     /// Time that they must cover, in seconds: what a process takes as it begins its work is no slope.
     pub seconds_min: f64,
+    /// Processes, by what they do, of which one at least must have been judged: that nothing was seen
+    /// is no pass. Empty where they cannot be seen, as on another machine.
+    pub required: Vec<String>,
     /// Growth of a process's memory that is a leak if the interval of the slope excludes zero, in
     /// MiB per hour.
     pub growth_mib_per_hour_max: f64,
@@ -224,6 +237,7 @@ impl Default for Leak {
             settle_share: 0.15,
             samples_min: 20,
             seconds_min: 20.0,
+            required: vec!["host".to_owned()],
             growth_mib_per_hour_max: 600.0,
             drift_max: BTreeMap::new(),
         }

@@ -89,6 +89,9 @@ pub struct Run {
     pub growth: Vec<Growth>,
     /// What growth is allowed, in MiB per hour.
     pub growth_mib_per_hour_max: f64,
+    /// Whether processes were seen at rest both before the load and after it.
+    #[serde(default)]
+    pub seen_at_rest: bool,
     /// Counters that changed from rest to rest.
     pub drifts: Vec<Drift>,
     /// Energy of 1,000 texts in joules, where devices show what they draw.
@@ -201,6 +204,12 @@ async fn carry_out(
     if texts < count {
         let message = format!("{texts} texts are not enough for requests of {count}");
         return Err(SoakError::Usage(message));
+    }
+    let sees = |root: u32| samples::look(root, None, 0.0).iter().any(|sample| sample.pid == root);
+    if !profile.leak.required.is_empty() && !target.root_pid().is_some_and(sees) {
+        let message = "the target's process is not known or may not be looked at: name it with \
+                       --target-pid, run as its user, or say --remote if it is not to be judged";
+        return Err(SoakError::Usage(message.to_owned()));
     }
     let ms = Duration::from_millis;
     let (slack, reply_wait) = (ms(profile.harness.slack_ms), ms(profile.load.reply_wait_ms));
@@ -340,6 +349,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,
         samples,
         devices,
+        seen_at_rest: !before.is_empty() && !after.is_empty(),
         drifts,
         ..Run::default()
     })

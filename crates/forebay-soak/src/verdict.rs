@@ -1,9 +1,11 @@
 //! The verdict: what was asked for against what was found, and the code that says it. Pure.
 
+use std::collections::BTreeSet;
+
 use forebay::Level;
 use serde::{Deserialize, Serialize};
 
-use crate::profile::{Objectives, Profile};
+use crate::profile::{Leak, Objectives, Profile};
 use crate::run::Run;
 
 /// How a run ends, with the exit code of the program.
@@ -99,7 +101,7 @@ impl Verdict {
         promises(run, &mut findings);
         healing(run, profile, &mut findings);
         harness(run, profile, &mut findings);
-        leaks(run, &mut findings);
+        leaks(run, profile, &mut findings);
         objectives(run, &profile.objectives, &mut findings);
         if run.interrupted {
             findings.insert(
@@ -242,7 +244,7 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     });
 }
 
-fn leaks(run: &Run, findings: &mut Vec<Finding>) {
+fn leaks(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     for growth in &run.growth {
         let Some(slope) = growth.mib_per_hour else { continue };
         findings.push(Finding {
@@ -263,19 +265,7 @@ fn leaks(run: &Run, findings: &mut Vec<Finding>) {
             passed: !growth.is_leak,
         });
     }
-    if run.growth.iter().all(|growth| growth.mib_per_hour.is_none()) {
-        findings.push(Finding {
-            code: Code::Leak,
-            what: "memory".to_owned(),
-            found: match run.samples.is_empty() {
-                true => "not seen: the target's process is not known, or may not be looked at"
-                    .to_owned(),
-                false => "not judged: no process was seen long enough".to_owned(),
-            },
-            allowed: "not judged".to_owned(),
-            passed: true,
-        });
-    }
+    unjudged(run, &profile.leak, findings);
     for drift in &run.drifts {
         findings.push(Finding {
             code: Code::Leak,
@@ -284,6 +274,38 @@ fn leaks(run: &Run, findings: &mut Vec<Finding>) {
             allowed: "as before".to_owned(),
             passed: !drift.is_leak,
         });
+    }
+}
+
+/// What of the processes was not judged: a miss where it was to be.
+fn unjudged(run: &Run, leak: &Leak, findings: &mut Vec<Finding>) {
+    let mut add = |what: String, found: String, required: bool| {
+        let allowed = if required { "judged, as leak.required has it" } else { "not judged" };
+        let (code, allowed) = (Code::ObjectiveMissed, allowed.to_owned());
+        findings.push(Finding { code, what, found, allowed, passed: !required });
+    };
+    const UNSEEN: &str = "not seen: name the target's process with --target-pid, as a user who may \
+                          look at it; --remote if it is on another machine";
+    let seen = run.growth.iter().map(|growth| &growth.role);
+    let roles: BTreeSet<&String> = leak.required.iter().chain(seen).collect();
+    for role in roles {
+        let of_role = || run.growth.iter().filter(|growth| growth.role == *role);
+        if of_role().any(|growth| growth.mib_per_hour.is_some()) {
+            continue;
+        }
+        let longest = of_role().map(|growth| growth.to_s - growth.from_s).fold(0.0, f64::max);
+        let found = match of_role().count() {
+            0 => UNSEEN.to_owned(),
+            count => format!(
+                "{count} processes, none of them seen for {} s with {} samples, the longest {longest:.0} s",
+                leak.seconds_min, leak.samples_min
+            ),
+        };
+        add(format!("memory of {role}"), found, leak.required.contains(role));
+    }
+    if !run.seen_at_rest {
+        let what = "descriptors, threads and mappings at rest".to_owned();
+        add(what, UNSEEN.to_owned(), !leak.required.is_empty());
     }
 }
 

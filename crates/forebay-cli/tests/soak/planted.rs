@@ -58,6 +58,8 @@ arrivals = { kind = "constant", rate = 150 }
 connections_max = 1
 [objectives]
 max_ms = 150
+[leak]
+required = []
 [harness]
 lag_ms_max = 2000
 rest_s = 0.5
@@ -77,6 +79,8 @@ gap_min_s = 0.5
 gap_max_s = 1
 lasts_s = 0.1
 heal_within_s = 1
+[leak]
+required = []
 [harness]
 lag_ms_max = 2000
 rest_s = 0.5
@@ -213,6 +217,16 @@ fn a_target_that_is_not_at_its_best_is_not_taken_for_whole() {
     let (_place, ran) = soak(&soon, "silent", &["--duration", "1s"]);
     assert_eq!(ran.code, Some(69), "{}", ran.said);
     assert!(ran.said.contains("does not say how it is"), "{}", ran.said);
+}
+
+#[test]
+fn a_target_whose_processes_were_not_seen_long_enough_does_not_pass() {
+    let judged = STEADY.replace("required = []", "required = [\"host\"]");
+    let (_place, ran) = soak(&judged, "nothing", &["--duration", "1s"]);
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("memory of host"), "{}", ran.said);
+    let (_place, ran) = soak(&judged, "nothing", &["--duration", "1s", "--remote"]);
+    assert_code(&ran, 0, "pass");
 }
 
 #[test]

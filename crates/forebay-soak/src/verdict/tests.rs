@@ -1,6 +1,7 @@
 //! Which finding decides, and what is found.
 
 use super::*;
+use crate::stats::{Growth, Slope};
 
 fn finding(code: Code, passed: bool) -> Finding {
     let text = String::new;
@@ -62,4 +63,55 @@ fn errors_are_bounded_by_share_by_name_and_by_when_they_come() {
     let mut strange = run();
     strange.tallied.errors_by_kind.insert("internal".to_owned(), 1);
     assert_eq!(missed(&strange, &rules), ["errors of other kinds"]);
+}
+
+/// A process of which so much was seen.
+fn process(role: &str, is_judged: bool) -> Growth {
+    let slope = Slope { value: 0.0, low: -1.0, high: 1.0, intercept: 5.0 };
+    Growth {
+        role: role.to_owned(),
+        pid: 7,
+        started: 1,
+        from_s: 0.0,
+        to_s: 9.0,
+        samples: 30,
+        last_mib: 5.0,
+        mib_per_hour: is_judged.then_some(slope),
+        late_mib_per_hour: is_judged.then_some(slope),
+        is_leak: false,
+    }
+}
+
+#[test]
+fn what_was_to_be_judged_and_was_not_is_no_pass() {
+    let of = |run: &Run, leak: &Leak| {
+        let mut findings = Vec::new();
+        unjudged(run, leak, &mut findings);
+        let missed = findings.iter().filter(|finding| !finding.passed);
+        (missed.map(|finding| finding.what.clone()).collect::<Vec<_>>(), findings.len())
+    };
+    let (rules, none) = (Leak::default(), Leak { required: Vec::new(), ..Leak::default() });
+    let unseen = Run::default();
+    let all = ["memory of host", "descriptors, threads and mappings at rest"];
+    assert_eq!(of(&unseen, &rules).0, all);
+    assert_eq!(of(&unseen, &none), (Vec::new(), 1));
+    let growth = vec![process("host", true), process("worker cpu", false)];
+    let seen = Run { seen_at_rest: true, growth, ..Run::default() };
+    // The worker is told of, and was not required.
+    assert_eq!(of(&seen, &rules), (Vec::new(), 1));
+    let short = Run { growth: vec![process("host", false)], ..seen };
+    assert_eq!(of(&short, &rules).0, ["memory of host"]);
+}
+
+#[test]
+fn faults_that_nobody_can_follow_are_no_pass() {
+    let mut profile = Profile::load("smoke").unwrap();
+    let code = |profile: &Profile| {
+        let mut findings = Vec::new();
+        healing(&Run::default(), profile, &mut findings);
+        heaviest(&findings)
+    };
+    assert_eq!(code(&profile), Code::ObjectiveMissed);
+    profile.faults = None;
+    assert_eq!(code(&profile), Code::Pass);
 }

@@ -102,6 +102,9 @@ pub(crate) struct SoakRun {
     /// Process of the server, if it is on this machine; that of a unix socket is found out
     #[arg(long, value_name = "PID")]
     pub(super) target_pid: Option<u32>,
+    /// The server is on another machine: what its processes need is not judged
+    #[arg(long)]
+    pub(super) remote: bool,
     /// File with one text per line, instead of generated texts
     #[arg(long, value_name = "FILE")]
     pub(super) texts: Option<PathBuf>,
@@ -198,8 +201,12 @@ impl SoakRun {
         add("tolerance", self.tolerance.map(|tolerance| tolerance.to_string()));
         add("expect-level", self.expect_level.map(|level| format!("'{level}'")));
         add("p99", self.p99_ms.map(|p99| p99.to_string()));
-        for (name, is_set) in [("no-faults", self.no_faults), ("find-capacity", self.find_capacity)]
-        {
+        let flags = [
+            ("no-faults", self.no_faults),
+            ("find-capacity", self.find_capacity),
+            ("remote", self.remote),
+        ];
+        for (name, is_set) in flags {
             if is_set {
                 line.push_str(&format!(" --{name}"));
             }

@@ -141,6 +141,9 @@ fn profile(args: &SoakRun) -> Result<Profile, Failure> {
     if args.no_faults || !profile.scenario.is_open() {
         profile.faults = None;
     }
+    if args.remote || args.find_capacity {
+        profile.leak.required = Vec::new();
+    }
     if args.find_capacity {
         profile.faults = None;
         profile.scenario = Scenario::Server;
@@ -220,7 +223,7 @@ async fn carry_out(
         if soak.stop.load(Ordering::Relaxed) {
             break;
         }
-        let profile = Profile { faults: None, ..soak.profile.clone() };
+        let profile = soak.profile.beside();
         let opened = targets::open(address, args, &profile, &config, false).await?;
         let history = history(&args.report, place);
         let ran = soak.one(&opened, &profile, Vec::new(), &history, None).await;
