@@ -11,7 +11,7 @@
 //! text,TEXT,VECTOR                        the known answer of a text (base64 of little-endian F32)
 //! invoke,REQUEST,FIRST,COUNT,DEADLINE,SCHEDULED,AT
 //!                                         COUNT texts from FIRST on are about to be sent; a deadline
-//!                                         of 0 is none
+//!                                         counts from SCHEDULED, 0 is none
 //! unsent,REQUEST,AT,KIND                  it was not sent after all
 //! refused,REQUEST,AT,KIND                 it was not accepted
 //! vector,ID,VECTOR                        a vector that was not seen before

@@ -70,7 +70,10 @@ fn each_planted_error_is_found_where_it_is() {
     breaks("answer,0,0 1", "answer,0,0", "one vector for each", "ok,0");
     breaks("ok,1,112,180", "ok,1,112,111", "before it was sent", "ok,1");
     breaks("ok,1,112,180", "ok,1,110,180", "before it was sent", "ok,1");
-    breaks("ok,1,112,180", "ok,1,112,363", "within its deadline", "ok,1");
+    // Due at 110, a deadline of 200, a slack of 50, whenever it left.
+    assert!(judged(&sound().replacen("ok,1,112,180", "ok,1,300,360", 1)).is_sound());
+    breaks("ok,1,112,180", "ok,1,300,361", "within its deadline", "ok,1");
+    breaks("ok,1,112,180", "ok,1,112,361", "within its deadline", "ok,1");
     breaks("ok,0,102,160", "ok,0,102,1103", "within its deadline", "ok,0");
     breaks("end,300\n", "", "has an end", "");
     breaks("end,300", "end,300\nend,301", "can be read", "end,301");

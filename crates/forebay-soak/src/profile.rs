@@ -104,6 +104,10 @@ pub struct Load {
     /// wait is part of its latency.
     #[serde(default = "Load::connections_max")]
     pub connections_max: u32,
+    /// A request that has no connection after this time is not sent and counts as refused, in
+    /// milliseconds.
+    #[serde(default = "Load::connection_wait_ms")]
+    pub connection_wait_ms: u64,
     /// A request without a deadline that is not answered after this time is lost, in milliseconds. It
     /// must be more than the target may take while nothing serves (`admission.down_grace_ms`).
     #[serde(default = "Load::reply_wait_ms")]
@@ -119,6 +123,9 @@ impl Load {
     }
     fn connections_max() -> u32 {
         64
+    }
+    fn connection_wait_ms() -> u64 {
+        90_000
     }
     fn reply_wait_ms() -> u64 {
         90_000

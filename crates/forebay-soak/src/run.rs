@@ -33,6 +33,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// connection of its own, and what leaks stays.
 const REST_LOOKS: u32 = 5;
 const REST_LOOK_INTERVAL: Duration = Duration::from_millis(70);
+/// Time beyond the longest wait for a reply in which the harness notes that it did not come.
+const DRAIN_MORE: Duration = Duration::from_secs(1);
 /// What is drawn from the seed for the warm-up must not be what is drawn for the rest.
 const WARMUP_SEED: u64 = 0x5741_524d;
 
@@ -176,8 +178,9 @@ impl Stage<'_> {
 
     /// Waits until everything is answered, lets go of connections, and looks at the processes.
     async fn rest(&self) -> (Option<Look>, Vec<Sample>) {
-        let wait = self.driver.reply_wait + self.driver.slack;
-        self.driver.drain(wait + Duration::from_secs(1)).await;
+        // One that is still open after its longest wait and a moment for the harness has no reply.
+        let wait = self.driver.longest_wait(&self.profile.classes());
+        self.driver.drain(wait + self.driver.slack + DRAIN_MORE).await;
         self.driver.target.rest();
         let interrupted = self.driver.stop.load(Ordering::Relaxed);
         let rest_s = if interrupted { 0.0 } else { self.profile.harness.rest_s };
@@ -214,13 +217,16 @@ async fn carry_out(
     let ms = Duration::from_millis;
     let (slack, reply_wait) = (ms(profile.harness.slack_ms), ms(profile.load.reply_wait_ms));
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let rules =
-        Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us: us(reply_wait + slack) };
+    // Also one with a deadline, of a target that does not know them.
+    let deadline_ms = profile.classes().iter().map(|class| class.deadline_ms).max().unwrap_or(0);
+    let wait_us = us(reply_wait.max(ms(deadline_ms) + slack) + slack);
+    let rules = Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us };
     let (events, arrived) = mpsc::channel(EVENTS_WAITING);
     let recorder = Recorder {
         history: History::create(&options.history, rules, &oracle)?,
         oracle: Arc::clone(&oracle),
         tally: Tally::new((profile.harness.lag_ms_max * 1e3) as u64, profile.duration_s)?,
+        knows_deadlines: target.knows_deadlines(),
         vectors_max: profile.harness.vectors_max as usize,
         so_far: options.so_far.clone(),
         stop: Arc::clone(&options.interrupt),
@@ -244,6 +250,7 @@ async fn carry_out(
             outstanding: Arc::default(),
             next: Arc::default(),
             outstanding_max: profile.load.outstanding_max.into(),
+            connection_wait: ms(profile.load.connection_wait_ms),
             reply_wait,
             slack,
         },

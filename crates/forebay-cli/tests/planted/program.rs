@@ -47,6 +47,8 @@ enum Planted {
     Null,
     /// Nothing is answered for so long, every half minute.
     Stall(Duration),
+    /// Each answer takes four seconds.
+    Slow,
     /// One of two GPUs has been given up.
     Half,
     /// Its status cannot be read.
@@ -68,6 +70,7 @@ impl Planted {
             "null" => Self::Null,
             "stall_200ms" => Self::Stall(Duration::from_millis(200)),
             "stall_1s" => Self::Stall(Duration::from_secs(1)),
+            "slow" => Self::Slow,
             "half" => Self::Half,
             "silent" => Self::Silent,
             "never_heals" => Self::NeverHeals,
@@ -140,6 +143,7 @@ impl Server {
             Planted::Fails if number % 10 == 0 => {
                 return Some((json!({"error": {"code": "internal"}}), 1));
             }
+            Planted::Slow => tokio::time::sleep(Duration::from_secs(4)).await,
             Planted::Stall(length) => self.stall(length).await,
             _ => {}
         }

@@ -194,6 +194,29 @@ fn a_stall_shows_from_when_requests_were_due_and_hides_from_when_they_were_sent(
 }
 
 #[test]
+fn time_that_a_request_waited_for_a_connection_counts_against_its_deadline() {
+    let class = "[[classes]]\npriority = \"control\"\nshare = 1\ndeadline_ms = 500\n[objectives]";
+    let strict = STEADY.replace("[objectives]\nmax_ms = 150", &format!("{class}\ngood_share_min = 0.99"));
+    let (_place, ran) = soak(&strict, "stall_1s", &[]);
+    assert_code(&ran, 1, "objective_missed");
+    let tallied = &ran.report["runs"][0]["run"]["tallied"];
+    // Those that were due in the first half of the second have not left in time.
+    assert!(tallied["by_kind"]["deadline_before_sent"].as_u64() > Some(10), "{tallied}");
+}
+
+#[test]
+fn a_request_that_waits_for_a_connection_and_then_for_its_answer_is_not_given_up() {
+    let few = STEADY
+        .replace("rate = 150", "rate = 2")
+        .replace("connections_max = 1", "connections_max = 1\nreply_wait_ms = 5000\nconnection_wait_ms = 5000")
+        .replace("max_ms = 150", "max_ms = 30000");
+    let (_place, ran) = soak(&few, "slow", &["--duration", "1s"]);
+    assert_code(&ran, 0, "pass");
+    let tallied = &ran.report["runs"][0]["run"]["tallied"];
+    assert_eq!(tallied["served"], 2, "{tallied}");
+}
+
+#[test]
 fn a_level_that_never_comes_back_is_found() {
     let place_admin = |place: &Place| place.file("socket").display().to_string();
     let place = Place::new();

@@ -241,7 +241,8 @@ impl Tally {
         let (from_due, from_sent) =
             (at_us.saturating_sub(*scheduled_us), at_us.saturating_sub(*sent_us));
         let deadline_us = request.class.deadline_ms.saturating_mul(1000);
-        let is_late = deadline_us > 0 && from_sent > deadline_us;
+        // A deadline is that of the caller, who has waited since the request was due.
+        let is_late = deadline_us > 0 && from_due > deadline_us;
         self.interval(done, ended, is_late, from_due);
         let is_disturbed = self.window(done, ended, from_due);
         self.backlog.ends(request.number);
@@ -383,3 +384,6 @@ impl Tally {
         (tallied, self.series.finish(), self.windows)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -93,13 +94,18 @@ impl Dialect {
         }
     }
 
-    /// The body of a request.
-    pub(super) fn body(self, call: &Call, model: Option<&str>) -> Vec<u8> {
+    /// The body of a request of whose deadline so much is left.
+    pub(super) fn body(
+        self,
+        call: &Call,
+        deadline: Option<Duration>,
+        model: Option<&str>,
+    ) -> Vec<u8> {
         let body = match self {
             Self::Native => {
                 let mut body = json!({"texts": call.texts, "priority": call.priority.as_str(),
                                       "encoding": "base64"});
-                if let Some(deadline) = call.deadline {
+                if let Some(deadline) = deadline {
                     body["deadline_ms"] = Value::from(deadline.as_millis().max(1) as u64);
                 }
                 body
@@ -244,11 +250,13 @@ mod tests {
         let call = Call {
             texts: vec!["a".to_owned()],
             priority: Priority::Bulk,
-            deadline: Some(std::time::Duration::from_millis(70)),
-            wait: std::time::Duration::from_secs(1),
+            deadline: None,
+            connection_wait: Duration::from_secs(1),
+            wait: Duration::from_secs(1),
         };
         let body = |dialect: Dialect| -> Value {
-            serde_json::from_slice(&dialect.body(&call, None)).unwrap()
+            serde_json::from_slice(&dialect.body(&call, Some(Duration::from_millis(70)), None))
+                .unwrap()
         };
         let native = json!({"texts": ["a"], "priority": "bulk", "deadline_ms": 70,
                             "encoding": "base64"});

@@ -27,8 +27,11 @@ pub struct Call {
     pub texts: Vec<String>,
     /// How urgent it is, where the target knows such a thing.
     pub priority: Priority,
-    /// Its deadline from when it is sent, where the target knows such a thing.
-    pub deadline: Option<Duration>,
+    /// When its answer is of no more use. A target that knows deadlines is told what is left of it when
+    /// it leaves.
+    pub deadline: Option<Instant>,
+    /// Time for a connection, where it needs one; without one by then it does not leave.
+    pub connection_wait: Duration,
     /// Time for its answer from when it has left; after it no answer is expected any more.
     pub wait: Duration,
 }
@@ -129,6 +132,9 @@ pub trait Target: Send + Sync {
 
     /// Sends a request. What has to happen at once happens before this returns.
     fn send(&self, call: Call) -> BoxFuture<'static, Sent>;
+
+    /// Whether it is told of deadlines, and so answers for them.
+    fn knows_deadlines(&self) -> bool;
 
     /// Whether it is one that tells how it is.
     fn tells(&self) -> bool;
