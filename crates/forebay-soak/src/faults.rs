@@ -59,11 +59,12 @@ pub fn by_seed(
     Ok(planned)
 }
 
-/// Faults from a file: lines `SECONDS PLACE FAULT`, by rising time; the place is a device or `all`.
+/// Faults from a file: lines `SECONDS PLACE FAULT`, by rising time before `until`, from when on it is
+/// quiet; the place is a device or `all`.
 ///
 /// # Errors
-/// The file cannot be read, or a line says something else.
-pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
+/// The file cannot be read, has no faults, or a line says something else.
+pub fn of_file(path: &Path, until: Duration) -> Result<Vec<PlannedFault>, SoakError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SoakError::file("cannot read the faults", path, error))?;
     let mut planned: Vec<PlannedFault> = Vec::new();
@@ -87,12 +88,20 @@ pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
         if planned.last().is_some_and(|last| last.at > at) {
             return Err(wrong("earlier than the line before".to_owned()));
         }
+        if at >= until {
+            let until = until.as_secs_f64();
+            return Err(wrong(format!("from {until} s on it is quiet, so that it would not be injected")));
+        }
         let fault = fault.parse().map_err(|error| wrong(format!("{error}")))?;
         let place = match *place {
             "all" => Place::All,
             device => Place::Device(device.to_owned()),
         };
         planned.push(PlannedFault { at, fault, place });
+    }
+    if planned.is_empty() {
+        let message = format!("{}: there are no faults in it; use --no-faults", path.display());
+        return Err(SoakError::Usage(message));
     }
     Ok(planned)
 }
@@ -211,12 +220,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("faults");
         std::fs::write(&path, "# none yet\n1.5 cpu kill\n\n2 all slow=4\n").unwrap();
-        let planned = of_file(&path).unwrap();
+        let until = Duration::from_secs(20);
+        let planned = of_file(&path, until).unwrap();
         assert_eq!(planned[0].place, Place::Device("cpu".to_owned()));
         assert_eq!((planned[1].fault, planned[1].place.clone()), (Fault::Slow(4), Place::All));
-        for wrong in ["1 cpu", "x cpu kill", "1 cpu kil", "2 cpu kill\n1 cpu kill", "-1 cpu kill"] {
+        for wrong in ["1 cpu", "x cpu kill", "1 cpu kil", "2 cpu kill\n1 cpu kill", "-1 cpu kill", "20 cpu kill", "# none"] {
             std::fs::write(&path, wrong).unwrap();
-            assert!(of_file(&path).is_err(), "{wrong}");
+            assert!(of_file(&path, until).is_err(), "{wrong}");
         }
     }
 

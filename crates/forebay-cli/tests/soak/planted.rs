@@ -261,6 +261,25 @@ fn a_generator_that_is_late_voids_the_result() {
 }
 
 #[test]
+fn faults_that_cannot_be_injected_are_a_mistake() {
+    let place = Place::new();
+    std::fs::write(place.file("faults"), "1 cpu kill\n5 cpu kill\n").expect("writes");
+    let named = place.file("faults").display().to_string();
+    // No [faults], a closed scenario, the search for the capacity, a line in the quiet phase.
+    let all: [(&str, &[&str]); 4] = [
+        (STEADY, &[]),
+        (FAULTS, &["--scenario", "offline"]),
+        (FAULTS, &["--find-capacity"]),
+        (FAULTS, &[]),
+    ];
+    for (profile, arguments) in all {
+        let mut command = place.soak(profile, &["--faults", &named]);
+        let ran = ran(&place, command.args(arguments));
+        assert_eq!(ran.code, Some(64), "{arguments:?} {}", ran.said);
+    }
+}
+
+#[test]
 fn what_is_not_there_cannot_be_tested() {
     let place = Place::new();
     let mut command = place.soak(PEAK, &["--target", "unix:/nowhere/at/all"]);

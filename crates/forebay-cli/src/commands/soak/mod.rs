@@ -178,6 +178,8 @@ async fn carry_out(
     profile: Profile,
     stop: Arc<AtomicBool>,
 ) -> Result<Report, Failure> {
+    // What cannot be injected is better known before an hour of load than after it.
+    let planned = planned(args, &profile)?;
     let count = profile.texts.count as usize;
     let texts = match &args.texts {
         Some(path) => texts::of_file(path, count)?,
@@ -214,7 +216,6 @@ async fn carry_out(
         let capacity = found?;
         return Ok(Report::new(frame, runs, Some(capacity)));
     }
-    let planned = soak.faults()?;
     let expect = args.expect_level;
     let ran = soak.one(&opened, &soak.profile, planned, &history(&args.report, 0), expect).await;
     opened.end().await;
@@ -233,6 +234,25 @@ async fn carry_out(
     Ok(Report::new(frame, runs, None))
 }
 
+/// The faults of a run, from the file that was named or by the seed.
+fn planned(args: &SoakRun, profile: &Profile) -> Result<Vec<PlannedFault>, Failure> {
+    let until = Duration::from_secs_f64((profile.duration_s - profile.quiet_s).max(0.0));
+    match (&args.faults, &profile.faults) {
+        (None, None) => Ok(Vec::new()),
+        (None, Some(rules)) => Ok(faults::by_seed(rules, args.seed, until)?),
+        (Some(path), Some(_)) => Ok(faults::of_file(path, until)?),
+        (Some(path), None) => {
+            let message = format!(
+                "the faults of {} cannot be injected: the profile has no [faults], which says within \
+                 what time they must heal, or the scenario is a closed one or the search for the \
+                 capacity",
+                path.display()
+            );
+            Err(SoakError::Usage(message).into())
+        }
+    }
+}
+
 /// Where the history of a run is written.
 fn history(prefix: &Path, place: usize) -> PathBuf {
     let mut name = prefix.as_os_str().to_owned();
@@ -244,15 +264,6 @@ fn history(prefix: &Path, place: usize) -> PathBuf {
 }
 
 impl Soak<'_> {
-    fn faults(&self) -> Result<Vec<PlannedFault>, Failure> {
-        let Some(rules) = &self.profile.faults else { return Ok(Vec::new()) };
-        let until = Duration::from_secs_f64(self.profile.duration_s - self.profile.quiet_s);
-        Ok(match &self.args.faults {
-            Some(path) => faults::of_file(path)?,
-            None => faults::by_seed(rules, self.args.seed, until)?,
-        })
-    }
-
     async fn one(
         &self,
         target: &Opened,
