@@ -232,7 +232,7 @@ pub struct Leak {
     /// Growth of a process's memory that is a leak if the interval of the slope excludes zero, in
     /// MiB per hour.
     pub growth_mib_per_hour_max: f64,
-    /// Descriptors, threads and memory mappings that may be more at rest after the run than before:
+    /// Processes, descriptors, threads and memory mappings that may be more at rest after the run than before:
     /// by name; what is not named must return exactly.
     pub drift_max: BTreeMap<String, u64>,
 }

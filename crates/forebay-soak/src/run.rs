@@ -144,6 +144,14 @@ pub async fn run(
     Ok(run)
 }
 
+/// A target at rest.
+struct Rest {
+    look: Option<Look>,
+    samples: Vec<Sample>,
+    /// Its processes, also those that have ended and nobody has waited for.
+    processes: Option<u64>,
+}
+
 struct Stage<'r> {
     profile: &'r Profile,
     driver: Driver,
@@ -177,7 +185,7 @@ impl Stage<'_> {
     }
 
     /// Waits until everything is answered, lets go of connections, and looks at the processes.
-    async fn rest(&self) -> (Option<Look>, Vec<Sample>) {
+    async fn rest(&self) -> Rest {
         // One that is still open after its longest wait and a moment for the harness has no reply.
         let wait = self.driver.longest_wait(&self.profile.classes());
         self.driver.drain(wait + self.driver.slack + DRAIN_MORE).await;
@@ -186,13 +194,16 @@ impl Stage<'_> {
         let rest_s = if interrupted { 0.0 } else { self.profile.harness.rest_s };
         tokio::time::sleep(Duration::from_secs_f64(rest_s)).await;
         let look = self.observer.latest();
-        let Some(root) = self.driver.target.root_pid() else { return (look, Vec::new()) };
-        let mut looks = Vec::new();
+        let Some(root) = self.driver.target.root_pid() else {
+            return Rest { look, samples: Vec::new(), processes: None };
+        };
+        let (mut looks, mut processes) = (Vec::new(), u64::MAX);
         for _ in 0..REST_LOOKS {
             looks.push(samples::look(root, look.as_ref(), 0.0));
+            processes = processes.min(samples::count(root));
             tokio::time::sleep(REST_LOOK_INTERVAL).await;
         }
-        (look, samples::least(looks))
+        Rest { look, samples: samples::least(looks), processes: Some(processes) }
     }
 }
 
@@ -290,8 +301,8 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
     let seconds = Duration::from_secs_f64;
     let best_level = best_level(driver, options.expect_level, profile.harness.level_wait_s).await?;
     stage.load(options.seed ^ WARMUP_SEED, Instant::now(), seconds(profile.warmup_s)).await?;
-    let (look, before) = stage.rest().await;
-    let look = match look {
+    let before = stage.rest().await;
+    let look = match before.look {
         Some(look) => Some(look),
         None => first_look(driver.target.as_ref()).await,
     };
@@ -334,11 +345,16 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         Some(injecting) => injecting.await.map_err(SoakError::harness)?,
         None => Vec::new(),
     };
-    let (look, after) = stage.rest().await;
+    let after = stage.rest().await;
+    let look = after.look;
     let measured_s = end.saturating_duration_since(start).as_secs_f64();
-    let mut drifts = stats::drifts(&before, &after, &profile.leak);
+    let mut drifts = stats::drifts(&before.samples, &after.samples, &profile.leak);
+    let all = || "the target".to_owned();
+    drifts.extend(before.processes.zip(after.processes).and_then(|(before, after)| {
+        stats::drift(all(), "processes", before, after, &profile.leak)
+    }));
     if let Some(look) = look.as_ref().filter(|look| look.under_way > 0) {
-        let (role, counter) = ("the target".to_owned(), "texts under way".to_owned());
+        let (role, counter) = (all(), "texts under way".to_owned());
         drifts.push(Drift { role, counter, before: 0, after: look.under_way, is_leak: true });
     }
     let levels = observer.changes(start, end);
@@ -356,7 +372,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,
         samples,
         devices,
-        seen_at_rest: !before.is_empty() && !after.is_empty(),
+        seen_at_rest: !before.samples.is_empty() && !after.samples.is_empty(),
         drifts,
         ..Run::default()
     })

@@ -97,23 +97,29 @@ pub struct Drift {
     pub is_leak: bool,
 }
 
-/// Counters of processes that were there at both rests and that are not what they were.
+/// Counters of processes at rest that are not what they were. What is gone after is no leak; what was
+/// not there before is one from its first descriptor on.
 #[must_use]
 pub fn drifts(before: &[Sample], after: &[Sample], rules: &Leak) -> Vec<Drift> {
-    let (before, after) = (counters(before), counters(after));
-    let one = |((role, counter), before): ((String, &'static str), u64)| {
-        let after = *after.get(&(role.clone(), counter))?;
-        let allowed = rules.drift_max.get(counter).copied().unwrap_or(0);
-        let is_leak = after > before.saturating_add(allowed);
-        (after != before).then(|| Drift {
-            role,
-            counter: counter.to_owned(),
-            before,
-            after,
-            is_leak,
-        })
+    let (mut before, after) = (counters(before), counters(after));
+    if before.is_empty() {
+        // Nothing was seen, which is told apart.
+        return Vec::new();
+    }
+    let one = |((role, counter), after): ((String, &'static str), u64)| {
+        let before = before.remove(&(role.clone(), counter)).unwrap_or(0);
+        drift(role, counter, before, after, rules)
     };
-    before.into_iter().filter_map(one).collect()
+    after.into_iter().filter_map(one).collect()
+}
+
+/// A counter, if it is not what it was.
+#[must_use]
+pub fn drift(role: String, counter: &str, before: u64, after: u64, rules: &Leak) -> Option<Drift> {
+    let allowed = rules.drift_max.get(counter).copied().unwrap_or(0);
+    let is_leak = after > before.saturating_add(allowed);
+    let counter = counter.to_owned();
+    (after != before).then_some(Drift { role, counter, before, after, is_leak })
 }
 
 #[cfg(test)]
@@ -182,5 +188,15 @@ mod tests {
         let leaks: Vec<(&str, bool)> =
             found.iter().map(|drift| (drift.counter.as_str(), drift.is_leak)).collect();
         assert_eq!(leaks, [("fds", true), ("mappings", false)]);
+        // A helper that stayed.
+        let mut more = before.to_vec();
+        more.push(sample("helper", 3, 0.0, 1));
+        let found = drifts(&before, &more, &rules);
+        assert!(found.iter().all(|drift| drift.role == "helper" && drift.before == 0), "{found:?}");
+        assert_eq!(found.iter().filter(|drift| drift.is_leak).count(), 3);
+        // One that is gone is none, and one more than before is one.
+        assert_eq!(drifts(&more, &before, &rules), []);
+        assert!(drift("all".to_owned(), "processes", 2, 3, &rules).is_some_and(|d| d.is_leak));
+        assert!(drift("all".to_owned(), "processes", 3, 2, &rules).is_some_and(|d| !d.is_leak));
     }
 }
