@@ -323,10 +323,21 @@ fn objectives(run: &Run, objectives: &Objectives, findings: &mut Vec<Finding>) {
             add(name, format!("{found:.2}"), format!("{allowed}"), is_known && found <= allowed);
         }
     }
-    if let Some(allowed) = objectives.calm_p99_ms {
-        let found = tallied.calm.p99_ms;
-        let passed = tallied.calm.count > 0 && found <= allowed;
-        add("calm_p99_ms", format!("{found:.2}"), format!("{allowed}"), passed);
+    let (calm, disturbed) = (&tallied.calm, &tallied.disturbed);
+    let windows = [
+        ("calm_p99_ms", objectives.calm_p99_ms, calm.p99_ms),
+        ("calm_p999_ms", objectives.calm_p999_ms, calm.p999_ms),
+        ("calm_max_ms", objectives.calm_max_ms, calm.max_ms),
+    ];
+    for (name, allowed, found) in windows {
+        let Some(allowed) = allowed else { continue };
+        let passed = calm.count > 0 && found <= allowed;
+        add(name, format!("{found:.2}"), format!("{allowed}"), passed);
+    }
+    // Without a fault there is nothing of it to judge, and whether there was one is a finding of its own.
+    if let Some(allowed) = objectives.disturbed_max_ms.filter(|_| disturbed.count > 0) {
+        let found = disturbed.max_ms;
+        add("disturbed_max_ms", format!("{found:.2}"), format!("{allowed}"), found <= allowed);
     }
     let shares = [
         ("good_share_min", objectives.good_share_min, tallied.good, tallied.offered, true),

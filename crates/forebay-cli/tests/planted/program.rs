@@ -47,6 +47,8 @@ enum Planted {
     Null,
     /// Nothing is answered for so long, every half minute.
     Stall(Duration),
+    /// One request in fifty leaves a process behind that has ended and is not waited for.
+    Zombies,
     /// Each answer takes four seconds.
     Slow,
     /// One of two GPUs has been given up.
@@ -70,6 +72,7 @@ impl Planted {
             "null" => Self::Null,
             "stall_200ms" => Self::Stall(Duration::from_millis(200)),
             "stall_1s" => Self::Stall(Duration::from_secs(1)),
+            "zombies" => Self::Zombies,
             "slow" => Self::Slow,
             "half" => Self::Half,
             "silent" => Self::Silent,
@@ -142,6 +145,9 @@ impl Server {
             }
             Planted::Fails if number % 10 == 0 => {
                 return Some((json!({"error": {"code": "internal"}}), 1));
+            }
+            Planted::Zombies if number % 50 == 0 => {
+                std::process::Command::new("true").spawn().ok();
             }
             Planted::Slow => tokio::time::sleep(Duration::from_secs(4)).await,
             Planted::Stall(length) => self.stall(length).await,

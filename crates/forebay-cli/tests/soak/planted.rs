@@ -138,6 +138,13 @@ fn a_leak_of_a_kibibyte_per_request_is_found() {
 }
 
 #[test]
+fn processes_that_nobody_waits_for_are_found() {
+    let (_place, ran) = soak(STEADY, "zombies", &["--duration", "2s"]);
+    assert_code(&ran, 3, "leak");
+    assert!(ran.said.contains("processes of the target"), "{}", ran.said);
+}
+
+#[test]
 fn one_request_in_ten_thousand_that_is_dropped_is_found() {
     let (place, ran) = soak(PEAK, "drop", &[]);
     assert_code(&ran, 2, "promise_broken");
@@ -180,6 +187,20 @@ fn a_stall_of_200_ms_misses_the_objective() {
     let (_place, ran) = soak(STEADY, "stall_200ms", &[]);
     assert_code(&ran, 1, "objective_missed");
     assert!(ran.said.contains("max_ms"), "{}", ran.said);
+}
+
+#[test]
+fn the_profile_of_the_program_finds_a_stall_of_200_ms() {
+    let place = Place::new();
+    let _server = Server::start(&place, "stall_200ms");
+    let target = format!("unix:{}", place.file("socket").display());
+    let profile = include_str!("../../../../config/soak/smoke.toml");
+    // From the warm-up to the second stall.
+    let short = ["--no-faults", "--remote", "--duration", "30s", "--seed", "7"];
+    let mut command = place.soak(profile, &["--target", &target]);
+    let ran = ran(&place, command.args(short));
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("calm_p999_ms"), "{}", ran.said);
 }
 
 #[test]

@@ -19,6 +19,12 @@ pub struct Objectives {
     pub max_ms: Option<f64>,
     /// Highest 99th percentile outside of the windows of faults, in milliseconds.
     pub calm_p99_ms: Option<f64>,
+    /// Highest 99.9th percentile of these: short stalls that come again and again show here first.
+    pub calm_p999_ms: Option<f64>,
+    /// Highest latency of these.
+    pub calm_max_ms: Option<f64>,
+    /// Highest latency within the windows of faults, in milliseconds; what healing may cost a request.
+    pub disturbed_max_ms: Option<f64>,
     /// Lowest share of the offered requests that were answered rightly within their deadline.
     pub good_share_min: Option<f64>,
     /// The same of the requests that were due and over in no window of a fault.

@@ -1,7 +1,7 @@
 //! Which finding decides, and what is found.
 
 use super::*;
-use crate::stats::{Growth, Slope};
+use crate::stats::{Growth, Latencies, Slope};
 
 fn finding(code: Code, passed: bool) -> Finding {
     let text = String::new;
@@ -114,4 +114,39 @@ fn faults_that_nobody_can_follow_are_no_pass() {
     assert_eq!(code(&profile), Code::ObjectiveMissed);
     profile.faults = None;
     assert_eq!(code(&profile), Code::Pass);
+}
+
+/// The latencies of a minute's load without faults at the rate of a profile: 10 to 50 ms, and with
+/// `stall_ms` each half minute as much time in which nothing is answered.
+fn minutes(profile: &Profile, stall_ms: f64) -> Run {
+    let rate = profile.load.arrivals.as_ref().and_then(|arrivals| arrivals.rate()).unwrap();
+    let count = (rate * profile.duration_s.min(1200.0)) as u32;
+    let mut calm = Latencies::new().unwrap();
+    for number in 0..count {
+        let at_ms = f64::from(number) * 1000.0 / rate;
+        let left_ms = (stall_ms - at_ms % 30_000.0).max(0.0);
+        let usual_ms = 10.0 + f64::from(number * 7919 % 41);
+        calm.add(((left_ms + usual_ms) * 1000.0) as u64);
+    }
+    let mut run = Run { measured_s: profile.duration_s, ..Run::default() };
+    run.tallied.offered = count.into();
+    run.tallied.good = count.into();
+    run.tallied.calm_offered = count.into();
+    run.tallied.calm_good = count.into();
+    run.tallied.calm = calm.summary();
+    run
+}
+
+#[test]
+fn every_profile_finds_a_short_stall_each_half_minute() {
+    for (name, _) in crate::profile::PROFILES {
+        let profile = Profile::load(name).unwrap();
+        let rules = &profile.objectives;
+        assert_eq!(missed(&minutes(&profile, 0.0), rules), [""; 0], "{name}");
+        assert_eq!(missed(&minutes(&profile, 200.0), rules), ["calm_p999_ms"], "{name}");
+        let mut slow = minutes(&profile, 0.0);
+        slow.tallied.disturbed.count = 1;
+        slow.tallied.disturbed.max_ms = 60_000.0;
+        assert_eq!(missed(&slow, rules), ["disturbed_max_ms"], "{name}");
+    }
 }

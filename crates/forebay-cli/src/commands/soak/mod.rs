@@ -155,6 +155,11 @@ fn profile(args: &SoakRun) -> Result<Profile, Failure> {
         profile.objectives.good_share_min = Some(PROBE_GOOD_SHARE);
         let p99_ms = profile.objectives.p99_ms.or(profile.objectives.calm_p99_ms);
         profile.objectives.p99_ms = p99_ms;
+        // What is asked of a run with faults and pauses is not asked of the highest rate.
+        profile.objectives.calm_p99_ms = None;
+        profile.objectives.calm_p999_ms = None;
+        profile.objectives.calm_max_ms = None;
+        profile.objectives.errors_with_faults = None;
     }
     if let Some(p99_ms) = args.p99_ms {
         profile.objectives.p99_ms = Some(p99_ms);
