@@ -232,6 +232,13 @@ pub struct Leak {
     /// Growth of a process's memory that is a leak if the interval of the slope excludes zero, in
     /// MiB per hour.
     pub growth_mib_per_hour_max: f64,
+    /// The same in bytes per request, so that a leak is one at any rate.
+    pub growth_bytes_per_request_max: f64,
+    /// The same as the share of the machine's memory that 30 days of it would take.
+    pub growth_ram_share_max: f64,
+    /// Growth over the judged time that these two pass by, in MiB: what a heap takes now and then is no
+    /// slope. It bounds what a short run can see.
+    pub growth_mib_min: f64,
     /// Processes, descriptors, threads and memory mappings that may be more at rest after the run than before:
     /// by name; what is not named must return exactly.
     pub drift_max: BTreeMap<String, u64>,
@@ -246,6 +253,9 @@ impl Default for Leak {
             seconds_min: 20.0,
             required: vec!["host".to_owned()],
             growth_mib_per_hour_max: 600.0,
+            growth_bytes_per_request_max: 256.0,
+            growth_ram_share_max: 0.05,
+            growth_mib_min: 2.0,
             drift_max: BTreeMap::new(),
         }
     }

@@ -21,8 +21,9 @@ use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::profile::{Profile, Scenario};
 use crate::recorder::{Recorded, Recorder, Seen, SoFar};
+use crate::report::Machine;
 use crate::samples::{self, Sample};
-use crate::stats::{self, Drift, FaultTally, Growth, Interval, Span, Tallied, Tally};
+use crate::stats::{self, Drift, FaultTally, Growth, Interval, Scale, Span, Tallied, Tally};
 use crate::targets::{Look, Target};
 
 /// Events that wait to be recorded.
@@ -89,8 +90,6 @@ pub struct Run {
     pub devices: Vec<DeviceSample>,
     /// The growth of each process.
     pub growth: Vec<Growth>,
-    /// What growth is allowed, in MiB per hour.
-    pub growth_mib_per_hour_max: f64,
     /// Whether processes were seen at rest both before the load and after it.
     #[serde(default)]
     pub seen_at_rest: bool,
@@ -337,7 +336,9 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         }
         _ => None,
     };
+    let first = driver.next.load(Ordering::Relaxed);
     stage.load(options.seed, start, length).await?;
+    let requests = driver.next.load(Ordering::Relaxed) - first;
     let interrupted = driver.stop.load(Ordering::Relaxed);
     let end = Instant::now();
     let (samples, devices) = sampler.end().await;
@@ -348,6 +349,10 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
     let after = stage.rest().await;
     let look = after.look;
     let measured_s = end.saturating_duration_since(start).as_secs_f64();
+    let scale = Scale {
+        requests_per_s: requests as f64 / measured_s.max(1e-9),
+        memory_mib: Machine::this().memory_mib as f64,
+    };
     let mut drifts = stats::drifts(&before.samples, &after.samples, &profile.leak);
     let all = || "the target".to_owned();
     drifts.extend(before.processes.zip(after.processes).and_then(|(before, after)| {
@@ -368,8 +373,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         levels,
         faults_planned: options.faults.len(),
         faults,
-        growth: stats::growth(&samples, 0.0, measured_s, &profile.leak, options.seed),
-        growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,
+        growth: stats::growth(&samples, [0.0, measured_s], &profile.leak, scale, options.seed),
         samples,
         devices,
         seen_at_rest: !before.samples.is_empty() && !after.samples.is_empty(),

@@ -259,8 +259,8 @@ fn leaks(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
                 growth.to_s - growth.from_s
             ),
             allowed: format!(
-                "{} MiB/h, half of it in the second half, or an interval with 0",
-                run.growth_mib_per_hour_max
+                "{:.1} MiB/h, half of it in the second half, or an interval with 0",
+                growth.limit_mib_per_hour
             ),
             passed: !growth.is_leak,
         });

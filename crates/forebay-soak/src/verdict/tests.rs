@@ -78,6 +78,7 @@ fn process(role: &str, is_judged: bool) -> Growth {
         last_mib: 5.0,
         mib_per_hour: is_judged.then_some(slope),
         late_mib_per_hour: is_judged.then_some(slope),
+        limit_mib_per_hour: 600.0,
         is_leak: false,
     }
 }
