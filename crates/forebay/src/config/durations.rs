@@ -42,6 +42,8 @@ milliseconds!(SupervisorConfig {
     restart_window: restart_window_ms,
     dwell_min: dwell_min_ms,
     dwell_max: dwell_max_ms,
+    lapse: lapse_ms,
+    lapse_gap: lapse_gap_ms,
     clean: clean_ms,
     kill_grace: kill_grace_ms,
     reap_deadline: reap_deadline_ms,

@@ -21,8 +21,8 @@ group! {
         /// Batches of a size that must have been seen before it has a usual time of its own; until
         /// then it goes by the next size that has one.
         samples_min: u32 = 64, "batches", Integer(1, 1_000);
-        /// A text that is to run alone waits for the CPU while a GPU serves if the CPU gets to it
-        /// within this; otherwise it runs on a GPU. 0 uses the CPU only when it is free.
+        /// Texts that are to run alone while a GPU serves go to the CPU if it gets to all of them
+        /// within this; otherwise they go to a GPU. 0 always takes a GPU.
         suspect_cpu_wait_ms: u32 = 20, "ms", Integer(0, 60_000);
         /// Second runs within the window may be this share of the texts answered in it.
         rerun_share_max: f64 = 0.1, "", Number(0.0, 1.0);

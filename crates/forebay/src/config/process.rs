@@ -165,6 +165,11 @@ group! {
         dwell_max_ms: u32 = 900_000, "ms", Integer(1, 86_400_000);
         /// Batches, canaries included, that a worker on such a probation must do well.
         probation_batches: u32 = 8, "batches", Integer(1, 1_000_000);
+        /// A worker that was late but has answered everything within this time has only lapsed: it
+        /// serves again as soon as the known answers are right. 0 puts each on probation.
+        lapse_ms: u32 = 100, "ms", Integer(0, 60_000);
+        /// One that lapses again within this time goes on probation.
+        lapse_gap_ms: u32 = 2_000, "ms", Integer(0, 3_600_000);
         /// Time of good service after which a worker's earlier failures are forgotten.
         clean_ms: u32 = 600_000, "ms", Integer(1, 86_400_000);
         /// Time for a worker that is to end to do so by itself before it is killed; some drivers

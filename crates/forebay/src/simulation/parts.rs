@@ -17,7 +17,7 @@ use crate::dispatch::port::{BatchDone, CanaryDone, EndedBatch};
 use crate::dispatch::{EndedWorker, Standing, WorkerId, WorkerNews};
 use crate::error::EmbedError;
 use crate::supervisor::{
-    Change, EndCause, LadderAction, LadderEvent, Level, QuarantineReason, WorkerState,
+    Change, EndCause, LAPSED, LadderAction, LadderEvent, Level, QuarantineReason, WorkerState,
 };
 
 /// A message to the dispatcher.
@@ -213,6 +213,7 @@ impl World {
             WorkerState::Serving if !self.proven.contains(&id) => {
                 return Err(self.violated("I12", format!("{id:?} serves without a canary")));
             }
+            WorkerState::Serving if reason == LAPSED => self.sometimes("a lapse was forgiven"),
             WorkerState::Probation if id.incarnation > 1 => {
                 self.sometimes("a relapse was put on probation");
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{Mutation, SOMETIMES, run};
 
 /// Histories of a test run; `cargo xtask simulate` goes through many more.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 1_000;
 /// Histories within which a bug must show.
 const SEEDS_TO_FIND: u64 = 1_000;
 

@@ -28,6 +28,7 @@ use crate::supervisor::{DeviceNews, EndCause, Ladder, LadderEvent, Level, Worker
 pub(super) const SOMETIMES: &[&str] = &[
     "a batch could not be sent",
     "a deadline passed",
+    "a lapse was forgiven",
     "a level of two GPUs",
     "a poison text was named",
     "a process could not be killed",

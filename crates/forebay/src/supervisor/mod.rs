@@ -35,5 +35,6 @@ pub(crate) use pin::Pin;
 
 #[cfg(any(test, feature = "simulation"))]
 pub(crate) use ladder::{
-    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, Ladder, Limits, Restored,
+    Action as LadderAction, Change, DeviceNews, Event as LadderEvent, LAPSED, Ladder, Limits,
+    Restored,
 };

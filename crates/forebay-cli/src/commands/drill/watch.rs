@@ -116,7 +116,10 @@ impl Watch {
             demoted.get_or_insert(at);
         }
         let back = self.level >= self.best && self.slots.iter().all(|slot| slot.serves);
-        if back && (detected.is_some() || (self.slots.is_empty() && demoted.is_some())) {
+        // Who falls again while the fault lasts had not healed.
+        if !back {
+            *healed = None;
+        } else if detected.is_some() || (self.slots.is_empty() && demoted.is_some()) {
             healed.get_or_insert(at);
         }
     }
@@ -229,8 +232,9 @@ mod tests {
             let is_open = (3..9).contains(&until);
             assert_eq!(watch.is_open(), is_open, "after {until} events");
         }
-        watch.look(&events);
         assert_eq!(watch.seen(), seen(2, 4, 9));
+        watch.look(&events);
+        assert!(watch.is_open(), "it has fallen again, so it had not healed");
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Texts that run alone: which of them is next, on which worker, and when it is their turn.
 //!
 //! **Where.** On a worker of a slower tier than the ordinary batches' if it gets to all of them
-//! within `hedge.suspect_cpu_wait_ms`: nothing faster is put at risk then. Otherwise on any worker
-//! that is empty.
+//! within `hedge.suspect_cpu_wait_ms`: nothing faster is put at risk then. Otherwise on the workers of
+//! the best tier, until none is left: the slower one is busy with other things while those are, and
+//! the text that it were given would be the last to be answered by far.
 //!
 //! **Turns.** A busy worker becomes empty only if it gets nothing more for a while. It is kept clear
 //! as long as suspects have had no more of its time than ordinary batches, give or take
@@ -38,6 +39,8 @@ pub(super) struct Suspects {
     queue: VecDeque<Pending>,
     /// By tier, the mean time of one in seconds.
     mean_s: [Option<f64>; 2],
+    /// The slower workers would not get to all of those that wait soon enough.
+    too_many: bool,
 }
 
 impl Suspects {
@@ -120,14 +123,24 @@ impl<W: WorkerPort> Core<W> {
         // What a twin has answered meanwhile needs no worker.
         self.suspects.extract(|pending| pending.owed.is_answered());
         if self.suspects.is_empty() {
+            self.suspects.too_many = false;
             return false;
         }
         let free = |(index, member): (usize, &Member<W>)| member.is_free().then_some(index);
-        let slower = self.workers.slower().find_map(free);
-        let place = slower.or_else(|| {
-            let others = self.workers.takers().filter(|(_, member)| self.is_turn(member));
-            if self.slower_is_enough(now) { None } else { others.into_iter().find_map(free) }
+        let to_slower = self.slower_takes_them(now);
+        self.suspects.too_many = !to_slower;
+        // One shows what they take there.
+        let unknown = self.workers.slower().find(|(_, member)| {
+            self.suspects.mean(member.worker.tier()).is_none() && member.is_free()
         });
+        let place = match to_slower {
+            _ if unknown.is_some() => unknown.map(|(index, _)| index),
+            true => self.workers.slower().find_map(free),
+            false => {
+                let mut turns = self.workers.takers().filter(|(_, member)| self.is_turn(member));
+                turns.find_map(free)
+            }
+        };
         let Some(index) = place else { return false };
         let Some(pending) = self.suspects.queue.pop_front() else { return false };
         if pending.owed.is_cancelled() {
@@ -142,7 +155,7 @@ impl<W: WorkerPort> Core<W> {
     /// The workers, by their places, that ordinary batches must leave alone now so that suspects can
     /// run on them.
     pub(super) fn kept_clear(&self, now: Instant) -> Vec<usize> {
-        if self.suspects.is_empty() || self.slower_is_enough(now) {
+        if self.suspects.is_empty() || self.slower_takes_them(now) {
             return Vec::new();
         }
         let turns = self.workers.takers().filter(|(_, member)| self.is_turn(member));
@@ -161,6 +174,11 @@ impl<W: WorkerPort> Core<W> {
     /// Whether suspects may have this worker now.
     fn is_turn(&self, member: &Member<W>) -> bool {
         member.suspect_lead_us <= 0 || self.batcher.is_empty()
+    }
+
+    /// Whether the suspects go to the workers of slower tiers.
+    fn slower_takes_them(&self, now: Instant) -> bool {
+        !self.suspects.too_many && self.slower_is_enough(now)
     }
 
     /// Whether the workers of slower tiers get to every suspect soon enough.

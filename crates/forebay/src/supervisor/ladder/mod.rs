@@ -22,6 +22,8 @@ use rand::rngs::StdRng;
 
 pub use self::state::{QuarantineReason, WorkerState};
 
+#[cfg(any(test, feature = "simulation"))]
+pub(crate) use self::slot::LAPSED;
 use self::slot::Slot;
 use super::EndCause;
 use super::level::Level;
@@ -212,7 +214,7 @@ impl Ladder {
                 Event::Canary(_, verdict) => slot.canary(verdict, now, out),
                 Event::Good(_) => slot.good(),
                 Event::Late(_, reason) => slot.late(reason, now, out),
-                Event::CaughtUp(_) => slot.caught_up(out),
+                Event::CaughtUp(_) => slot.caught_up(now, out),
                 Event::Lost(_, reason) => slot.lost(reason, now, out),
                 Event::Ended(_, cause) => slot.ended(&cause, *stopping, now, random, out),
                 Event::Unkillable(_) => slot.unkillable(now, out),

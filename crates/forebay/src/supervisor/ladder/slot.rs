@@ -1,12 +1,15 @@
 //! One slot of the ladder: a device, the worker on it if there is one, and what has become of the
 //! workers before it. What concerns its quarantine is in [`quarantine`].
 
+mod lapse;
 mod quarantine;
 
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
+pub(crate) use self::lapse::LAPSED;
+use self::lapse::Lapse;
 use super::restarts::{Next, RestartPolicy};
 use super::{Action, Change, Level, Limits, QuarantineReason, ReleasedBy, WorkerState};
 use crate::config::Device;
@@ -28,6 +31,7 @@ pub(super) struct Slot {
     /// Work done well since the probation began, canaries included.
     good: u32,
     dwell_until: Option<Instant>,
+    lapse: Lapse,
     canary_at: Option<Instant>,
     canary_out: bool,
     /// How often it has given wrong numbers since it was last forgiven.
@@ -65,6 +69,7 @@ impl Slot {
             relapses: 0,
             good: 0,
             dwell_until: None,
+            lapse: Lapse::default(),
             canary_at: None,
             canary_out: false,
             wrong_numbers: 0,
@@ -156,6 +161,7 @@ impl Slot {
         self.canary_at = None;
         self.canary_out = false;
         self.dwell_until = None;
+        self.lapse.close();
         self.quarantine = self.quarantine.take().filter(|_| self.probing);
         self.go(WorkerState::Starting, reason, out);
         out.push(Action::Launch(self.id()));
@@ -268,6 +274,7 @@ impl Slot {
     fn dwell(&self) -> Duration {
         let limits = &self.limits.restarts;
         match self.relapses {
+            _ if self.lapse.is_pardoned() => Duration::ZERO,
             0 => Duration::ZERO,
             relapses => {
                 let doubled = limits.dwell_min().saturating_mul(1 << (relapses - 1).min(31));
@@ -284,7 +291,9 @@ impl Slot {
     }
 
     fn is_proven(&self) -> bool {
-        self.relapses == 0 || self.good >= self.limits.restarts.probation_batches
+        self.relapses == 0
+            || self.lapse.is_pardoned()
+            || self.good >= self.limits.restarts.probation_batches
     }
 
     /// Ends the probation if it is over. If nothing else serves it is over at once.
@@ -294,12 +303,16 @@ impl Slot {
         }
         let dwelt = self.dwell_until.is_none_or(|until| until <= now) && self.is_proven();
         let reason = match (alone, dwelt && self.hold.is_none()) {
+            (_, true) if self.lapse.is_pardoned() => LAPSED,
             (_, true) => "probation is over",
             (true, false) => "nothing else serves",
             (false, false) => return,
         };
-        self.serving_since = Some(now);
-        self.restarts.serving(now);
+        // A lapse takes nothing from its time of good service.
+        if !self.lapse.close() || self.serving_since.is_none() {
+            self.serving_since = Some(now);
+            self.restarts.serving(now);
+        }
         self.canary_at = Some(now + self.limits.canary_interval);
         self.probing = false;
         if self.quarantine.take().is_some() {
@@ -309,37 +322,9 @@ impl Slot {
         out.push(Action::Standing(self.id(), Standing::Serving));
     }
 
-    pub(super) fn late(&mut self, reason: String, now: Instant, out: &mut Out) {
-        match self.state {
-            WorkerState::Probation | WorkerState::Serving | WorkerState::Capped => {
-                self.relapse(now);
-            }
-            WorkerState::Warming => {}
-            _ => return,
-        }
-        self.go(WorkerState::Suspect, reason, out);
-    }
-
-    pub(super) fn caught_up(&mut self, out: &mut Out) {
-        if self.state == WorkerState::Suspect && !mutated!(LeavesLateWorkersOut) {
-            self.go(WorkerState::Warming, "late batches are answered", out);
-            out.push(Action::Standing(self.id(), Standing::Warming));
-            self.ask_for_canary(out);
-        }
-    }
-
-    /// Counts a fall; a long time of good service before it wipes out the earlier ones.
-    fn relapse(&mut self, now: Instant) {
-        let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
-        if served.is_some_and(|served| served >= self.limits.restarts.clean()) {
-            self.relapses = 0;
-            self.wrong_numbers = 0;
-        }
-        self.relapses = self.relapses.saturating_add(1);
-    }
-
     pub(super) fn lost(&mut self, reason: String, now: Instant, out: &mut Out) {
-        if matches!(self.state, WorkerState::Probation | WorkerState::Serving) {
+        let has_served = matches!(self.state, WorkerState::Probation | WorkerState::Serving);
+        if has_served || self.lapse.close() {
             self.relapse(now);
         }
         self.fall(reason, out);

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::*;
 
 mod cap;
+mod lapse;
 mod quarantine;
 
 const DEVICES: [Device; 3] = [Device::Cuda(0), Device::Cuda(1), Device::Cpu];

@@ -1,0 +1,78 @@
+//! A worker that is late for a moment.
+
+use super::*;
+
+/// Both GPUs serve, and the first has a relapse on record.
+fn with_a_relapse() -> Watched {
+    let mut watched = Watched::new(1);
+    watched.go_well(ms(1));
+    watched.crash(0);
+    watched.go_well(ms(60_000));
+    assert_eq!(watched.level, Level::Gpu(2));
+    watched
+}
+
+/// The first GPU is late, and has answered everything so much later.
+fn late_for(watched: &mut Watched, late: Duration) {
+    let id = watched.of(0);
+    watched.handle(Event::Late(id, "20 ms".to_owned()));
+    assert_eq!(watched.level, Level::Gpu(1), "it gets nothing while it is late");
+    watched.now += late;
+    watched.handle(Event::CaughtUp(id));
+    assert_eq!(watched.level, Level::Gpu(1), "nor before it has given the known answers");
+    watched.handle(Event::Canary(id, Ok(())));
+}
+
+#[test]
+fn who_lapses_serves_again_with_the_known_answers() {
+    let mut watched = with_a_relapse();
+    late_for(&mut watched, ms(5));
+    assert_eq!(watched.level, Level::Gpu(2));
+    watched.now += limits().restarts.lapse_gap();
+    late_for(&mut watched, limits().restarts.lapse());
+    assert_eq!(watched.level, Level::Gpu(2));
+}
+
+#[test]
+fn who_lapses_again_soon_or_is_late_for_long_goes_on_probation() {
+    let mut watched = with_a_relapse();
+    late_for(&mut watched, ms(5));
+    late_for(&mut watched, ms(5));
+    assert_eq!(watched.states[0], WorkerState::Probation);
+    let mut watched = with_a_relapse();
+    late_for(&mut watched, limits().restarts.lapse() + ms(1));
+    assert_eq!(watched.states[0], WorkerState::Probation);
+}
+
+#[test]
+fn who_ends_while_it_is_late_has_fallen() {
+    let dwell = |falls: &dyn Fn(&mut Watched)| {
+        let mut watched = with_a_relapse();
+        falls(&mut watched);
+        watched.handle(Event::Lost(watched.of(0), "end of socket".to_owned()));
+        while watched.states[0] != WorkerState::Probation {
+            watched.go_well(ms(0));
+            if let Some(next) = watched.ladder.next_wakeup() {
+                watched.to(next);
+            }
+        }
+        let from = watched.now;
+        while watched.states[0] == WorkerState::Probation {
+            let next = watched.ladder.next_wakeup().expect("a canary or the end of the dwell");
+            watched.to(next);
+            watched.go_well(ms(0));
+        }
+        watched.now - from
+    };
+    let late = |watched: &mut Watched| {
+        let id = watched.of(0);
+        watched.handle(Event::Late(id, "20 ms".to_owned()));
+    };
+    let caught_up = |watched: &mut Watched| {
+        late(watched);
+        watched.handle(Event::CaughtUp(watched.of(0)));
+    };
+    let of_a_crash = dwell(&|_| {});
+    assert_eq!(dwell(&late), of_a_crash, "one fall, not two and not none");
+    assert_eq!(dwell(&caught_up), of_a_crash);
+}
