@@ -90,7 +90,9 @@ pub fn of_file(path: &Path, until: Duration) -> Result<Vec<PlannedFault>, SoakEr
         }
         if at >= until {
             let until = until.as_secs_f64();
-            return Err(wrong(format!("from {until} s on it is quiet, so that it would not be injected")));
+            return Err(wrong(format!(
+                "from {until} s on it is quiet, so that it would not be injected"
+            )));
         }
         let fault = fault.parse().map_err(|error| wrong(format!("{error}")))?;
         let place = match *place {
@@ -224,7 +226,15 @@ mod tests {
         let planned = of_file(&path, until).unwrap();
         assert_eq!(planned[0].place, Place::Device("cpu".to_owned()));
         assert_eq!((planned[1].fault, planned[1].place.clone()), (Fault::Slow(4), Place::All));
-        for wrong in ["1 cpu", "x cpu kill", "1 cpu kil", "2 cpu kill\n1 cpu kill", "-1 cpu kill", "20 cpu kill", "# none"] {
+        for wrong in [
+            "1 cpu",
+            "x cpu kill",
+            "1 cpu kil",
+            "2 cpu kill\n1 cpu kill",
+            "-1 cpu kill",
+            "20 cpu kill",
+            "# none",
+        ] {
             std::fs::write(&path, wrong).unwrap();
             assert!(of_file(&path, until).is_err(), "{wrong}");
         }
@@ -262,7 +272,8 @@ mod tests {
         slow.see(&look("cpu", "serving", 1), at(2), true);
         assert_eq!(ms(slow.healed), Some(2));
         // A device that came meanwhile makes the level better, which is healed too.
-        let mut better = Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
+        let mut better =
+            Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
         better.see(&look("gpu(1)", "serving", 1), at(4), true);
         assert_eq!((ms(better.healed), better.demoted), (Some(4), None));
     }

@@ -1,5 +1,7 @@
 //! One run against one target: warm-up, rest, load with faults, quiet, rest, verdict.
 
+mod best;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,6 +11,8 @@ use std::time::{Duration, Instant};
 use forebay::Level;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+
+use best::{best_level, first_look};
 
 use crate::driver::Driver;
 use crate::error::SoakError;
@@ -28,8 +32,6 @@ use crate::targets::{Look, Target};
 
 /// Events that wait to be recorded.
 const EVENTS_WAITING: usize = 1 << 16;
-/// Time for the first look at a target.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Looks at processes at rest, of which the least counts: a question about the state of a server is a
 /// connection of its own, and what leaks stays.
 const REST_LOOKS: u32 = 5;
@@ -380,42 +382,6 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         drifts,
         ..Run::default()
     })
-}
-
-/// Waits until a target is at its best level, and says which that is; `None` for a target that does
-/// not tell.
-async fn best_level(
-    driver: &Driver,
-    expected: Option<Level>,
-    wait_s: f64,
-) -> Result<Option<Level>, SoakError> {
-    let target = driver.target.as_ref();
-    if !target.tells() {
-        return Ok(None);
-    }
-    let until = Instant::now() + Duration::from_secs_f64(wait_s);
-    loop {
-        let look = first_look(target).await;
-        let found = look.as_ref().map(|look| (look.level(), expected.unwrap_or(look.best_level())));
-        match found {
-            // Nothing that serves is nothing to test.
-            Some((level, best)) if level >= best && best > Level::Down => return Ok(Some(best)),
-            Some((_, best)) if driver.stop.load(Ordering::Relaxed) => return Ok(Some(best)),
-            Some((found, expected)) if Instant::now() >= until => {
-                return Err(SoakError::NotBest { target: target.name(), found, expected, wait_s });
-            }
-            None if Instant::now() >= until || driver.stop.load(Ordering::Relaxed) => {
-                let reason = "it does not say how it is, so that no level can be judged".to_owned();
-                return Err(SoakError::Unreachable { target: target.name(), reason });
-            }
-            _ => tokio::time::sleep(target.look_interval()).await,
-        }
-    }
-}
-
-/// A look at a target, if it gives any.
-async fn first_look(target: &dyn Target) -> Option<Look> {
-    tokio::time::timeout(FIRST_LOOK, target.look()).await.ok().flatten()
 }
 
 fn level_seconds(levels: &[LevelChange], end_s: f64) -> BTreeMap<String, f64> {

@@ -355,7 +355,13 @@ fn objectives(run: &Run, objectives: &Objectives, findings: &mut Vec<Finding>) {
             tallied.offered,
             false,
         ),
-        ("refused_share_max", objectives.refused_share_max, tallied.refused, tallied.offered, false),
+        (
+            "refused_share_max",
+            objectives.refused_share_max,
+            tallied.refused,
+            tallied.offered,
+            false,
+        ),
     ];
     for (name, allowed, count, of, is_least) in shares {
         let Some(allowed) = allowed else { continue };

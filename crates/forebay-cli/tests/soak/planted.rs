@@ -194,10 +194,12 @@ fn the_profile_of_the_program_finds_a_stall_of_200_ms() {
     let place = Place::new();
     let _server = Server::start(&place, "stall_200ms");
     let target = format!("unix:{}", place.file("socket").display());
-    let profile = include_str!("../../../../config/soak/smoke.toml");
+    // The machine of a test may be busy, which is no matter here.
+    let profile = include_str!("../../../../config/soak/smoke.toml")
+        .replace("lag_ms_max = 100", "lag_ms_max = 10000");
     // From the warm-up to the second stall.
     let short = ["--no-faults", "--remote", "--duration", "30s", "--seed", "7"];
-    let mut command = place.soak(profile, &["--target", &target]);
+    let mut command = place.soak(&profile, &["--target", &target]);
     let ran = ran(&place, command.args(short));
     assert_code(&ran, 1, "objective_missed");
     assert!(ran.said.contains("calm_p999_ms"), "{}", ran.said);
@@ -231,7 +233,10 @@ fn time_that_a_request_waited_for_a_connection_counts_against_its_deadline() {
 fn a_request_that_waits_for_a_connection_and_then_for_its_answer_is_not_given_up() {
     let few = STEADY
         .replace("rate = 150", "rate = 2")
-        .replace("connections_max = 1", "connections_max = 1\nreply_wait_ms = 5000\nconnection_wait_ms = 5000")
+        .replace(
+            "connections_max = 1",
+            "connections_max = 1\nreply_wait_ms = 5000\nconnection_wait_ms = 5000",
+        )
         .replace("max_ms = 150", "max_ms = 30000");
     let (_place, ran) = soak(&few, "slow", &["--duration", "1s"]);
     assert_code(&ran, 0, "pass");

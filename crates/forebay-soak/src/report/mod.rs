@@ -113,8 +113,7 @@ impl Report {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let judged = runs.into_iter().enumerate().map(|(place, run)| {
             // Faults are for the first target.
-            let profile =
-                if place > 0 { frame.profile.beside() } else { frame.profile.clone() };
+            let profile = if place > 0 { frame.profile.beside() } else { frame.profile.clone() };
             let verdict = Verdict::of(&run, &profile);
             Judged { run, verdict }
         });

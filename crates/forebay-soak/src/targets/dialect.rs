@@ -60,8 +60,9 @@ impl Row {
                 let bytes = base64_simd::STANDARD.decode_to_vec(text);
                 let bytes = bytes.map_err(|error| format!("a vector in base64: {error}"))?;
                 let (values, rest) = bytes.as_chunks::<4>();
-                let whole =
-                    rest.is_empty().then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect());
+                let whole = rest
+                    .is_empty()
+                    .then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect());
                 whole.ok_or_else(|| format!("a vector of {} bytes", bytes.len()))
             }
         }
