@@ -143,10 +143,10 @@ impl Server {
                 answer["embeddings"][0][0] = Value::Null;
                 return Some((answer, 1));
             }
-            Planted::Fails if number % 10 == 0 => {
+            Planted::Fails if number.is_multiple_of(10) => {
                 return Some((json!({"error": {"code": "internal"}}), 1));
             }
-            Planted::Zombies if number % 50 == 0 => {
+            Planted::Zombies if number.is_multiple_of(50) => {
                 std::process::Command::new("true").spawn().ok();
             }
             Planted::Slow => tokio::time::sleep(Duration::from_secs(4)).await,
