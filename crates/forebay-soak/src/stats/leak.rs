@@ -238,6 +238,19 @@ mod tests {
     }
 
     #[test]
+    fn each_profile_sees_a_kibibyte_per_request_at_low_rates() {
+        for (name, _) in crate::profile::PROFILES {
+            let profile = crate::Profile::load(name).unwrap();
+            let judged_s = profile.duration_s * (1.0 - profile.leak.settle_share);
+            let requests_per_s = if name == "smoke" { 30.0 } else { 15.0 };
+            let scale = Scale { requests_per_s, memory_mib: 262_144.0 };
+            let limit = scale.limit_mib_per_hour(&profile.leak, judged_s);
+            let leak = requests_per_s * HOUR_S / MIB_KIB;
+            assert!(limit < leak, "{name}: {limit} {leak}");
+        }
+    }
+
+    #[test]
     fn counters_must_return_but_for_what_is_allowed() {
         let before = [sample("host", 1, 0.0, 1), sample("worker cpu", 2, 0.0, 1)];
         let mut after = before.clone();

@@ -192,7 +192,9 @@ impl Inner {
             let permit = Arc::clone(&self.pool.room).acquire_owned().await;
             self.take().await.map(|sender| (sender, permit))
         };
-        let taken = tokio::time::timeout(call.connection_wait, taking).await;
+        let until = call.deadline.map(|until| until.saturating_duration_since(Instant::now()));
+        let room = until.map_or(call.connection_wait, |until| until.min(call.connection_wait));
+        let taken = tokio::time::timeout(room, taking).await;
         let sent_at = Instant::now();
         let left = call.deadline.map(|deadline| deadline.saturating_duration_since(sent_at));
         let answer = match taken {
