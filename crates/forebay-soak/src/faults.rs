@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use forebay::Fault;
+use forebay::{Fault, Level};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -59,11 +59,12 @@ pub fn by_seed(
     Ok(planned)
 }
 
-/// Faults from a file: lines `SECONDS PLACE FAULT`, by rising time; the place is a device or `all`.
+/// Faults from a file: lines `SECONDS PLACE FAULT`, by rising time before `until`, from when on it is
+/// quiet; the place is a device or `all`.
 ///
 /// # Errors
-/// The file cannot be read, or a line says something else.
-pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
+/// The file cannot be read, has no faults, or a line says something else.
+pub fn of_file(path: &Path, until: Duration) -> Result<Vec<PlannedFault>, SoakError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SoakError::file("cannot read the faults", path, error))?;
     let mut planned: Vec<PlannedFault> = Vec::new();
@@ -87,12 +88,22 @@ pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
         if planned.last().is_some_and(|last| last.at > at) {
             return Err(wrong("earlier than the line before".to_owned()));
         }
+        if at >= until {
+            let until = until.as_secs_f64();
+            return Err(wrong(format!(
+                "from {until} s on it is quiet, so that it would not be injected"
+            )));
+        }
         let fault = fault.parse().map_err(|error| wrong(format!("{error}")))?;
         let place = match *place {
             "all" => Place::All,
             device => Place::Device(device.to_owned()),
         };
         planned.push(PlannedFault { at, fault, place });
+    }
+    if planned.is_empty() {
+        let message = format!("{}: there are no faults in it; use --no-faults", path.display());
+        return Err(SoakError::Usage(message));
     }
     Ok(planned)
 }
@@ -120,7 +131,7 @@ pub struct FaultSeen {
 #[derive(Debug)]
 pub(crate) struct Follow {
     start: Instant,
-    best: String,
+    best: Level,
     devices: Vec<String>,
     /// The workers of these devices before.
     before: Vec<(String, u64)>,
@@ -133,7 +144,7 @@ pub(crate) struct Follow {
 impl Follow {
     pub(crate) fn new(
         start: Instant,
-        best: &str,
+        best: Level,
         devices: &[String],
         shows: bool,
         look: &crate::targets::Look,
@@ -142,7 +153,7 @@ impl Follow {
         let before = before.map(|worker| (worker.device.clone(), worker.incarnation)).collect();
         Self {
             start,
-            best: best.to_owned(),
+            best,
             devices: devices.to_vec(),
             before,
             shows,
@@ -164,10 +175,10 @@ impl Follow {
         if is_hit {
             self.detected.get_or_insert(since);
         }
-        if look.level != self.best {
+        if look.level() < self.best {
             self.demoted.get_or_insert(since);
         }
-        let is_best = look.level == self.best && struck.clone().all(|worker| worker.serves());
+        let is_best = look.level() >= self.best && struck.clone().all(|worker| worker.serves());
         let may_be_over = is_undone && (self.detected.is_some() || !self.shows);
         if is_best && may_be_over {
             self.healed.get_or_insert(since);
@@ -211,12 +222,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("faults");
         std::fs::write(&path, "# none yet\n1.5 cpu kill\n\n2 all slow=4\n").unwrap();
-        let planned = of_file(&path).unwrap();
+        let until = Duration::from_secs(20);
+        let planned = of_file(&path, until).unwrap();
         assert_eq!(planned[0].place, Place::Device("cpu".to_owned()));
         assert_eq!((planned[1].fault, planned[1].place.clone()), (Fault::Slow(4), Place::All));
-        for wrong in ["1 cpu", "x cpu kill", "1 cpu kil", "2 cpu kill\n1 cpu kill", "-1 cpu kill"] {
+        for wrong in [
+            "1 cpu",
+            "x cpu kill",
+            "1 cpu kil",
+            "2 cpu kill\n1 cpu kill",
+            "-1 cpu kill",
+            "20 cpu kill",
+            "# none",
+        ] {
             std::fs::write(&path, wrong).unwrap();
-            assert!(of_file(&path).is_err(), "{wrong}");
+            assert!(of_file(&path, until).is_err(), "{wrong}");
         }
     }
 
@@ -235,7 +255,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let devices = ["cpu".to_owned()];
-        let mut follow = Follow::new(start, "cpu", &devices, true, &look("cpu", "serving", 1));
+        let mut follow = Follow::new(start, Level::Cpu, &devices, true, &look("cpu", "serving", 1));
         follow.see(&look("cpu", "serving", 1), at(1), true);
         assert_eq!((follow.detected, follow.healed), (None, None));
         follow.see(&look("cpu", "exited", 1), at(3), true);
@@ -246,10 +266,15 @@ mod tests {
         assert_eq!((ms(follow.demoted), ms(follow.healed)), (Some(5), Some(900)));
         follow.see(&look("down", "exited", 2), at(950), true);
         assert_eq!(follow.healed, None);
-        let mut slow = Follow::new(start, "cpu", &devices, false, &look("cpu", "serving", 1));
+        let mut slow = Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
         slow.see(&look("cpu", "serving", 1), at(1), false);
         assert_eq!(slow.healed, None);
         slow.see(&look("cpu", "serving", 1), at(2), true);
         assert_eq!(ms(slow.healed), Some(2));
+        // A device that came meanwhile makes the level better, which is healed too.
+        let mut better =
+            Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
+        better.see(&look("gpu(1)", "serving", 1), at(4), true);
+        assert_eq!((ms(better.healed), better.demoted), (Some(4), None));
     }
 }

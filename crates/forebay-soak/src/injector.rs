@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use forebay::Fault;
+use forebay::{Fault, Level};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -22,17 +22,18 @@ const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// What a target is like when nothing is wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Best {
-    pub(crate) level: String,
+    pub(crate) level: Level,
     /// Devices of the best tier, in the target's order.
     pub(crate) devices: Vec<String>,
 }
 
 impl Best {
-    pub(crate) fn of(look: &Look) -> Self {
-        let gpus = look.level.starts_with("gpu");
+    /// The devices that serve now of the tier that makes this level.
+    pub(crate) fn of(look: &Look, level: Level) -> Self {
+        let gpus = level > Level::Cpu;
         let serving = look.workers.iter().filter(|worker| worker.serves());
         let best = serving.filter(|worker| (worker.device != "cpu") == gpus);
-        Self { level: look.level.clone(), devices: best.map(|w| w.device.clone()).collect() }
+        Self { level, devices: best.map(|w| w.device.clone()).collect() }
     }
 }
 
@@ -135,7 +136,7 @@ impl Injector {
             ..FaultSeen::default()
         };
         let look = self.looks.borrow().clone().unwrap_or_default();
-        let mut follow = Follow::new(start, &self.best.level, devices, fault.shows(), &look);
+        let mut follow = Follow::new(start, self.best.level, devices, fault.shows(), &look);
         let mut refused = self.ask(fault, devices).await;
         if refused.is_none() && matches!(fault, Fault::FailStarts(_)) {
             // A fault of a start needs a start.

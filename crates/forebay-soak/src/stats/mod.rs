@@ -8,7 +8,7 @@ mod slope;
 mod tally;
 
 pub use latency::{Latencies, LatencySummary, QUANTILES};
-pub use leak::{Drift, Growth, drifts, growth};
+pub use leak::{Drift, Growth, Scale, drift, drifts, growth};
 pub use series::{HEAT_BUCKETS, Interval, heat_bounds_ms};
 pub use slope::{Slope, slope};
 pub(crate) use tally::{Ended, Span, Tally};
