@@ -18,6 +18,7 @@ const ONE_REPLY: &str = "a request is answered once";
 const ASKED: &str = "only what was asked is answered";
 const RIGHT: &str = "every vector is the one of its text";
 const ROWS: &str = "an answer has one vector for each text";
+const READABLE: &str = "every answer can be read";
 const FINITE: &str = "every value is finite and every vector as long as it is to be";
 const IN_TIME: &str = "every reply comes within its deadline and the slack";
 const ORDER: &str = "nothing is answered before it was sent";
@@ -27,8 +28,8 @@ pub const FORM: &str = "every line can be read";
 pub const WHOLE: &str = "the history has an end";
 
 /// Every promise, in the order of their weight.
-pub const PROMISES: [&str; 10] =
-    [REPLY, ONE_REPLY, RIGHT, ROWS, FINITE, IN_TIME, ASKED, ORDER, FORM, WHOLE];
+pub const PROMISES: [&str; 11] =
+    [REPLY, ONE_REPLY, RIGHT, ROWS, READABLE, FINITE, IN_TIME, ASKED, ORDER, FORM, WHOLE];
 
 struct Open {
     line: u64,
@@ -153,6 +154,14 @@ impl Judge {
                     self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }
+            Line::Unreadable { request, sent_us, at_us, why } => {
+                counts.errors += 1;
+                if let Some(open) = self.close(number, request) {
+                    let what = format!("text {}: {why}", open.first);
+                    self.breaks(READABLE, number, what, Some(request), Some(open.first));
+                    self.in_time(number, request, &open, [sent_us, at_us]);
+                }
+            }
             Line::Lost { request, why } => {
                 if let Some(open) = self.close(number, request) {
                     let what = format!("text {}: {why}", open.first);
@@ -241,7 +250,8 @@ impl Judge {
         }
     }
 
-    /// A deadline counts from when the request left: that it had to wait for a connection is the
+    /// A deadline counts from when the request was due, and one that left has told what was left of it.
+    /// Without a deadline the time counts from when it left: that it had to wait for a connection is the
     /// sender's doing, and shows in its latency.
     fn in_time(&mut self, line: u64, request: u64, open: &Open, [sent_us, at_us]: [u64; 2]) {
         if sent_us < open.at_us || at_us < sent_us {
@@ -249,15 +259,16 @@ impl Judge {
             return self.breaks(ORDER, line, what, Some(request), Some(open.first));
         }
         let Some(rules) = self.rules else { return };
-        let within = if open.deadline_us > 0 {
-            open.deadline_us.saturating_add(rules.slack_us)
+        let until = if open.deadline_us > 0 {
+            // One that left after its deadline should not have left; the target cannot be earlier.
+            let deadline = open.scheduled_us.saturating_add(open.deadline_us);
+            deadline.max(sent_us).saturating_add(rules.slack_us)
         } else {
-            rules.wait_us
+            sent_us.saturating_add(rules.wait_us)
         };
-        let took = at_us - sent_us;
-        if took > within {
+        if at_us > until {
             let what = format!(
-                "answered {took} us after it was sent (due at {} us), allowed are {within} us",
+                "due at {} us, sent at {sent_us}, answered at {at_us}, allowed until {until}",
                 open.scheduled_us
             );
             let late = Late {
@@ -267,7 +278,7 @@ impl Judge {
                 what,
                 from_us: sent_us,
                 at_us,
-                over_us: took - within,
+                over_us: at_us - until,
             };
             if let Some(late) = self.lateness.late(late) {
                 self.is_late(late);

@@ -14,7 +14,7 @@
 //! text,TEXT,VECTOR                        the known answer of a text (base64 of little-endian F32)
 //! invoke,REQUEST,FIRST,COUNT,DEADLINE,SCHEDULED,AT
 //!                                         COUNT texts from FIRST on are about to be sent; a deadline
-//!                                         of 0 is none
+//!                                         counts from SCHEDULED, 0 is none
 //! unsent,REQUEST,AT,KIND                  it was not sent after all
 //! refused,REQUEST,AT,KIND                 it was not accepted
 //! vector,ID,VECTOR                        a vector that was not seen before
@@ -22,6 +22,7 @@
 //! ok,REQUEST,SENT,AT,ANSWER               an accepted request, which had left at SENT, was answered
 //!                                         with these vectors
 //! err,REQUEST,SENT,AT,KIND                the same with an error
+//! unreadable,REQUEST,SENT,AT,WHY          it was answered with what is no list of vectors
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
 //! stray,AT,WHY[,REQUEST]                  an answer came that nobody had asked for, after that of this
 //!                                         request on its connection

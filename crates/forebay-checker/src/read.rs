@@ -17,6 +17,7 @@ pub(crate) enum Line<'t> {
     Answer { id: u64, vectors: Vec<u64> },
     Ok { request: u64, sent_us: u64, at_us: u64, answer: u64 },
     Err { request: u64, sent_us: u64, at_us: u64 },
+    Unreadable { request: u64, sent_us: u64, at_us: u64, why: &'t str },
     Lost { request: u64, why: &'t str },
     Stray { request: Option<u64>, why: &'t str },
     Stall { from_us: u64, to_us: u64 },
@@ -72,6 +73,12 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
             word(kind)?;
             Line::Err { request: number(request)?, sent_us: number(sent)?, at_us: number(at)? }
         }
+        ["unreadable", request, sent, at, why] => Line::Unreadable {
+            request: number(request)?,
+            sent_us: number(sent)?,
+            at_us: number(at)?,
+            why,
+        },
         ["lost", request, at, why] => {
             number(at)?;
             Line::Lost { request: number(request)?, why }

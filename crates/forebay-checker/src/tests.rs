@@ -60,6 +60,8 @@ fn breaks(from: &str, to: &str, part: &str, place: &str) -> CounterExample {
 fn each_planted_error_is_found_where_it_is() {
     breaks("err,3,132,200,worker_lost\n", "", "is answered", "invoke,3");
     breaks("err,3,132,200,worker_lost", "lost,3,200,closed", "is answered", "lost,3");
+    let unreadable = "unreadable,3,132,200,no vectors";
+    breaks("err,3,132,200,worker_lost", unreadable, "can be read", "unreadable,3");
     let twice = breaks("end,", "ok,1,112,250,1\nend,", "answered once", "ok,1,112,250");
     assert_eq!(twice.request, Some(1));
     breaks("end,", "stray,260,two answers to one\nend,", "answered once", "stray");
@@ -70,7 +72,10 @@ fn each_planted_error_is_found_where_it_is() {
     breaks("answer,0,0 1", "answer,0,0", "one vector for each", "ok,0");
     breaks("ok,1,112,180", "ok,1,112,111", "before it was sent", "ok,1");
     breaks("ok,1,112,180", "ok,1,110,180", "before it was sent", "ok,1");
-    breaks("ok,1,112,180", "ok,1,112,363", "within its deadline", "ok,1");
+    // Due at 110, a deadline of 200, a slack of 50, whenever it left.
+    assert!(judged(&sound().replacen("ok,1,112,180", "ok,1,300,360", 1)).is_sound());
+    breaks("ok,1,112,180", "ok,1,300,361", "within its deadline", "ok,1");
+    breaks("ok,1,112,180", "ok,1,112,361", "within its deadline", "ok,1");
     breaks("ok,0,102,160", "ok,0,102,1103", "within its deadline", "ok,0");
     breaks("end,300\n", "", "has an end", "");
     breaks("end,300", "end,300\nend,301", "can be read", "end,301");
@@ -157,11 +162,11 @@ fn what_a_level_computes_is_held_to_its_tolerance() {
 
 #[test]
 fn what_nobody_could_have_taken_in_time_is_not_late() {
-    // 251 us after it was sent; 250 are allowed.
-    let late = sound().replacen("ok,1,112,180", "ok,1,112,363", 1);
+    // 251 us after it was due; 250 are allowed.
+    let late = sound().replacen("ok,1,112,180", "ok,1,112,361", 1);
     let with = |stall: &str| judged(&late.replacen("end,", &format!("{stall}\nend,"), 1));
     assert!(with("stall,100,113").is_sound());
-    for elsewhere in ["stall,10,112", "stall,363,999", "stall,200,200"] {
+    for elsewhere in ["stall,10,112", "stall,361,999", "stall,200,200"] {
         let first = with(elsewhere).first.unwrap();
         assert!(first.promise.contains("within its deadline"), "{elsewhere}: {first:?}");
     }

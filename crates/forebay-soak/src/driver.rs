@@ -11,6 +11,7 @@ use crate::error::SoakError;
 use crate::event::{Done, Event, Outcome, digest};
 use crate::oracle::Oracle;
 use crate::plan::{Plan, Planned};
+use crate::profile::Class;
 use crate::targets::{Answer, Call, Target};
 
 /// Longest sleep of the generator: within it, it hears that it is to stop.
@@ -35,6 +36,7 @@ pub(crate) struct Driver {
     /// The number of the next request.
     pub(crate) next: Arc<AtomicU64>,
     pub(crate) outstanding_max: u64,
+    pub(crate) connection_wait: Duration,
     pub(crate) reply_wait: Duration,
     pub(crate) slack: Duration,
 }
@@ -130,7 +132,7 @@ impl Driver {
         self.outstanding.fetch_add(1, Ordering::AcqRel);
         // A library takes the texts here and now, in this thread, as a controller would hand them in.
         let _entered = tasks.enter();
-        let call = self.call(&request);
+        let call = self.call(&request, due);
         let begun = Instant::now();
         let sending = self.target.send(call);
         *free = Instant::now();
@@ -148,12 +150,13 @@ impl Driver {
         let client = || async {
             while Instant::now() < end && !self.stop.load(Ordering::Relaxed) {
                 let request = self.next_request();
-                let at_us = self.now_us();
+                let due = Instant::now();
+                let at_us = self.us(due);
                 let invoke = Event::Invoke { request, scheduled_us: at_us, at_us };
                 if self.events.send(invoke).await.is_err() {
                     return;
                 }
-                let call = self.call(&request);
+                let call = self.call(&request, due);
                 let begun = Instant::now();
                 let sending = self.target.send(call);
                 let submit_us = us(begun.elapsed());
@@ -169,15 +172,33 @@ impl Driver {
         futures::future::join_all((0..concurrency).map(|_| client())).await;
     }
 
-    fn call(&self, request: &Planned) -> Call {
+    fn call(&self, request: &Planned, due: Instant) -> Call {
         let deadline_ms = request.class.deadline_ms;
-        let deadline = (deadline_ms > 0).then(|| Duration::from_millis(deadline_ms));
+        let deadline = (deadline_ms > 0).then(|| due + Duration::from_millis(deadline_ms));
         let texts = (request.first..request.first + request.count)
             .filter_map(|text| self.oracle.texts.get(text as usize).cloned())
             .collect();
-        let expected = deadline.map_or(Duration::ZERO, |deadline| deadline + self.slack);
-        let wait = self.reply_wait.max(expected);
-        Call { number: request.number, texts, priority: request.class.priority, deadline, wait }
+        let (connection_wait, wait) = (self.connection_wait, self.answer_wait(&request.class));
+        Call {
+            number: request.number,
+            texts,
+            priority: request.class.priority,
+            deadline,
+            connection_wait,
+            wait,
+        }
+    }
+
+    /// How long an answer is waited for from when its request has left.
+    fn answer_wait(&self, class: &Class) -> Duration {
+        let deadline = (class.deadline_ms > 0).then(|| Duration::from_millis(class.deadline_ms));
+        self.reply_wait.max(deadline.map_or(Duration::ZERO, |deadline| deadline + self.slack))
+    }
+
+    /// The longest that a request may take from when it is due: for a connection, then for its answer.
+    pub(crate) fn longest_wait(&self, classes: &[Class]) -> Duration {
+        let answers = classes.iter().map(|class| self.answer_wait(class));
+        self.connection_wait + answers.max().unwrap_or(self.reply_wait)
     }
 
     async fn finish(
@@ -194,6 +215,7 @@ impl Driver {
             }
             Answer::Refused(kind) => Outcome::Refused(kind),
             Answer::Error(kind) => Outcome::Error(kind),
+            Answer::Unreadable(why) => Outcome::Unreadable(why),
             Answer::Lost(why) => Outcome::Lost(why),
         };
         let sent_us = self.us(sent.sent_at);

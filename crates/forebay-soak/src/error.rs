@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use forebay::Level;
+
 /// Why a soak test cannot be carried out.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -26,6 +28,21 @@ pub enum SoakError {
         target: String,
         /// Why not.
         reason: String,
+    },
+    /// The best level did not come before the load.
+    #[error(
+        "{target} is at level {found} and not at {expected} after {wait_s} s: see why with `forebay \
+         doctor`, or say with --expect-level at which level it is as it should be"
+    )]
+    NotBest {
+        /// The target.
+        target: String,
+        /// Its level.
+        found: Level,
+        /// The level to wait for.
+        expected: Level,
+        /// How long it was waited for, in seconds.
+        wait_s: f64,
     },
     /// The harness itself failed.
     #[error("the harness failed: {0}")]

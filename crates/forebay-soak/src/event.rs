@@ -57,6 +57,8 @@ pub(crate) enum Outcome {
     Refused(Cow<'static, str>),
     /// With an error.
     Error(Cow<'static, str>),
+    /// With success and what is no list of vectors.
+    Unreadable(String),
     /// No reply will come.
     Lost(String),
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use forebay::Fault;
+use forebay::{Fault, Level};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -60,11 +60,12 @@ pub fn by_seed(
     Ok(planned)
 }
 
-/// Faults from a file: lines `SECONDS PLACE FAULT`, by rising time; the place is a device or `all`.
+/// Faults from a file: lines `SECONDS PLACE FAULT`, by rising time before `until`, from when on it is
+/// quiet; the place is a device or `all`.
 ///
 /// # Errors
-/// The file cannot be read, or a line says something else.
-pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
+/// The file cannot be read, has no faults, or a line says something else.
+pub fn of_file(path: &Path, until: Duration) -> Result<Vec<PlannedFault>, SoakError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SoakError::file("cannot read the faults", path, error))?;
     let mut planned: Vec<PlannedFault> = Vec::new();
@@ -88,12 +89,22 @@ pub fn of_file(path: &Path) -> Result<Vec<PlannedFault>, SoakError> {
         if planned.last().is_some_and(|last| last.at > at) {
             return Err(wrong("earlier than the line before".to_owned()));
         }
+        if at >= until {
+            let until = until.as_secs_f64();
+            return Err(wrong(format!(
+                "from {until} s on it is quiet, so that it would not be injected"
+            )));
+        }
         let fault = fault.parse().map_err(|error| wrong(format!("{error}")))?;
         let place = match *place {
             "all" => Place::All,
             device => Place::Device(device.to_owned()),
         };
         planned.push(PlannedFault { at, fault, place });
+    }
+    if planned.is_empty() {
+        let message = format!("{}: there are no faults in it; use --no-faults", path.display());
+        return Err(SoakError::Usage(message));
     }
     Ok(planned)
 }
@@ -131,7 +142,7 @@ pub struct FaultSeen {
 #[derive(Debug)]
 pub(crate) struct Follow {
     start: Instant,
-    best: String,
+    best: Level,
     devices: Vec<String>,
     /// The workers of these devices before.
     before: Vec<(String, u64)>,
@@ -146,7 +157,7 @@ pub(crate) struct Follow {
 impl Follow {
     pub(crate) fn new(
         start: Instant,
-        best: &str,
+        best: Level,
         devices: &[String],
         shows: bool,
         look: &crate::targets::Look,
@@ -155,7 +166,7 @@ impl Follow {
         let before = before.map(|worker| (worker.device.clone(), worker.incarnation)).collect();
         Self {
             start,
-            best: best.to_owned(),
+            best,
             devices: devices.to_vec(),
             before,
             shows,
@@ -185,11 +196,11 @@ impl Follow {
         if !self.hit.is_empty() {
             self.detected.get_or_insert(since);
         }
-        if look.level != self.best {
+        if look.level() < self.best {
             self.demoted.get_or_insert(since);
         }
         let is_best =
-            (others || look.level == self.best) && struck.clone().all(|worker| worker.serves());
+            (others || look.level() >= self.best) && struck.clone().all(|worker| worker.serves());
         let all_hit = self.devices.iter().all(|device| self.hit.contains(device));
         let may_be_over = is_undone && (all_hit || !self.shows);
         if is_best && may_be_over {
@@ -234,12 +245,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("faults");
         std::fs::write(&path, "# none yet\n1.5 cpu kill\n\n2 all slow=4\n").unwrap();
-        let planned = of_file(&path).unwrap();
+        let until = Duration::from_secs(20);
+        let planned = of_file(&path, until).unwrap();
         assert_eq!(planned[0].place, Place::Device("cpu".to_owned()));
         assert_eq!((planned[1].fault, planned[1].place.clone()), (Fault::Slow(4), Place::All));
-        for wrong in ["1 cpu", "x cpu kill", "1 cpu kil", "2 cpu kill\n1 cpu kill", "-1 cpu kill"] {
+        for wrong in [
+            "1 cpu",
+            "x cpu kill",
+            "1 cpu kil",
+            "2 cpu kill\n1 cpu kill",
+            "-1 cpu kill",
+            "20 cpu kill",
+            "# none",
+        ] {
             std::fs::write(&path, wrong).unwrap();
-            assert!(of_file(&path).is_err(), "{wrong}");
+            assert!(of_file(&path, until).is_err(), "{wrong}");
         }
     }
 
@@ -258,7 +278,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let devices = ["cpu".to_owned()];
-        let mut follow = Follow::new(start, "cpu", &devices, true, &look("cpu", "serving", 1));
+        let mut follow = Follow::new(start, Level::Cpu, &devices, true, &look("cpu", "serving", 1));
         follow.see(&look("cpu", "serving", 1), at(1), true, false);
         assert_eq!((follow.detected, follow.healed), (None, None));
         follow.see(&look("cpu", "exited", 1), at(3), true, false);
@@ -269,11 +289,16 @@ mod tests {
         assert_eq!((ms(follow.demoted), ms(follow.healed)), (Some(5), Some(900)));
         follow.see(&look("down", "exited", 2), at(950), true, false);
         assert_eq!(follow.healed, None);
-        let mut slow = Follow::new(start, "cpu", &devices, false, &look("cpu", "serving", 1));
+        let mut slow = Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
         slow.see(&look("cpu", "serving", 1), at(1), false, false);
         assert_eq!(slow.healed, None);
         slow.see(&look("cpu", "serving", 1), at(2), true, false);
         assert_eq!(ms(slow.healed), Some(2));
+        // A device that came meanwhile makes the level better, which is healed too.
+        let mut better =
+            Follow::new(start, Level::Cpu, &devices, false, &look("cpu", "serving", 1));
+        better.see(&look("gpu(1)", "serving", 1), at(4), true, false);
+        assert_eq!((ms(better.healed), better.demoted), (Some(4), None));
     }
 
     #[test]
@@ -292,7 +317,7 @@ mod tests {
         let (start, up) = (Instant::now(), ("serving", 1));
         let at = |ms| start + Duration::from_millis(ms);
         let both = ["cuda:0".to_owned(), "cuda:1".to_owned()];
-        let mut follow = Follow::new(start, "gpu(2)", &both, true, &look("gpu(2)", up, up));
+        let mut follow = Follow::new(start, Level::Gpu(2), &both, true, &look("gpu(2)", up, up));
         follow.see(&look("gpu(1)", ("exited", 1), up), at(1), true, false);
         follow.see(&look("gpu(2)", ("serving", 2), up), at(2), true, false);
         assert_eq!(follow.healed, None, "cuda:1 was not hit yet");
@@ -300,7 +325,8 @@ mod tests {
         assert_eq!(follow.healed, Some(Duration::from_millis(9)));
 
         // While another fault lasts elsewhere the level says nothing of this one.
-        let mut follow = Follow::new(start, "gpu(2)", &both[..1], true, &look("gpu(2)", up, up));
+        let mut follow =
+            Follow::new(start, Level::Gpu(2), &both[..1], true, &look("gpu(2)", up, up));
         let other_down = look("gpu(1)", ("serving", 2), ("exited", 1));
         follow.see(&other_down, at(4), true, false);
         assert_eq!(follow.healed, None);

@@ -28,7 +28,11 @@ const LATE_MS_LEAST: f64 = 10.0;
 pub(crate) fn late_ms_max(profile: &Profile) -> f64 {
     let objectives = &profile.objectives;
     let quantiles = objectives.quantiles().into_iter().filter_map(|(_, _, ms)| ms);
-    let asked = quantiles.chain(objectives.calm_p99_ms).fold(f64::INFINITY, f64::min);
+    let asked = quantiles
+        .chain(objectives.calm_p99_ms)
+        .chain(objectives.calm_p999_ms)
+        .chain(objectives.disturbed_max_ms)
+        .fold(f64::INFINITY, f64::min);
     profile.harness.lag_ms_max.min(asked.max(LATE_MS_LEAST))
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use forebay::Fault;
+use forebay::{Fault, Level};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -25,17 +25,18 @@ const ASK_AGAIN: Duration = Duration::from_secs(3);
 /// What a target is like when nothing is wrong.
 #[derive(Clone, Debug)]
 pub(crate) struct Best {
-    pub(crate) level: String,
+    pub(crate) level: Level,
     /// Devices of the best tier, in the target's order.
     pub(crate) devices: Vec<String>,
 }
 
 impl Best {
-    pub(crate) fn of(look: &Look) -> Self {
-        let gpus = look.level.starts_with("gpu");
+    /// The devices that serve now of the tier that makes this level.
+    pub(crate) fn of(look: &Look, level: Level) -> Self {
+        let gpus = level > Level::Cpu;
         let serving = look.workers.iter().filter(|worker| worker.serves());
         let best = serving.filter(|worker| (worker.device != "cpu") == gpus);
-        Self { level: look.level.clone(), devices: best.map(|w| w.device.clone()).collect() }
+        Self { level, devices: best.map(|w| w.device.clone()).collect() }
     }
 }
 
@@ -152,7 +153,7 @@ impl Injector {
         seen.on = self.name(&devices, fault);
         let lasts = if fault.undo().is_some() { self.lasts } else { SETTLE };
         self.ongoing.begin(index, &devices, struck_at + lasts);
-        let mut follow = Follow::new(start, &self.best.level, &devices, fault.shows(), &look);
+        let mut follow = Follow::new(start, self.best.level, &devices, fault.shows(), &look);
         let mut count_at = Instant::now();
         let until = || self.ongoing.end_of(&devices, struck_at + lasts) + self.heal_within;
         while Instant::now() < until() && !self.stop.load(Ordering::Relaxed) {

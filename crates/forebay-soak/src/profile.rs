@@ -1,5 +1,7 @@
 //! What a run does and what it must reach: a profile, as the files in `config/soak` have it.
 
+mod objectives;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SoakError;
 use crate::schedule::Arrivals;
+
+pub use objectives::Objectives;
 
 /// The profiles that are part of the program.
 pub const PROFILES: [(&str, &str); 4] = [
@@ -100,6 +104,10 @@ pub struct Load {
     /// wait is part of its latency.
     #[serde(default = "Load::connections_max")]
     pub connections_max: u32,
+    /// A request that has no connection after this time is not sent and counts as refused, in
+    /// milliseconds.
+    #[serde(default = "Load::connection_wait_ms")]
+    pub connection_wait_ms: u64,
     /// A request without a deadline that is not answered after this time is lost, in milliseconds. It
     /// must be more than the target may take while nothing serves (`admission.down_grace_ms`).
     #[serde(default = "Load::reply_wait_ms")]
@@ -115,6 +123,9 @@ impl Load {
     }
     fn connections_max() -> u32 {
         64
+    }
+    fn connection_wait_ms() -> u64 {
+        90_000
     }
     fn reply_wait_ms() -> u64 {
         90_000
@@ -136,6 +147,16 @@ pub struct Texts {
 impl Default for Texts {
     fn default() -> Self {
         Self { count: 256, words_median: 12.0, words_max: 120 }
+    }
+}
+
+impl Profile {
+    /// The same for a server that another is compared with: it takes no faults, and what its processes
+    /// need is no part of the verdict.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        let leak = Leak { required: Vec::new(), ..self.leak.clone() };
+        Self { faults: None, leak, ..self.clone() }
     }
 }
 
@@ -193,45 +214,6 @@ impl Faults {
     }
 }
 
-/// What must be reached in the measured time; what is left out need not be. Latencies count from
-/// when a request was due.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Objectives {
-    /// Highest median latency in milliseconds.
-    pub p50_ms: Option<f64>,
-    /// Highest 95th percentile in milliseconds.
-    pub p95_ms: Option<f64>,
-    /// Highest 99th percentile in milliseconds.
-    pub p99_ms: Option<f64>,
-    /// Highest 99.9th percentile in milliseconds.
-    pub p999_ms: Option<f64>,
-    /// Highest latency in milliseconds.
-    pub max_ms: Option<f64>,
-    /// Highest 99th percentile outside of the windows of faults, in milliseconds.
-    pub calm_p99_ms: Option<f64>,
-    /// Lowest share of the offered requests that were answered rightly within their deadline.
-    pub good_share_min: Option<f64>,
-    /// Highest share of the offered requests that were refused.
-    pub refused_share_max: Option<f64>,
-    /// Lowest number of right answers per second.
-    pub good_per_s_min: Option<f64>,
-}
-
-impl Objectives {
-    /// Each latency objective with its name and quantile (1 is the maximum).
-    #[must_use]
-    pub fn quantiles(&self) -> [(&'static str, f64, Option<f64>); 5] {
-        [
-            ("p50_ms", 0.50, self.p50_ms),
-            ("p95_ms", 0.95, self.p95_ms),
-            ("p99_ms", 0.99, self.p99_ms),
-            ("p999_ms", 0.999, self.p999_ms),
-            ("max_ms", 1.0, self.max_ms),
-        ]
-    }
-}
-
 /// What is a leak.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -244,10 +226,20 @@ pub struct Leak {
     pub samples_min: u32,
     /// Time that they must cover, in seconds: what a process takes as it begins its work is no slope.
     pub seconds_min: f64,
+    /// Processes, by what they do, of which one at least must have been judged: that nothing was seen
+    /// is no pass. Empty where they cannot be seen, as on another machine.
+    pub required: Vec<String>,
     /// Growth of a process's memory that is a leak if the interval of the slope excludes zero, in
     /// MiB per hour.
     pub growth_mib_per_hour_max: f64,
-    /// Descriptors, threads and memory mappings that may be more at rest after the run than before:
+    /// The same in bytes per request, so that a leak is one at any rate.
+    pub growth_bytes_per_request_max: f64,
+    /// The same as the share of the machine's memory that 30 days of it would take.
+    pub growth_ram_share_max: f64,
+    /// Growth over the judged time that these two pass by, in MiB: what a heap takes now and then is no
+    /// slope. It bounds what a short run can see.
+    pub growth_mib_min: f64,
+    /// Processes, descriptors, threads and memory mappings that may be more at rest after the run than before:
     /// by name; what is not named must return exactly.
     pub drift_max: BTreeMap<String, u64>,
 }
@@ -259,7 +251,11 @@ impl Default for Leak {
             settle_share: 0.15,
             samples_min: 20,
             seconds_min: 20.0,
+            required: vec!["host".to_owned()],
             growth_mib_per_hour_max: 600.0,
+            growth_bytes_per_request_max: 256.0,
+            growth_ram_share_max: 0.05,
+            growth_mib_min: 2.0,
             drift_max: BTreeMap::new(),
         }
     }
@@ -281,6 +277,8 @@ pub struct Harness {
     pub vectors_max: u32,
     /// Size of the history in MiB; one that would be larger ends the run.
     pub history_mib_max: u64,
+    /// Time within which the target must be at its best level before the load, in seconds.
+    pub level_wait_s: f64,
     /// Time without load before counters are read at rest, in seconds.
     pub rest_s: f64,
 }
@@ -293,6 +291,7 @@ impl Default for Harness {
             slack_ms: 250,
             vectors_max: 1_000_000,
             history_mib_max: 16 * 1024,
+            level_wait_s: 60.0,
             rest_s: 2.0,
         }
     }
@@ -339,6 +338,7 @@ impl Profile {
         let wrong = |message: String| Err(SoakError::Usage(message));
         let positive = [
             ("duration_s", self.duration_s),
+            ("harness.level_wait_s", self.harness.level_wait_s),
             ("leak.sample_s", self.leak.sample_s),
             ("texts.words_median", self.texts.words_median),
         ];
@@ -416,35 +416,4 @@ impl Faults {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_profiles_of_the_program_make_sense() {
-        for (name, _) in PROFILES {
-            let profile = Profile::load(name).unwrap_or_else(|error| panic!("{name}: {error}"));
-            assert_eq!(profile.name, name);
-            let faults = profile.faults.expect("faults");
-            // What a device computes wrongly unnoticed is a known limit and no surprise.
-            assert!(!faults.kinds.iter().any(|kind| kind == "flip_weight_bit"), "{name}");
-            assert!(profile.quiet_s >= faults.heal_within_s, "{name}");
-        }
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_named() {
-        let smoke = PROFILES[0].1;
-        for (from, to, word) in [
-            ("duration_s", "duration_x", "duration_x"),
-            ("scenario = \"soak\"", "scenario = \"bath\"", "bath"),
-            ("\"kill\"", "\"kil\"", "kil"),
-            ("quiet_s = ", "quiet_s = 1e9 #", "quiet_s"),
-            ("kind = \"poisson\"", "kind = \"fish\"", "fish"),
-        ] {
-            assert!(smoke.contains(from), "{from}");
-            let error = Profile::parse("x", &smoke.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(error.contains(word), "{error}");
-        }
-        assert!(Profile::load("no-such-profile").unwrap_err().to_string().contains("smoke"));
-    }
-}
+mod tests;

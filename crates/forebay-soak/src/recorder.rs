@@ -1,6 +1,7 @@
 //! The recorder: one thread that takes every event, writes the history, judges vectors for the
 //! figures (the checker does so again for the verdict) and counts.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,6 +57,8 @@ pub(crate) struct Recorder {
     pub(crate) oracle: Arc<Oracle>,
     pub(crate) history: History,
     pub(crate) tally: Tally,
+    /// Whether the target answers for deadlines; those of others are for the figures alone.
+    pub(crate) knows_deadlines: bool,
     pub(crate) vectors_max: usize,
     pub(crate) so_far: watch::Sender<SoFar>,
     /// Set when the run has to end early.
@@ -113,7 +116,8 @@ impl Recorder {
                 self.tally.measure(span);
             }
             Event::Invoke { request, scheduled_us, at_us } => {
-                let deadline_us = request.class.deadline_ms.saturating_mul(1000);
+                let deadline_ms = if self.knows_deadlines { request.class.deadline_ms } else { 0 };
+                let deadline_us = deadline_ms.saturating_mul(1000);
                 self.tally.invoked(request.number);
                 let (number, first, count) = (request.number, request.first, request.count);
                 self.history.line(format_args!(
@@ -173,6 +177,11 @@ impl Recorder {
                 self.tally.done(done, &Ended::Error(kind));
                 let kind = field(kind);
                 self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"));
+            }
+            Outcome::Unreadable(why) => {
+                self.tally.done(done, &Ended::Error(&Cow::Borrowed("unreadable_answer")));
+                let why = field(why);
+                self.history.line(format_args!("unreadable,{number},{sent_us},{at_us},{why}"));
             }
             Outcome::Lost(why) => {
                 self.tally.done(done, &Ended::Lost);
@@ -251,6 +260,7 @@ mod tests {
                 .unwrap(),
             oracle: Arc::new(oracle),
             tally: Tally::new(1000, 10.0).unwrap(),
+            knows_deadlines: true,
             vectors_max: 10,
             so_far,
             stop: Arc::default(),

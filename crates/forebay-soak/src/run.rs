@@ -1,19 +1,26 @@
 //! One run against one target: warm-up, rest, load with faults, quiet, rest, verdict.
 
+mod best;
+mod found;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
+use forebay::Level;
 use tokio::sync::{mpsc, watch};
+
+pub use found::Run;
+
+use best::{best_level, first_look};
 
 use crate::driver::Driver;
 use crate::error::SoakError;
 use crate::event::Event;
-use crate::faults::{FaultSeen, PlannedFault};
-use crate::heartbeat::{Beats, Heartbeat, late_ms_max};
+use crate::faults::PlannedFault;
+use crate::heartbeat::{Heartbeat, late_ms_max};
 use crate::history::{History, Rules};
 use crate::injector::{Best, Injector};
 use crate::observer::{DeviceSample, LevelChange, Observer, Sampler, pass_strays};
@@ -21,18 +28,19 @@ use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::profile::{Profile, Scenario};
 use crate::recorder::{Recorded, Recorder, Seen, SoFar};
-use crate::samples::{self, Restart, Sample};
-use crate::stats::{self, Drift, FaultTally, Growth, Interval, Span, Spread, Tallied, Tally};
+use crate::report::Machine;
+use crate::samples::{self, Sample};
+use crate::stats::{self, Drift, Scale, Span, Spread, Tally};
 use crate::targets::{Look, Target};
 
 /// Events that wait to be recorded.
 const EVENTS_WAITING: usize = 1 << 16;
-/// Time for the first look at a target.
-const FIRST_LOOK: Duration = Duration::from_secs(10);
 /// Looks at processes at rest, of which the least counts: a question about the state of a server is a
 /// connection of its own, and what leaks stays.
 const REST_LOOKS: u32 = 5;
 const REST_LOOK_INTERVAL: Duration = Duration::from_millis(70);
+/// Time beyond the longest wait for a reply in which the harness notes that it did not come.
+const DRAIN_MORE: Duration = Duration::from_secs(1);
 /// What is drawn from the seed for the warm-up must not be what is drawn for the rest.
 const WARMUP_SEED: u64 = 0x5741_524d;
 
@@ -46,83 +54,10 @@ pub struct RunOptions {
     pub faults: Vec<PlannedFault>,
     /// Set from outside to end the run early; the report is partial then.
     pub interrupt: Arc<AtomicBool>,
+    /// The level at which everything serves; left out, what the target says that it has decides.
+    pub expect_level: Option<Level>,
     /// Where the figures so far are shown.
     pub so_far: watch::Sender<SoFar>,
-}
-
-/// What a run found. Times are seconds since the measured part began.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Run {
-    /// The target.
-    pub target: String,
-    /// Whether it was broken off.
-    pub interrupted: bool,
-    /// Length of the measured part in seconds.
-    pub measured_s: f64,
-    /// The counts and latencies.
-    pub tallied: Tallied,
-    /// How late the harness itself was.
-    #[serde(default)]
-    pub beats: Beats,
-    /// The same over time.
-    pub intervals: Vec<Interval>,
-    /// Length of an interval in seconds.
-    pub interval_s: f64,
-    /// The best level; `None` if the target does not tell.
-    pub best_level: Option<String>,
-    /// The level at the end.
-    pub level_at_end: Option<String>,
-    /// The level over time.
-    pub levels: Vec<LevelChange>,
-    /// Seconds in each level.
-    pub level_s: BTreeMap<String, f64>,
-    /// Faults that were planned; those that healing left no time for were not injected.
-    pub faults_planned: usize,
-    /// The faults, and what was seen of each.
-    pub faults: Vec<FaultSeen>,
-    /// What came of requests while each was not over.
-    pub fault_windows: Vec<FaultTally>,
-    /// How long it took until faults were noticed.
-    #[serde(default)]
-    pub detected: Option<Spread>,
-    /// Until the level was lower.
-    #[serde(default)]
-    pub demoted: Option<Spread>,
-    /// Until everything was back.
-    #[serde(default)]
-    pub healed: Option<Spread>,
-    /// Workers that took the place of others.
-    #[serde(default)]
-    pub restarts: Vec<Restart>,
-    /// Memory and counters of the target's processes.
-    pub samples: Vec<Sample>,
-    /// What its devices showed.
-    pub devices: Vec<DeviceSample>,
-    /// The growth of each process.
-    pub growth: Vec<Growth>,
-    /// What growth is allowed, in MiB per hour.
-    pub growth_mib_per_hour_max: f64,
-    /// Counters that changed from rest to rest.
-    pub drifts: Vec<Drift>,
-    /// Energy of 1,000 texts in joules, where devices show what they draw.
-    pub joules_per_1k_texts: Option<f64>,
-    /// Requests that the checker saw, warm-up included.
-    pub checked_requests: u64,
-    /// Texts that the checker saw, warm-up included.
-    pub checked_texts: u64,
-    /// How often each promise is broken.
-    pub broken: BTreeMap<String, u64>,
-    /// The first break, in words.
-    pub counter_example: Option<String>,
-    /// The request of the first break.
-    pub counter_example_request: Option<u64>,
-    /// Different vectors that came.
-    pub vectors: u64,
-    /// More than may be kept.
-    pub too_many_vectors: bool,
-    /// Why the history is not whole or was not judged, if so.
-    #[serde(default)]
-    pub not_judged: Option<String>,
 }
 
 /// Carries a run out.
@@ -168,6 +103,14 @@ pub async fn run(
     Ok(run)
 }
 
+/// A target at rest.
+struct Rest {
+    look: Option<Look>,
+    samples: Vec<Sample>,
+    /// Its processes, also those that have ended and nobody has waited for.
+    processes: Option<u64>,
+}
+
 struct Stage<'r> {
     profile: &'r Profile,
     driver: Driver,
@@ -202,21 +145,25 @@ impl Stage<'_> {
     }
 
     /// Waits until everything is answered, lets go of connections, and looks at the processes.
-    async fn rest(&self) -> (Option<Look>, Vec<Sample>) {
-        let wait = self.driver.reply_wait + self.driver.slack;
-        self.driver.drain(wait + Duration::from_secs(1)).await;
+    async fn rest(&self) -> Rest {
+        // One that is still open after its longest wait and a moment for the harness has no reply.
+        let wait = self.driver.longest_wait(&self.profile.classes());
+        self.driver.drain(wait + self.driver.slack + DRAIN_MORE).await;
         self.driver.target.rest();
         let interrupted = self.driver.stop.load(Ordering::Relaxed);
         let rest_s = if interrupted { 0.0 } else { self.profile.harness.rest_s };
         tokio::time::sleep(Duration::from_secs_f64(rest_s)).await;
         let look = self.observer.latest();
-        let Some(root) = self.driver.target.root_pid() else { return (look, Vec::new()) };
-        let mut looks = Vec::new();
+        let Some(root) = self.driver.target.root_pid() else {
+            return Rest { look, samples: Vec::new(), processes: None };
+        };
+        let (mut looks, mut processes) = (Vec::new(), u64::MAX);
         for _ in 0..REST_LOOKS {
             looks.push(samples::look(root, look.as_ref(), 0.0));
+            processes = processes.min(samples::count(root));
             tokio::time::sleep(REST_LOOK_INTERVAL).await;
         }
-        (look, samples::least(looks))
+        Rest { look, samples: samples::least(looks), processes: Some(processes) }
     }
 }
 
@@ -232,11 +179,19 @@ async fn carry_out(
         let message = format!("{texts} texts are not enough for requests of {count}");
         return Err(SoakError::Usage(message));
     }
+    let sees = |root: u32| samples::look(root, None, 0.0).iter().any(|sample| sample.pid == root);
+    if !profile.leak.required.is_empty() && !target.root_pid().is_some_and(sees) {
+        let message = "the target's process is not known or may not be looked at: name it with \
+                       --target-pid, run as its user, or say --remote if it is not to be judged";
+        return Err(SoakError::Usage(message.to_owned()));
+    }
     let ms = Duration::from_millis;
     let (slack, reply_wait) = (ms(profile.harness.slack_ms), ms(profile.load.reply_wait_ms));
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let rules =
-        Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us: us(reply_wait + slack) };
+    // Also one with a deadline, of a target that does not know them.
+    let deadline_ms = profile.classes().iter().map(|class| class.deadline_ms).max().unwrap_or(0);
+    let wait_us = us(reply_wait.max(ms(deadline_ms) + slack) + slack);
+    let rules = Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us };
     let (events, arrived) = mpsc::channel(EVENTS_WAITING);
     let recorder = Recorder {
         history: History::create(
@@ -247,6 +202,7 @@ async fn carry_out(
         )?,
         oracle: Arc::clone(&oracle),
         tally: Tally::new((late_ms_max(profile) * 1e3) as u64, profile.duration_s)?,
+        knows_deadlines: target.knows_deadlines(),
         vectors_max: profile.harness.vectors_max as usize,
         so_far: options.so_far.clone(),
         stop: Arc::clone(&options.interrupt),
@@ -275,6 +231,7 @@ async fn carry_out(
             outstanding: Arc::default(),
             next: Arc::default(),
             outstanding_max: profile.load.outstanding_max.into(),
+            connection_wait: ms(profile.load.connection_wait_ms),
             reply_wait,
             slack,
         },
@@ -313,13 +270,14 @@ async fn carry_out(
 async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakError> {
     let Stage { profile, driver, observer, heartbeat } = stage;
     let seconds = Duration::from_secs_f64;
+    let best_level = best_level(driver, options.expect_level, profile.harness.level_wait_s).await?;
     stage.load(options.seed ^ WARMUP_SEED, Instant::now(), seconds(profile.warmup_s)).await?;
-    let (look, before) = stage.rest().await;
-    let look = match look {
+    let before = stage.rest().await;
+    let look = match before.look {
         Some(look) => Some(look),
         None => first_look(driver.target.as_ref()).await,
     };
-    let best = look.as_ref().map(Best::of);
+    let best = look.as_ref().zip(best_level).map(|(look, level)| Best::of(look, level));
     heartbeat.measure()?;
     let start = Instant::now();
     let length = seconds(profile.duration_s);
@@ -352,7 +310,9 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         }
         _ => None,
     };
+    let first = driver.next.load(Ordering::Relaxed);
     stage.load(options.seed, start, length).await?;
+    let requests = driver.next.load(Ordering::Relaxed) - first;
     let interrupted = driver.stop.load(Ordering::Relaxed);
     let (end, beats) = (Instant::now(), heartbeat.beats());
     let (samples, devices) = sampler.end().await;
@@ -360,11 +320,20 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         Some(injecting) => injecting.await.map_err(SoakError::harness)?,
         None => Vec::new(),
     };
-    let (look, after) = stage.rest().await;
+    let after = stage.rest().await;
+    let look = after.look;
     let measured_s = end.saturating_duration_since(start).as_secs_f64();
-    let mut drifts = stats::drifts(&before, &after, &profile.leak);
+    let scale = Scale {
+        requests_per_s: requests as f64 / measured_s.max(1e-9),
+        memory_mib: Machine::this().memory_mib as f64,
+    };
+    let mut drifts = stats::drifts(&before.samples, &after.samples, &profile.leak);
+    let all = || "the target".to_owned();
+    drifts.extend(before.processes.zip(after.processes).and_then(|(before, after)| {
+        stats::drift(all(), "processes", before, after, &profile.leak)
+    }));
     if let Some(look) = look.as_ref().filter(|look| look.under_way > 0) {
-        let (role, counter) = ("the target".to_owned(), "texts under way".to_owned());
+        let (role, counter) = (all(), "texts under way".to_owned());
         drifts.push(Drift { role, counter, before: 0, after: look.under_way, is_leak: true });
     }
     let levels = observer.changes(start, end);
@@ -372,7 +341,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         target: driver.target.name(),
         interrupted,
         measured_s,
-        best_level: best.map(|best| best.level),
+        best_level: best_level.map(|level| level.to_string()),
         level_at_end: look.map(|look| look.level),
         beats,
         level_s: level_seconds(&levels, measured_s),
@@ -383,18 +352,13 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         healed: Spread::of(faults.iter().filter_map(|fault| fault.healed_ms)),
         restarts: samples::restarts(&samples),
         faults,
-        growth: stats::growth(&samples, 0.0, measured_s, &profile.leak, options.seed),
-        growth_mib_per_hour_max: profile.leak.growth_mib_per_hour_max,
+        growth: stats::growth(&samples, [0.0, measured_s], &profile.leak, scale, options.seed),
         samples,
         devices,
+        seen_at_rest: !before.samples.is_empty() && !after.samples.is_empty(),
         drifts,
         ..Run::default()
     })
-}
-
-/// A look at a target, if it gives any.
-async fn first_look(target: &dyn Target) -> Option<Look> {
-    tokio::time::timeout(FIRST_LOOK, target.look()).await.ok().flatten()
 }
 
 fn level_seconds(levels: &[LevelChange], end_s: f64) -> BTreeMap<String, f64> {

@@ -49,6 +49,12 @@ fn family(root: u32) -> Vec<u32> {
     family
 }
 
+/// Processes of a target, those included that have ended and nobody has waited for.
+#[must_use]
+pub fn count(root: u32) -> u64 {
+    family(root).len() as u64
+}
+
 /// What `/proc/PID/stat` says.
 struct Stat {
     name: String,
@@ -234,6 +240,21 @@ mod tests {
         ];
         let found = restarts(&samples);
         assert_eq!(found, [Restart { at_s: 2.0, role: "worker cpu".to_owned(), pid: 4 }]);
+    }
+
+    #[test]
+    fn a_process_that_nobody_waited_for_is_counted() {
+        let mut child = std::process::Command::new("true").spawn().expect("starts");
+        let stat = || fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        while !stat().contains(") Z ") {
+            std::thread::yield_now();
+        }
+        // It has nothing that a look could show, and is there. Its parent is the one of this thread.
+        assert!(look(child.id(), None, 0.0).is_empty());
+        assert!(family(std::process::id()).contains(&child.id()));
+        assert_eq!(count(child.id()), 1);
+        child.wait().expect("ends");
+        assert!(!family(std::process::id()).contains(&child.id()));
     }
 
     #[test]

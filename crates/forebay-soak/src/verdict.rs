@@ -1,9 +1,12 @@
 //! The verdict: what was asked for against what was found, and the code that says it. Pure.
 
+use std::collections::BTreeSet;
+
+use forebay::Level;
 use serde::{Deserialize, Serialize};
 
 use crate::heartbeat::late_ms_max;
-use crate::profile::{Objectives, Profile};
+use crate::profile::{Leak, Objectives, Profile};
 use crate::run::Run;
 
 /// How a run ends, with the exit code of the program.
@@ -99,7 +102,7 @@ impl Verdict {
         promises(run, &mut findings);
         healing(run, profile, &mut findings);
         harness(run, profile, &mut findings);
-        leaks(run, &mut findings);
+        leaks(run, profile, &mut findings);
         objectives(run, &profile.objectives, &mut findings);
         if run.interrupted {
             findings.insert(
@@ -149,21 +152,24 @@ fn promises(run: &Run, findings: &mut Vec<Finding>) {
 
 fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     let Some(best) = &run.best_level else {
+        // Of a target that does not tell nothing is expected, but no fault can be followed either.
+        let passed = profile.faults.is_none();
         return findings.push(Finding {
-            code: Code::NotHealed,
+            code: if passed { Code::NotHealed } else { Code::ObjectiveMissed },
             what: "level".to_owned(),
             found: "the target does not tell".to_owned(),
-            allowed: "not judged".to_owned(),
-            passed: true,
+            allowed: if passed { "not judged" } else { "told, as there are faults" }.to_owned(),
+            passed,
         });
     };
+    let level = |name: &str| name.parse().unwrap_or(Level::Down);
     let at_end = run.level_at_end.as_deref().unwrap_or("unknown");
     findings.push(Finding {
         code: Code::NotHealed,
         what: "level at the end".to_owned(),
         found: at_end.to_owned(),
-        allowed: best.clone(),
-        passed: at_end == best,
+        allowed: format!("{best} or better"),
+        passed: level(at_end) >= level(best),
     });
     let Some(faults) = &profile.faults else { return };
     let open: Vec<String> = run
@@ -280,7 +286,7 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     });
 }
 
-fn leaks(run: &Run, findings: &mut Vec<Finding>) {
+fn leaks(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     for growth in &run.growth {
         let Some(slope) = growth.mib_per_hour else { continue };
         findings.push(Finding {
@@ -295,25 +301,13 @@ fn leaks(run: &Run, findings: &mut Vec<Finding>) {
                 growth.to_s - growth.from_s
             ),
             allowed: format!(
-                "{} MiB/h, half of it in the second half, or an interval with 0",
-                run.growth_mib_per_hour_max
+                "{:.1} MiB/h, half of it in the second half, or an interval with 0",
+                growth.limit_mib_per_hour
             ),
             passed: !growth.is_leak,
         });
     }
-    if run.growth.iter().all(|growth| growth.mib_per_hour.is_none()) {
-        findings.push(Finding {
-            code: Code::Leak,
-            what: "memory".to_owned(),
-            found: match run.samples.is_empty() {
-                true => "not seen: the target's process is not known, or may not be looked at"
-                    .to_owned(),
-                false => "not judged: no process was seen long enough".to_owned(),
-            },
-            allowed: "not judged".to_owned(),
-            passed: true,
-        });
-    }
+    unjudged(run, &profile.leak, findings);
     for drift in &run.drifts {
         findings.push(Finding {
             code: Code::Leak,
@@ -322,6 +316,38 @@ fn leaks(run: &Run, findings: &mut Vec<Finding>) {
             allowed: "as before".to_owned(),
             passed: !drift.is_leak,
         });
+    }
+}
+
+/// What of the processes was not judged: a miss where it was to be.
+fn unjudged(run: &Run, leak: &Leak, findings: &mut Vec<Finding>) {
+    let mut add = |what: String, found: String, required: bool| {
+        let allowed = if required { "judged, as leak.required has it" } else { "not judged" };
+        let (code, allowed) = (Code::ObjectiveMissed, allowed.to_owned());
+        findings.push(Finding { code, what, found, allowed, passed: !required });
+    };
+    const UNSEEN: &str = "not seen: name the target's process with --target-pid, as a user who may \
+                          look at it; --remote if it is on another machine";
+    let seen = run.growth.iter().map(|growth| &growth.role);
+    let roles: BTreeSet<&String> = leak.required.iter().chain(seen).collect();
+    for role in roles {
+        let of_role = || run.growth.iter().filter(|growth| growth.role == *role);
+        if of_role().any(|growth| growth.mib_per_hour.is_some()) {
+            continue;
+        }
+        let longest = of_role().map(|growth| growth.to_s - growth.from_s).fold(0.0, f64::max);
+        let found = match of_role().count() {
+            0 => UNSEEN.to_owned(),
+            count => format!(
+                "{count} processes, none of them seen for {} s with {} samples, the longest {longest:.0} s",
+                leak.seconds_min, leak.samples_min
+            ),
+        };
+        add(format!("memory of {role}"), found, leak.required.contains(role));
+    }
+    if !run.seen_at_rest {
+        let what = "descriptors, threads and mappings at rest".to_owned();
+        add(what, UNSEEN.to_owned(), !leak.required.is_empty());
     }
 }
 
@@ -339,21 +365,66 @@ fn objectives(run: &Run, objectives: &Objectives, findings: &mut Vec<Finding>) {
             add(name, format!("{found:.2}"), format!("{allowed}"), is_known && found <= allowed);
         }
     }
-    if let Some(allowed) = objectives.calm_p99_ms {
-        let found = tallied.calm.p99_ms;
-        let passed = tallied.calm.count > 0 && found <= allowed;
-        add("calm_p99_ms", format!("{found:.2}"), format!("{allowed}"), passed);
+    let (calm, disturbed) = (&tallied.calm, &tallied.disturbed);
+    let windows = [
+        ("calm_p99_ms", objectives.calm_p99_ms, calm.p99_ms),
+        ("calm_p999_ms", objectives.calm_p999_ms, calm.p999_ms),
+        ("calm_max_ms", objectives.calm_max_ms, calm.max_ms),
+    ];
+    for (name, allowed, found) in windows {
+        let Some(allowed) = allowed else { continue };
+        let passed = calm.count > 0 && found <= allowed;
+        add(name, format!("{found:.2}"), format!("{allowed}"), passed);
     }
-    let share = |count: u64| count as f64 / tallied.offered.max(1) as f64;
-    if let Some(allowed) = objectives.good_share_min {
-        let found = share(tallied.good);
-        let text = format!("{:.3} %", found * 100.0);
-        add("good_share_min", text, format!("{} %", allowed * 100.0), found >= allowed);
+    // Without a fault there is nothing of it to judge, and whether there was one is a finding of its own.
+    if let Some(allowed) = objectives.disturbed_max_ms.filter(|_| disturbed.count > 0) {
+        let found = disturbed.max_ms;
+        add("disturbed_max_ms", format!("{found:.2}"), format!("{allowed}"), found <= allowed);
     }
-    if let Some(allowed) = objectives.refused_share_max {
-        let found = share(tallied.refused);
-        let text = format!("{:.3} %", found * 100.0);
-        add("refused_share_max", text, format!("{} %", allowed * 100.0), found <= allowed);
+    let shares = [
+        ("good_share_min", objectives.good_share_min, tallied.good, tallied.offered, true),
+        (
+            "calm_good_share_min",
+            objectives.calm_good_share_min,
+            tallied.calm_good,
+            tallied.calm_offered,
+            true,
+        ),
+        (
+            "errors_share_max",
+            objectives.errors_share_max,
+            tallied.errors + tallied.lost,
+            tallied.offered,
+            false,
+        ),
+        (
+            "refused_share_max",
+            objectives.refused_share_max,
+            tallied.refused,
+            tallied.offered,
+            false,
+        ),
+    ];
+    for (name, allowed, count, of, is_least) in shares {
+        let Some(allowed) = allowed else { continue };
+        let found = count as f64 / of.max(1) as f64;
+        let passed = of > 0 && if is_least { found >= allowed } else { found <= allowed };
+        let text = format!("{:.3} % of {of}", found * 100.0);
+        add(name, text, format!("{} %", allowed * 100.0), passed);
+    }
+    if let Some(allowed) = &objectives.errors_with_faults {
+        let strange = tallied.errors_by_kind.iter().filter(|(kind, _)| !allowed.contains(kind));
+        let words = |(kind, count): (&String, &u64)| format!("{count} {kind}");
+        let strange: Vec<String> = strange.map(words).collect();
+        let calm: Vec<String> = tallied.calm_errors.iter().map(words).collect();
+        let list = |errors: &[String]| match errors.is_empty() {
+            true => "none".to_owned(),
+            false => errors.join(", "),
+        };
+        let names = if allowed.is_empty() { "none".to_owned() } else { allowed.join(", ") };
+        let passed = strange.is_empty();
+        add("errors of other kinds", list(&strange), format!("only {names}"), passed);
+        add("errors while no fault lasts", list(&calm), "none".to_owned(), calm.is_empty());
     }
     if let Some(allowed) = objectives.good_per_s_min {
         let found = tallied.good as f64 / run.measured_s.max(1e-9);
@@ -362,45 +433,4 @@ fn objectives(run: &Run, objectives: &Objectives, findings: &mut Vec<Finding>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn finding(code: Code, passed: bool) -> Finding {
-        let text = String::new;
-        Finding { code, what: text(), found: text(), allowed: text(), passed }
-    }
-
-    #[test]
-    fn what_the_target_lets_pile_up_is_not_the_harness_too_slow() {
-        let profile = Profile::load("smoke").unwrap();
-        let code = |run: &Run| {
-            let mut findings = Vec::new();
-            harness(run, &profile, &mut findings);
-            heaviest(&findings)
-        };
-        let mut run = Run { measured_s: 100.0, ..Run::default() };
-        run.tallied.offered = 1000;
-        assert_eq!(code(&run), Code::Pass);
-        run.tallied.unsent = 500;
-        assert_eq!(code(&run), Code::ObjectiveMissed);
-        run.beats.stalled_s = 2.0;
-        assert_eq!(code(&run), Code::Overloaded);
-    }
-
-    #[test]
-    fn the_heaviest_finding_decides() {
-        let of = |codes: &[Code]| {
-            let findings: Vec<Finding> = codes.iter().map(|code| finding(*code, false)).collect();
-            heaviest(&findings)
-        };
-        assert_eq!(of(&[]), Code::Pass);
-        assert_eq!(heaviest(&[finding(Code::Leak, true)]), Code::Pass);
-        assert_eq!(of(&[Code::ObjectiveMissed, Code::Leak]), Code::Leak);
-        assert_eq!(of(&[Code::Leak, Code::Overloaded]), Code::Overloaded);
-        assert_eq!(of(&[Code::Overloaded, Code::NotHealed]), Code::NotHealed);
-        assert_eq!(of(&[Code::NotHealed, Code::PromiseBroken]), Code::PromiseBroken);
-        assert_eq!(of(&[Code::Interrupted, Code::PromiseBroken]), Code::Interrupted);
-        let exits: Vec<u8> = Code::BY_WEIGHT.iter().map(|code| code.exit()).collect();
-        assert_eq!(exits, [130, 2, 4, 5, 3, 1]);
-    }
-}
+mod tests;

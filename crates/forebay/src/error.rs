@@ -100,8 +100,8 @@ pub enum EmbedError {
     /// The worker that had this text was lost for no fault of the text, which has run as often as
     /// it may or comes when too many texts are being computed a second time already.
     #[error(
-        "worker was lost, and this text has run twice or too much else is being run again; it is not \
-         to blame, so try again"
+        "worker was lost, and this text has run as often as it may or too much else is being run \
+         again; it is not to blame, so try again"
     )]
     WorkerLost,
     /// The engine refused or failed this text, also when it ran alone.

@@ -41,8 +41,20 @@ enum Planted {
     TwoRows,
     /// One request in ten thousand has the vector of another text.
     Swap,
+    /// One request in ten fails.
+    Fails,
+    /// One request in ten thousand has a vector with a value that is no number.
+    Null,
     /// Nothing is answered for so long, every half minute.
     Stall(Duration),
+    /// One request in fifty leaves a process behind that has ended and is not waited for.
+    Zombies,
+    /// Each answer takes four seconds.
+    Slow,
+    /// One of two GPUs has been given up.
+    Half,
+    /// Its status cannot be read.
+    Silent,
     /// After the first fault the level never comes back, though everything is answered.
     NeverHeals,
 }
@@ -56,8 +68,14 @@ impl Planted {
             "twice" => Self::Twice,
             "two_rows" => Self::TwoRows,
             "swap" => Self::Swap,
+            "fails" => Self::Fails,
+            "null" => Self::Null,
             "stall_200ms" => Self::Stall(Duration::from_millis(200)),
             "stall_1s" => Self::Stall(Duration::from_secs(1)),
+            "zombies" => Self::Zombies,
+            "slow" => Self::Slow,
+            "half" => Self::Half,
+            "silent" => Self::Silent,
             "never_heals" => Self::NeverHeals,
             _ => return None,
         })
@@ -87,6 +105,12 @@ impl Server {
                 self.is_down.store(self.planted == Planted::NeverHeals, Ordering::Relaxed);
                 Some((json!({}), 1))
             }
+            "/api/v1/status" if self.planted == Planted::Silent => Some((json!({}), 1)),
+            "/api/v1/status" if self.planted == Planted::Half => {
+                let worker = |device: &str, state: &str| json!({"device": device, "state": state});
+                let workers = [worker("cuda:0", "serving"), worker("cuda:1", "quarantined")];
+                Some((json!({"level": "gpu(1)", "workers": workers, "queues": []}), 1))
+            }
             "/api/v1/status" => {
                 let is_down = self.is_down.load(Ordering::Relaxed);
                 let (level, state) = if is_down { ("down", "backoff") } else { ("cpu", "serving") };
@@ -103,7 +127,8 @@ impl Server {
         let texts = request["texts"].as_array().cloned().unwrap_or_default();
         let mut rows: Vec<Vec<f32>> =
             texts.iter().map(|text| embedding(text.as_str().unwrap_or_default())).collect();
-        let is_chosen = self.requests.fetch_add(1, Ordering::Relaxed) % EVERY == NTH;
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        let is_chosen = number % EVERY == NTH;
         let mut times = 1;
         match self.planted {
             Planted::Leak => {
@@ -113,6 +138,18 @@ impl Server {
             Planted::Twice if is_chosen => times = 2,
             Planted::TwoRows if is_chosen => rows.extend(rows.clone()),
             Planted::Swap if is_chosen => rows = vec![embedding("w1")],
+            Planted::Null if is_chosen => {
+                let mut answer = json!({"embeddings": rows});
+                answer["embeddings"][0][0] = Value::Null;
+                return Some((answer, 1));
+            }
+            Planted::Fails if number.is_multiple_of(10) => {
+                return Some((json!({"error": {"code": "internal"}}), 1));
+            }
+            Planted::Zombies if number.is_multiple_of(50) => {
+                std::process::Command::new("true").spawn().ok();
+            }
+            Planted::Slow => tokio::time::sleep(Duration::from_secs(4)).await,
             Planted::Stall(length) => self.stall(length).await,
             _ => {}
         }
@@ -152,9 +189,10 @@ impl Server {
                 // The connection stays, and so does the silence.
                 std::future::pending().await
             };
+            let status = if answer["error"].is_null() { "200 OK" } else { "500 Error" };
             let answer = answer.to_string();
             let head = format!(
-                "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
                 answer.len()
             );
             for _ in 0..times {

@@ -66,6 +66,7 @@ heal_within_s = 30
 [objectives]
 good_share_min = 0.9
 [leak]
+required = []
 drift_max = { mappings = 40 }
 [harness]
 lag_ms_max = 2000

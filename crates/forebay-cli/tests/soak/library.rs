@@ -23,6 +23,7 @@ dwell_max_ms = 500
 [objectives]
 good_share_min = 0.9
 [leak]
+required = []
 drift_max = { mappings = 40 }
 [harness]
 lag_ms_max = 2000

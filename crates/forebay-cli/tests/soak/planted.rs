@@ -58,6 +58,8 @@ arrivals = { kind = "constant", rate = 150 }
 connections_max = 1
 [objectives]
 max_ms = 150
+[leak]
+required = []
 [harness]
 lag_ms_max = 2000
 rest_s = 0.5
@@ -77,6 +79,8 @@ gap_min_s = 0.5
 gap_max_s = 1
 lasts_s = 0.1
 heal_within_s = 1
+[leak]
+required = []
 [harness]
 lag_ms_max = 2000
 rest_s = 0.5
@@ -134,6 +138,13 @@ fn a_leak_of_a_kibibyte_per_request_is_found() {
 }
 
 #[test]
+fn processes_that_nobody_waits_for_are_found() {
+    let (_place, ran) = soak(STEADY, "zombies", &["--duration", "2s"]);
+    assert_code(&ran, 3, "leak");
+    assert!(ran.said.contains("processes of the target"), "{}", ran.said);
+}
+
+#[test]
 fn one_request_in_ten_thousand_that_is_dropped_is_found() {
     let (place, ran) = soak(PEAK, "drop", &[]);
     assert_code(&ran, 2, "promise_broken");
@@ -160,10 +171,41 @@ fn the_vector_of_another_text_is_found() {
 }
 
 #[test]
+fn one_request_in_ten_that_fails_is_found() {
+    let strict = STEADY.replace("max_ms = 150", "errors_with_faults = [\"worker_lost\"]");
+    let (_place, ran) = soak(&strict, "fails", &["--duration", "2s"]);
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("internal"), "{}", ran.said);
+}
+
+#[test]
+fn a_value_that_is_no_number_is_found() {
+    let (place, ran) = soak(PEAK, "null", &[]);
+    assert_code(&ran, 2, "promise_broken");
+    assert_example(&place, &ran, "can be read");
+}
+
+#[test]
 fn a_stall_of_200_ms_misses_the_objective() {
     let (_place, ran) = soak(STEADY, "stall_200ms", &[]);
     assert_code(&ran, 1, "objective_missed");
     assert!(ran.said.contains("max_ms"), "{}", ran.said);
+}
+
+#[test]
+fn the_profile_of_the_program_finds_a_stall_of_200_ms() {
+    let place = Place::new();
+    let _server = Server::start(&place, "stall_200ms");
+    let target = format!("unix:{}", place.file("socket").display());
+    // The machine of a test may be busy, which is no matter here.
+    let profile = include_str!("../../../../config/soak/smoke.toml")
+        .replace("lag_ms_max = 100", "lag_ms_max = 10000");
+    // From the warm-up to the second stall.
+    let short = ["--no-faults", "--remote", "--duration", "30s", "--seed", "7"];
+    let mut command = place.soak(&profile, &["--target", &target]);
+    let ran = ran(&place, command.args(short));
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("calm_p999_ms"), "{}", ran.said);
 }
 
 #[test]
@@ -178,6 +220,36 @@ fn a_stall_shows_from_when_requests_were_due_and_hides_from_when_they_were_sent(
 }
 
 #[test]
+fn time_that_a_request_waited_for_a_connection_counts_against_its_deadline() {
+    let class = "[[classes]]\npriority = \"control\"\nshare = 1\ndeadline_ms = 500\n[objectives]";
+    let strict = STEADY
+        .replace("[objectives]\nmax_ms = 150", &format!("{class}\ngood_share_min = 0.99"))
+        .replace("rest_s", "slack_ms = 1000\nrest_s");
+    let (_place, ran) = soak(&strict, "stall_1s", &[]);
+    assert_code(&ran, 1, "objective_missed");
+    let tallied = &ran.report["runs"][0]["run"]["tallied"];
+    // Those that were due in the first half of the second have not left in time.
+    assert!(tallied["by_kind"]["deadline_before_sent"].as_u64() > Some(10), "{tallied}");
+}
+
+#[test]
+fn a_request_that_waits_for_a_connection_and_then_for_its_answer_is_not_given_up() {
+    let few = STEADY
+        .replace("rate = 150", "rate = 2")
+        .replace(
+            "connections_max = 1",
+            "connections_max = 1\nreply_wait_ms = 5000\nconnection_wait_ms = 5000",
+        )
+        .replace("max_ms = 150", "max_ms = 30000");
+    let (_place, ran) = soak(&few, "slow", &["--duration", "1s"]);
+    assert_code(&ran, 0, "pass");
+    let tallied = &ran.report["runs"][0]["run"]["tallied"];
+    // The first was due as the measured time began; the second waited for it and for its answer.
+    assert_eq!(tallied["offered"], tallied["served"], "{tallied}");
+    assert!(tallied["from_due"]["max_ms"].as_f64() > Some(7000.0), "{tallied}");
+}
+
+#[test]
 fn a_level_that_never_comes_back_is_found() {
     let place_admin = |place: &Place| place.file("socket").display().to_string();
     let place = Place::new();
@@ -188,6 +260,29 @@ fn a_level_that_never_comes_back_is_found() {
     let ran = ran(&place, &mut command);
     assert_code(&ran, 4, "not_healed");
     assert!(ran.said.contains("level at the end"), "{}", ran.said);
+}
+
+#[test]
+fn a_target_that_is_not_at_its_best_is_not_taken_for_whole() {
+    let soon = STEADY.replace("rest_s", "level_wait_s = 0.5\nrest_s");
+    let (_place, ran) = soak(&soon, "half", &["--duration", "1s"]);
+    assert_eq!(ran.code, Some(4), "{}", ran.said);
+    assert!(ran.said.contains("gpu(1) and not at gpu(2)"), "{}", ran.said);
+    let (_place, ran) = soak(&soon, "half", &["--duration", "1s", "--expect-level", "gpu(1)"]);
+    assert_code(&ran, 0, "pass");
+    let (_place, ran) = soak(&soon, "silent", &["--duration", "1s"]);
+    assert_eq!(ran.code, Some(69), "{}", ran.said);
+    assert!(ran.said.contains("does not say how it is"), "{}", ran.said);
+}
+
+#[test]
+fn a_target_whose_processes_were_not_seen_long_enough_does_not_pass() {
+    let judged = STEADY.replace("required = []", "required = [\"host\"]");
+    let (_place, ran) = soak(&judged, "nothing", &["--duration", "1s"]);
+    assert_code(&ran, 1, "objective_missed");
+    assert!(ran.said.contains("memory of host"), "{}", ran.said);
+    let (_place, ran) = soak(&judged, "nothing", &["--duration", "1s", "--remote"]);
+    assert_code(&ran, 0, "pass");
 }
 
 #[test]
@@ -205,6 +300,25 @@ fn a_history_that_is_full_leaves_the_figures_and_voids_them() {
     assert_code(&ran, 5, "overloaded");
     assert!(ran.said.contains("history_mib_max"), "{}", ran.said);
     assert_page_is_whole(&place.file("report.html"));
+}
+
+#[test]
+fn faults_that_cannot_be_injected_are_a_mistake() {
+    let place = Place::new();
+    std::fs::write(place.file("faults"), "1 cpu kill\n5 cpu kill\n").expect("writes");
+    let named = place.file("faults").display().to_string();
+    // No [faults], a closed scenario, the search for the capacity, a line in the quiet phase.
+    let all: [(&str, &[&str]); 4] = [
+        (STEADY, &[]),
+        (FAULTS, &["--scenario", "offline"]),
+        (FAULTS, &["--find-capacity"]),
+        (FAULTS, &[]),
+    ];
+    for (profile, arguments) in all {
+        let mut command = place.soak(profile, &["--faults", &named]);
+        let ran = ran(&place, command.args(arguments));
+        assert_eq!(ran.code, Some(64), "{arguments:?} {}", ran.said);
+    }
 }
 
 #[test]

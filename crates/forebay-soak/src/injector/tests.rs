@@ -22,6 +22,14 @@ impl Target for Two {
         futures::future::pending().boxed()
     }
 
+    fn knows_deadlines(&self) -> bool {
+        true
+    }
+
+    fn tells(&self) -> bool {
+        true
+    }
+
     fn look(&self) -> BoxFuture<'_, Option<Look>> {
         std::future::ready(None).boxed()
     }
@@ -93,7 +101,7 @@ async fn one(fault: Fault, refuses_end: u32) -> (FaultSeen, Vec<String>) {
         zero: now,
         start: now,
         until: now + Duration::from_secs(60),
-        best: Best::of(&look),
+        best: Best::of(&look, look.level()),
         heal_within: Duration::from_millis(300),
         lasts: Duration::from_millis(20),
         pause: None,

@@ -112,11 +112,8 @@ impl Report {
     pub fn new(frame: Frame, runs: Vec<Run>, capacity: Option<Capacity>) -> Self {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let judged = runs.into_iter().enumerate().map(|(place, run)| {
-            let mut profile = frame.profile.clone();
-            if place > 0 {
-                // Faults are for the first target.
-                profile.faults = None;
-            }
+            // Faults are for the first target.
+            let profile = if place > 0 { frame.profile.beside() } else { frame.profile.clone() };
             let verdict = Verdict::of(&run, &profile);
             Judged { run, verdict }
         });

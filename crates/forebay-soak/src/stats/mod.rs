@@ -9,7 +9,7 @@ mod spread;
 mod tally;
 
 pub use latency::{Latencies, LatencySummary, QUANTILES};
-pub use leak::{Drift, Growth, drifts, growth};
+pub use leak::{Drift, Growth, Scale, drift, drifts, growth};
 pub use series::{HEAT_BUCKETS, Interval, heat_bounds_ms};
 pub use slope::{Slope, slope};
 pub use spread::Spread;

@@ -71,6 +71,18 @@ pub struct Tallied {
     pub texts: u64,
     /// Refusals and errors by their names.
     pub by_kind: BTreeMap<String, u64>,
+    /// Errors and losses by their names, without refusals.
+    #[serde(default)]
+    pub errors_by_kind: BTreeMap<String, u64>,
+    /// Of these, the ones of requests that were under way in no window of a fault.
+    #[serde(default)]
+    pub calm_errors: BTreeMap<String, u64>,
+    /// Requests that were due and over in no window of a fault.
+    #[serde(default)]
+    pub calm_offered: u64,
+    /// Of these, answered rightly and within their deadline.
+    #[serde(default)]
+    pub calm_good: u64,
     /// Requests that were sent late by the harness.
     pub sent_late: u64,
     /// Latency from when a request was due to its answer: what a caller of an open loop sees.
@@ -95,6 +107,15 @@ pub struct Tallied {
     pub curve_from_due: Vec<(f64, f64)>,
     /// The same from when it left.
     pub curve_from_sent: Vec<(f64, f64)>,
+}
+
+impl Tallied {
+    fn error(&mut self, kind: &str, is_disturbed: bool) {
+        let in_calm = (!is_disturbed).then_some(&mut self.calm_errors);
+        for counts in [&mut self.by_kind, &mut self.errors_by_kind].into_iter().chain(in_calm) {
+            *counts.entry(kind.to_owned()).or_default() += 1;
+        }
+    }
 }
 
 /// A run's requests so far.
@@ -237,7 +258,8 @@ impl Tally {
         let (from_due, from_sent) =
             (at_us.saturating_sub(*scheduled_us), at_us.saturating_sub(*sent_us));
         let deadline_us = request.class.deadline_ms.saturating_mul(1000);
-        let is_late = deadline_us > 0 && from_sent > deadline_us;
+        // A deadline is that of the caller, who has waited since the request was due.
+        let is_late = deadline_us > 0 && from_due > deadline_us;
         self.interval(done, ended, is_late, from_due);
         let is_disturbed = self.window(done, ended, from_due);
         self.backlog.ends(request.number);
@@ -250,6 +272,7 @@ impl Tally {
         let counts = &mut self.counts;
         counts.offered += 1;
         counts.sent_late += u64::from(*lag_us > self.lag_us_max);
+        counts.calm_offered += u64::from(!is_disturbed);
         match ended {
             Ended::Served { right } => {
                 counts.served += 1;
@@ -257,6 +280,7 @@ impl Tally {
                 counts.wrong += u64::from(!right);
                 counts.late += u64::from(is_late);
                 counts.good += u64::from(*right && !is_late);
+                counts.calm_good += u64::from(*right && !is_late && !is_disturbed);
                 self.latencies(request, from_due, from_sent, is_disturbed);
             }
             Ended::Refused(kind) => {
@@ -265,11 +289,11 @@ impl Tally {
             }
             Ended::Error(kind) => {
                 counts.errors += 1;
-                *counts.by_kind.entry(kind.to_string()).or_default() += 1;
+                counts.error(kind, is_disturbed);
             }
             Ended::Lost => {
                 counts.lost += 1;
-                *counts.by_kind.entry("lost".to_owned()).or_default() += 1;
+                counts.error("lost", is_disturbed);
             }
         }
     }
@@ -401,3 +425,6 @@ impl Tally {
         (tallied, self.series.finish(), self.windows)
     }
 }
+
+#[cfg(test)]
+mod tests;

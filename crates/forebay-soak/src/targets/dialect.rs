@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -52,13 +53,17 @@ enum Row {
 }
 
 impl Row {
-    fn values(self) -> Option<Vec<f32>> {
+    fn values(self) -> Result<Vec<f32>, String> {
         match self {
-            Self::Numbers(values) => Some(values),
+            Self::Numbers(values) => Ok(values),
             Self::Base64(text) => {
-                let bytes = base64_simd::STANDARD.decode_to_vec(text).ok()?;
+                let bytes = base64_simd::STANDARD.decode_to_vec(text);
+                let bytes = bytes.map_err(|error| format!("a vector in base64: {error}"))?;
                 let (values, rest) = bytes.as_chunks::<4>();
-                rest.is_empty().then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect())
+                let whole = rest
+                    .is_empty()
+                    .then(|| values.iter().map(|v| f32::from_le_bytes(*v)).collect());
+                whole.ok_or_else(|| format!("a vector of {} bytes", bytes.len()))
             }
         }
     }
@@ -90,13 +95,18 @@ impl Dialect {
         }
     }
 
-    /// The body of a request.
-    pub(super) fn body(self, call: &Call, model: Option<&str>) -> Vec<u8> {
+    /// The body of a request of whose deadline so much is left.
+    pub(super) fn body(
+        self,
+        call: &Call,
+        deadline: Option<Duration>,
+        model: Option<&str>,
+    ) -> Vec<u8> {
         let body = match self {
             Self::Native => {
                 let mut body = json!({"texts": call.texts, "priority": call.priority.as_str(),
                                       "encoding": "base64"});
-                if let Some(deadline) = call.deadline {
+                if let Some(deadline) = deadline {
                     body["deadline_ms"] = Value::from(deadline.as_millis().max(1) as u64);
                 }
                 body
@@ -116,8 +126,8 @@ impl Dialect {
     pub(super) fn answer(self, status: u16, body: &[u8]) -> Answer {
         match status {
             200 => match self.rows(body) {
-                Some(rows) => Answer::Rows(rows),
-                None => Answer::Error(Cow::Borrowed("unreadable_answer")),
+                Ok(rows) => Answer::Rows(rows),
+                Err(why) => Answer::Unreadable(why),
             },
             // Too much is under way, or nothing serves: both are told before any work is done.
             429 => Answer::Refused(error_name(status, body)),
@@ -125,18 +135,21 @@ impl Dialect {
         }
     }
 
-    fn rows(self, body: &[u8]) -> Option<Vec<Vec<f32>>> {
+    /// The vectors of a body; what is wrong with one that holds none. A value that is no number, such
+    /// as the `null` that JSON has for a NaN, makes it one.
+    fn rows(self, body: &[u8]) -> Result<Vec<Vec<f32>>, String> {
+        let wrong = |error: serde_json::Error| format!("{} bytes: {error}", body.len());
         match self {
             Self::Native => {
-                let answer: NativeAnswer = serde_json::from_slice(body).ok()?;
+                let answer: NativeAnswer = serde_json::from_slice(body).map_err(wrong)?;
                 answer.embeddings.into_iter().map(Row::values).collect()
             }
             Self::OpenAi => {
-                let mut answer: OpenAiAnswer = serde_json::from_slice(body).ok()?;
+                let mut answer: OpenAiAnswer = serde_json::from_slice(body).map_err(wrong)?;
                 answer.data.sort_by_key(|row| row.index);
                 answer.data.into_iter().map(|row| row.embedding.values()).collect()
             }
-            Self::Tei => serde_json::from_slice(body).ok(),
+            Self::Tei => serde_json::from_slice(body).map_err(wrong),
         }
     }
 }
@@ -224,7 +237,13 @@ mod tests {
         assert_eq!(Dialect::OpenAi.answer(200, openai.to_string().as_bytes()), rows);
         assert_eq!(Dialect::Tei.answer(200, b"[[1,-2],[0.5,0.25]]"), rows);
         for dialect in [Dialect::Native, Dialect::OpenAi, Dialect::Tei] {
-            assert_eq!(dialect.answer(200, b"{"), Answer::Error("unreadable_answer".into()));
+            let nulls = json!({"embeddings": [[1.0, null]], "data": [{"index": 0,
+                               "embedding": [1.0, null]}]});
+            let nulls = if dialect == Dialect::Tei { json!([[1.0, null]]) } else { nulls };
+            for body in ["{".to_owned(), nulls.to_string(), native[..20].to_owned()] {
+                let answer = dialect.answer(200, body.as_bytes());
+                assert!(matches!(answer, Answer::Unreadable(_)), "{dialect} {body}: {answer:?}");
+            }
         }
     }
 
@@ -245,11 +264,13 @@ mod tests {
             number: 0,
             texts: vec!["a".to_owned()],
             priority: Priority::Bulk,
-            deadline: Some(std::time::Duration::from_millis(70)),
-            wait: std::time::Duration::from_secs(1),
+            deadline: None,
+            connection_wait: Duration::from_secs(1),
+            wait: Duration::from_secs(1),
         };
         let body = |dialect: Dialect| -> Value {
-            serde_json::from_slice(&dialect.body(&call, None)).unwrap()
+            serde_json::from_slice(&dialect.body(&call, Some(Duration::from_millis(70)), None))
+                .unwrap()
         };
         let native = json!({"texts": ["a"], "priority": "bulk", "deadline_ms": 70,
                             "encoding": "base64"});

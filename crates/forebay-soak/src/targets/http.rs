@@ -201,19 +201,29 @@ impl Inner {
     }
 
     async fn send(&self, call: Call) -> Sent {
-        let body = self.server.dialect.body(&call, self.server.model.as_deref());
         let taking = async {
             // It never closes.
             let permit = Arc::clone(&self.pool.room).acquire_owned().await;
             self.take().await.map(|connection| (connection, permit))
         };
-        let taken = tokio::time::timeout(call.wait, taking).await;
+        let until = call.deadline.map(|until| until.saturating_duration_since(Instant::now()));
+        let room = until.map_or(call.connection_wait, |until| until.min(call.connection_wait));
+        let taken = tokio::time::timeout(room, taking).await;
         let sent_at = Instant::now();
+        let left = call.deadline.map(|deadline| deadline.saturating_duration_since(sent_at));
         let answer = match taken {
+            // Nobody wants its answer any more, and the target was never asked.
+            _ if left.is_some_and(|left| left.is_zero()) => {
+                if let Ok(Ok((sender, _permit))) = taken {
+                    self.keep(sender);
+                }
+                Answer::Refused("deadline_before_sent".into())
+            }
             // It has not left, so nobody owes an answer.
             Err(_) => Answer::Refused("no_connection".into()),
             Ok(Err(_)) => Answer::Refused("unreachable".into()),
             Ok(Ok((connection, _permit))) => {
+                let body = self.server.dialect.body(&call, left, self.server.model.as_deref());
                 within(call.wait, self.answered(connection, call.number, body)).await
             }
         };
@@ -321,10 +331,18 @@ impl Target for HttpTarget {
         async move { inner.send(call).await }.boxed()
     }
 
+    fn knows_deadlines(&self) -> bool {
+        self.inner.server.dialect == Dialect::Native
+    }
+
+    fn tells(&self) -> bool {
+        self.inner.server.dialect == Dialect::Native
+    }
+
     fn look(&self) -> BoxFuture<'_, Option<Look>> {
         async {
             let inner = &self.inner;
-            if inner.server.dialect != Dialect::Native {
+            if !self.tells() {
                 return None;
             }
             let asked =

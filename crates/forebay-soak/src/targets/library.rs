@@ -67,7 +67,7 @@ impl Target for LibraryTarget {
     fn send(&self, call: Call) -> BoxFuture<'static, Sent> {
         let options = EmbedOptions {
             priority: call.priority,
-            deadline: call.deadline.and_then(|deadline| Instant::now().checked_add(deadline)),
+            deadline: call.deadline,
             ..EmbedOptions::default()
         };
         let (sent_at, wait) = (Instant::now(), call.wait);
@@ -80,6 +80,14 @@ impl Target for LibraryTarget {
             Sent { sent_at, answer }
         }
         .boxed()
+    }
+
+    fn knows_deadlines(&self) -> bool {
+        true
+    }
+
+    fn tells(&self) -> bool {
+        true
     }
 
     fn look(&self) -> BoxFuture<'_, Option<Look>> {

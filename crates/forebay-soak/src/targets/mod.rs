@@ -10,7 +10,8 @@ mod library;
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
-use forebay::{Fault, Priority};
+use forebay::config::Device;
+use forebay::{Fault, Level, Priority};
 use futures::future::BoxFuture;
 use serde::Serialize;
 
@@ -28,8 +29,11 @@ pub struct Call {
     pub texts: Vec<String>,
     /// How urgent it is, where the target knows such a thing.
     pub priority: Priority,
-    /// Its deadline from when it is sent, where the target knows such a thing.
-    pub deadline: Option<Duration>,
+    /// When its answer is of no more use. A target that knows deadlines is told what is left of it when
+    /// it leaves.
+    pub deadline: Option<Instant>,
+    /// Time for a connection, where it needs one; without one by then it does not leave.
+    pub connection_wait: Duration,
     /// Time for its answer from when it has left; after it no answer is expected any more.
     pub wait: Duration,
 }
@@ -43,6 +47,8 @@ pub enum Answer {
     Refused(Cow<'static, str>),
     /// The target took it and answered with an error; its name.
     Error(Cow<'static, str>),
+    /// The target took it and answered with success, but with what is no list of vectors; why.
+    Unreadable(String),
     /// It is certain that no answer will come; why.
     Lost(String),
 }
@@ -88,6 +94,22 @@ pub struct Look {
     pub under_way: u64,
 }
 
+impl Look {
+    /// The level as one that can be compared; down if it has another name.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level.parse().unwrap_or(Level::Down)
+    }
+
+    /// The level at which every worker serves that the target has, whether or not it does now.
+    #[must_use]
+    pub fn best_level(&self) -> Level {
+        let devices = self.workers.iter().filter_map(|worker| worker.device.parse::<Device>().ok());
+        // One that names no workers is taken for as good as it is.
+        Level::of(devices).max(self.level())
+    }
+}
+
 /// A value that a device shows, such as its temperature.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Reading {
@@ -123,6 +145,12 @@ pub trait Target: Send + Sync {
 
     /// Sends a request. What has to happen at once happens before this returns.
     fn send(&self, call: Call) -> BoxFuture<'static, Sent>;
+
+    /// Whether it is told of deadlines, and so answers for them.
+    fn knows_deadlines(&self) -> bool;
+
+    /// Whether it is one that tells how it is.
+    fn tells(&self) -> bool;
 
     /// How it is; `None` if it does not tell.
     fn look(&self) -> BoxFuture<'_, Option<Look>>;

@@ -50,7 +50,15 @@ impl World {
 
     fn check_answer(&mut self, text: &Text, result: &EmbedResult) -> Checked {
         let number = text.number;
-        let twice = self.runs.borrow().get(&number).is_some_and(|runs| *runs >= 2);
+        let runs = self.runs.borrow().get(&number).copied().unwrap_or(0);
+        let twice = runs >= 2;
+        if runs >= 3 {
+            self.sometimes("a text that was not to blame ran a third time");
+            if !self.not_to_blame.contains(&number) {
+                let found = format!("text {number} ran {runs} times, and may be to blame");
+                return Err(self.violated("I13", found));
+            }
+        }
         let error = match result {
             Ok(embedding) => {
                 if embedding.vector != row_of(number)[..2] {
@@ -82,12 +90,8 @@ impl World {
                 self.down.excuses(self.unheard(), self.now)
             }
             EmbedError::WorkerLost => {
-                let innocent = twice && self.not_to_blame.contains(&number);
-                if innocent {
-                    self.sometimes("a text ran twice and was not to blame");
-                } else {
-                    self.told_lost += 1;
-                }
+                let innocent = runs >= 3 && self.not_to_blame.contains(&number);
+                self.told_lost += usize::from(!innocent);
                 innocent || self.told_lost <= self.reruns_refused
             }
             EmbedError::Cancelled => text.cancelled,

@@ -186,7 +186,7 @@ impl WorkerPort for SimWorker {
         process.breach(alone, "I13", || format!("{} suspects together", rows.len()));
         for pending in &rows {
             let runs = pending.owed.executions();
-            let right = runs == 1 || (runs == 2 && exclusive);
+            let right = runs == 1 || (runs <= 3 && exclusive);
             process.breach(right, "I13", || {
                 format!("text {} in run {runs}, alone: {exclusive}", pending.ids[0])
             });

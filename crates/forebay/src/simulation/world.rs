@@ -39,7 +39,7 @@ pub(super) const SOMETIMES: &[&str] = &[
     "a rung was quarantined for wrong numbers",
     "a rung waited for somebody to release it",
     "a start failed",
-    "a text ran twice and was not to blame",
+    "a text that was not to blame ran a third time",
     "a text was refused at the gate",
     "a text was told that nothing serves",
     "a text was withdrawn",

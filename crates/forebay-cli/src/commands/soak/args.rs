@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use forebay::Level;
 use forebay_soak::profile::Scenario;
 use forebay_soak::targets::Address;
 
@@ -35,7 +36,7 @@ Exit codes:
   1    an objective was missed
   2    a promise was broken: a request lost or answered twice, a wrong vector, a late reply
   3    something leaks
-  4    the best level did not come back
+  4    the best level did not come, or did not come back
   5    void: the harness could not keep up
   64   the command line or the profile is wrong
   65   a file is no history
@@ -105,6 +106,9 @@ pub(crate) struct SoakRun {
     /// Process of the server, if it is on this machine; that of a unix socket is found out
     #[arg(long, value_name = "PID")]
     pub(super) target_pid: Option<u32>,
+    /// The server is on another machine: what its processes need is not judged
+    #[arg(long)]
+    pub(super) remote: bool,
     /// File with one text per line, instead of generated texts
     #[arg(long, value_name = "FILE")]
     pub(super) texts: Option<PathBuf>,
@@ -136,6 +140,10 @@ pub(crate) struct SoakRun {
     /// Another objective for the 99th percentile than the profile's, in milliseconds
     #[arg(long = "p99", value_name = "MS")]
     pub(super) p99_ms: Option<f64>,
+    /// Level at which the target is as it should be, such as cpu or gpu(2)
+    /// [default: the one at which each of its workers serves]
+    #[arg(long, value_name = "LEVEL")]
+    pub(super) expect_level: Option<Level>,
     /// What the names of the report's files begin with
     #[arg(long, value_name = "PREFIX", default_value = "soak")]
     pub(super) report: PathBuf,
@@ -195,9 +203,14 @@ impl SoakRun {
         add("rate", self.rate.map(|rate| rate.to_string()));
         add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
         add("tolerance", self.tolerance.map(|tolerance| tolerance.to_string()));
+        add("expect-level", self.expect_level.map(|level| format!("'{level}'")));
         add("p99", self.p99_ms.map(|p99| p99.to_string()));
-        for (name, is_set) in [("no-faults", self.no_faults), ("find-capacity", self.find_capacity)]
-        {
+        let flags = [
+            ("no-faults", self.no_faults),
+            ("find-capacity", self.find_capacity),
+            ("remote", self.remote),
+        ];
+        for (name, is_set) in flags {
             if is_set {
                 line.push_str(&format!(" --{name}"));
             }

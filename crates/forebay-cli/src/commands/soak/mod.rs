@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forebay::Config;
+use forebay::{Config, Level};
 use forebay_soak::capacity::{Capacity, Probe, Search};
 use forebay_soak::faults::{self, PlannedFault};
 use forebay_soak::profile::Scenario;
@@ -55,6 +55,7 @@ impl From<SoakError> for Failure {
             }
             SoakError::File { .. } => Exit::Io,
             SoakError::Unreachable { .. } => Exit::Unavailable,
+            SoakError::NotBest { .. } => Exit::NotHealed,
             _ => Exit::Overloaded,
         };
         Self::new(exit, error.to_string())
@@ -141,6 +142,9 @@ fn profile(args: &SoakRun) -> Result<Profile, Failure> {
     if args.no_faults || !profile.scenario.is_open() {
         profile.faults = None;
     }
+    if args.remote || args.find_capacity {
+        profile.leak.required = Vec::new();
+    }
     if args.find_capacity {
         profile.faults = None;
         profile.scenario = Scenario::Server;
@@ -152,6 +156,11 @@ fn profile(args: &SoakRun) -> Result<Profile, Failure> {
         profile.objectives.good_share_min = Some(PROBE_GOOD_SHARE);
         let p99_ms = profile.objectives.p99_ms.or(profile.objectives.calm_p99_ms);
         profile.objectives.p99_ms = p99_ms;
+        // What is asked of a run with faults and pauses is not asked of the highest rate.
+        profile.objectives.calm_p99_ms = None;
+        profile.objectives.calm_p999_ms = None;
+        profile.objectives.calm_max_ms = None;
+        profile.objectives.errors_with_faults = None;
     }
     if let Some(p99_ms) = args.p99_ms {
         profile.objectives.p99_ms = Some(p99_ms);
@@ -175,6 +184,8 @@ async fn carry_out(
     profile: Profile,
     stop: Arc<AtomicBool>,
 ) -> Result<Report, Failure> {
+    // What cannot be injected is better known before an hour of load than after it.
+    let planned = planned(args, &profile)?;
     let count = profile.texts.count as usize;
     let texts = match &args.texts {
         Some(path) => texts::of_file(path, count)?,
@@ -215,22 +226,41 @@ async fn carry_out(
         let capacity = found?;
         return Ok(Report::new(frame, runs, Some(capacity)));
     }
-    let planned = soak.faults()?;
-    let ran = soak.one(&opened, &soak.profile, planned, &history(&args.report, 0)).await;
+    let expect = args.expect_level;
+    let ran = soak.one(&opened, &soak.profile, planned, &history(&args.report, 0), expect).await;
     opened.end().await;
     runs.push(ran?);
     for (place, address) in (1..).zip(&args.beside) {
         if soak.stop.load(Ordering::Relaxed) {
             break;
         }
-        let profile = Profile { faults: None, ..soak.profile.clone() };
+        let profile = soak.profile.beside();
         let opened = targets::open(address, args, &profile, &config, false).await?;
         let history = history(&args.report, place);
-        let ran = soak.one(&opened, &profile, Vec::new(), &history).await;
+        let ran = soak.one(&opened, &profile, Vec::new(), &history, None).await;
         opened.end().await;
         runs.push(ran?);
     }
     Ok(Report::new(frame, runs, None))
+}
+
+/// The faults of a run, from the file that was named or by the seed.
+fn planned(args: &SoakRun, profile: &Profile) -> Result<Vec<PlannedFault>, Failure> {
+    let until = Duration::from_secs_f64((profile.duration_s - profile.quiet_s).max(0.0));
+    match (&args.faults, &profile.faults) {
+        (None, None) => Ok(Vec::new()),
+        (None, Some(rules)) => Ok(faults::by_seed(rules, args.seed, until)?),
+        (Some(path), Some(_)) => Ok(faults::of_file(path, until)?),
+        (Some(path), None) => {
+            let message = format!(
+                "the faults of {} cannot be injected: the profile has no [faults], which says within \
+                 what time they must heal, or the scenario is a closed one or the search for the \
+                 capacity",
+                path.display()
+            );
+            Err(SoakError::Usage(message).into())
+        }
+    }
 }
 
 /// Where the history of a run is written.
@@ -244,21 +274,13 @@ fn history(prefix: &Path, place: usize) -> PathBuf {
 }
 
 impl Soak<'_> {
-    fn faults(&self) -> Result<Vec<PlannedFault>, Failure> {
-        let Some(rules) = &self.profile.faults else { return Ok(Vec::new()) };
-        let until = Duration::from_secs_f64(self.profile.duration_s - self.profile.quiet_s);
-        Ok(match &self.args.faults {
-            Some(path) => faults::of_file(path)?,
-            None => faults::by_seed(rules, self.args.seed, until)?,
-        })
-    }
-
     async fn one(
         &self,
         target: &Opened,
         profile: &Profile,
         faults: Vec<PlannedFault>,
         history: &Path,
+        expect_level: Option<Level>,
     ) -> Result<Run, Failure> {
         let (so_far, seen) = watch::channel(SoFar::default());
         let options = RunOptions {
@@ -266,6 +288,7 @@ impl Soak<'_> {
             history: history.to_owned(),
             faults,
             interrupt: Arc::clone(&self.stop),
+            expect_level,
             so_far,
         };
         let target = target.target();
@@ -289,7 +312,8 @@ impl Soak<'_> {
             let mut profile = self.profile.clone();
             let arrivals = profile.load.arrivals.as_ref();
             profile.load.arrivals = arrivals.map(|load| load.at_rate(rate)).transpose()?;
-            let run = self.one(target, &profile, Vec::new(), &history).await?;
+            let expect = self.args.expect_level;
+            let run = self.one(target, &profile, Vec::new(), &history, expect).await?;
             let verdict = Verdict::of(&run, &profile);
             if verdict.code == Code::PromiseBroken {
                 // There is no capacity to speak of.

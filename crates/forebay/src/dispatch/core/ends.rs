@@ -14,6 +14,9 @@ use crate::supervisor::EndCause;
 
 /// A text runs at most this often: once with others, once alone.
 pub(super) const EXECUTIONS_MAX: u32 = 2;
+/// And this often if its worker was ended for something else: two devices that compute wrongly may
+/// be found out one after the other.
+const EXECUTIONS_BLAMELESS_MAX: u32 = 3;
 
 /// A worker that fails so many batches in a row is ended: whatever it fails at, the texts are not to
 /// blame, and while it serves it is given all the work. A bad text alone gets to two, as it runs
@@ -122,9 +125,13 @@ impl<W: WorkerPort> Core<W> {
             }
             self.metrics.suspects(rows.len());
             let blamed = exclusive && fault == Fault::Unknown;
+            let executions_max = match fault {
+                Fault::Elsewhere => EXECUTIONS_BLAMELESS_MAX,
+                _ => EXECUTIONS_MAX,
+            };
             let (over, again): (Vec<_>, Vec<_>) = rows
                 .into_iter()
-                .partition(|pending| blamed || pending.owed.executions() >= EXECUTIONS_MAX);
+                .partition(|pending| blamed || pending.owed.executions() >= executions_max);
             for pending in over {
                 let executions = pending.owed.executions();
                 pending.refuse(match fault {

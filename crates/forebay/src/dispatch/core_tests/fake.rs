@@ -128,6 +128,8 @@ pub(super) struct Handed {
 #[derive(Default)]
 pub(super) struct Books {
     pub(super) runs: BTreeMap<u32, u32>,
+    /// Workers end for something else than their texts.
+    pub(super) ends_blameless: bool,
     pub(super) effects: BTreeMap<u32, Effect>,
     /// Every batch of texts, in order.
     pub(super) handed: Vec<Handed>,
@@ -198,11 +200,12 @@ impl WorkerPort for FakeWorker {
             other.tier == Tier::Gpu && other.standing == Standing::Serving && other.is_well(now)
         });
         assert!(exclusive || state.tier == Tier::Gpu || !gpu, "the CPU works while a GPU serves");
+        let runs_max = if books.ends_blameless { 3 } else { 2 };
         for pending in &rows {
             let runs = books.runs.entry(pending.ids[0]).or_default();
             *runs += 1;
-            assert!(*runs <= 2, "text {} runs {runs} times", pending.ids[0]);
-            assert_eq!(*runs == 2, exclusive, "the second run, and no other, is alone");
+            assert!(*runs <= runs_max, "text {} runs {runs} times", pending.ids[0]);
+            assert_eq!(*runs >= 2, exclusive, "the later runs, and no other, are alone");
             assert_eq!(pending.owed.executions(), *runs);
             assert!(!pending.owed.is_answered() || !exclusive, "a second run for nothing");
         }

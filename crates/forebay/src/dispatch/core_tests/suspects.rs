@@ -22,15 +22,15 @@ fn contended(world: &World) -> Vec<Handed> {
 
 #[test]
 fn a_text_is_not_to_blame_for_what_the_host_ends_for_another_reason() {
-    for blameless in [false, true] {
+    for (blameless, runs_max, expected) in [(false, 2, "poison_input"), (true, 3, "worker_lost")] {
         let mut world = World::new(&Arc::new(Metrics::new()));
-        world.ends_blameless = blameless;
+        world.books.borrow_mut().ends_blameless = blameless;
         world.service = ms(50);
         world.start_worker(Duration::ZERO);
         let text = world.text(4, Priority::Control, Effect::None, None);
         world.arrive(vec![text], ms(1));
-        // Its first worker goes, and the one in which it is alone.
-        for runs in 1..=2 {
+        // Its first worker goes, and those in which it is alone.
+        for runs in 1..=runs_max {
             while world.runs(text) < runs {
                 assert!(world.step(), "it runs");
             }
@@ -39,9 +39,8 @@ fn a_text_is_not_to_blame_for_what_the_host_ends_for_another_reason() {
         }
         world.run_to_the_end();
         let result = world.texts[&text].result.as_ref().expect("answered");
-        let expected = if blameless { "worker_lost" } else { "poison_input" };
         assert_eq!(result.as_ref().map_err(EmbedError::code), Err(expected));
-        assert_eq!(world.runs(text), 2);
+        assert_eq!(world.runs(text), runs_max);
     }
 }
 

@@ -82,8 +82,6 @@ pub(super) struct World {
     pub(super) hang_next: bool,
     pub(super) break_next: bool,
     pub(super) corrupt_next: bool,
-    /// Workers that are lost are ended for something else than their texts.
-    pub(super) ends_blameless: bool,
     /// How a worker gets from greeting to serving.
     pub(super) ladder: Ladder,
     /// What the core had to say, in order.
@@ -138,7 +136,6 @@ impl World {
             hang_next: false,
             break_next: false,
             corrupt_next: false,
-            ends_blameless: false,
             ladder: Ladder::None,
             news: Vec::new(),
             due: BTreeMap::new(),

@@ -199,7 +199,7 @@ impl World {
             rows: batch.rows.into_iter().flatten().collect(),
             exclusive: batch.exclusive,
         });
-        let blameless = self.ends_blameless;
+        let blameless = self.books.borrow().ends_blameless;
         self.core.worker_lost(id, batches.collect(), blameless, self.now);
     }
 
