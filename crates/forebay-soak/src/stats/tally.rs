@@ -207,7 +207,7 @@ impl Tally {
         if self.windows.len() < FAULTS_MAX {
             let from_s = self.seconds(at_us);
             self.windows.push(FaultTally { from_s, ..FaultTally::default() });
-            self.in_windows.extend(Latencies::new());
+            self.in_windows.extend(Latencies::coarse());
             self.sum_up(self.open_from.saturating_sub(WINDOWS_BACK));
         }
     }
