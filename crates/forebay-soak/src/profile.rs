@@ -14,12 +14,11 @@ use crate::schedule::Arrivals;
 pub use objectives::Objectives;
 
 /// The profiles that are part of the program.
-pub const PROFILES: [(&str, &str); 5] = [
+pub const PROFILES: [(&str, &str); 4] = [
     ("smoke", include_str!("../../../config/soak/smoke.toml")),
     ("gate", include_str!("../../../config/soak/gate.toml")),
     ("hour", include_str!("../../../config/soak/hour.toml")),
     ("night", include_str!("../../../config/soak/night.toml")),
-    ("gpus", include_str!("../../../config/soak/gpus.toml")),
 ];
 
 /// How requests are sent; the first four have the names of MLPerf Inference.

@@ -21,8 +21,7 @@ use crate::settings::Settings;
 #[command(
     args_conflicts_with_subcommands = true,
     after_long_help = "\
-Profiles: smoke (2 minutes), gate (half an hour), hour, night, gpus (8 minutes), or a file like those
-in config/soak
+Profiles: smoke (2 minutes), gate (half an hour), hour, night, or a file like those in config/soak
 Targets:  library, http://HOST:PORT, unix:PATH; with native+, openai+ or tei+ before an address
 
 Examples:
