@@ -117,6 +117,7 @@ impl AcceptLoop {
             router: self.router.clone(),
         };
         let alive = self.alive.clone();
+        accepted.bound_send_buffer(policy.limits.send_buffer_bytes);
         tokio::spawn(async move {
             match (accepted, &policy.tls) {
                 (Accepted::Unix(stream), _) => visit.serve(stream).await,

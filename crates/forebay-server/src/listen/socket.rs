@@ -12,6 +12,7 @@ use std::task::{Context, Poll};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 
@@ -37,6 +38,21 @@ pub(crate) enum Accepted {
     Unix(UnixStream),
     /// From TCP, with the other end.
     Tcp(TcpStream, SocketAddr),
+}
+
+impl Accepted {
+    /// Bounds what the kernel keeps of unread answers. By itself it takes megabytes where segments are
+    /// large, as on loopback, so that a client that never reads is computed for all the same.
+    pub(crate) fn bound_send_buffer(&self, bytes: u32) {
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let bounded = match self {
+            Self::Unix(stream) => set_socket_send_buffer_size(stream, bytes),
+            Self::Tcp(stream, _) => set_socket_send_buffer_size(stream, bytes),
+        };
+        if let Err(error) = bounded {
+            tracing::debug!(%error, "a connection keeps the system's send buffer");
+        }
+    }
 }
 
 impl Socket {
@@ -247,5 +263,41 @@ mod tests {
         std::fs::write(&path, "another").expect("writes");
         drop(bound);
         assert!(path.exists());
+    }
+
+    /// Bytes that the system takes from a server whose client reads nothing.
+    fn taken(accepted: &Accepted) -> usize {
+        let mut taken = 0;
+        loop {
+            let piece = [0_u8; 16_384];
+            let written = match accepted {
+                Accepted::Unix(stream) => stream.try_write(&piece),
+                Accepted::Tcp(stream, _) => stream.try_write(&piece),
+            };
+            match written {
+                Ok(bytes) => taken += bytes,
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+                    return taken;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn little_is_taken_for_a_client_that_reads_nothing() {
+        let socket = Socket::tcp("127.0.0.1:0".parse().expect("an address")).expect("listens");
+        let address = socket.tcp_address().expect("TCP");
+        let mut found = Vec::new();
+        for bytes in [None, Some(16_384)] {
+            let _client = TcpStream::connect(address).await.expect("connects");
+            let accepted = std::future::poll_fn(|context| socket.poll_accept(context)).await;
+            let accepted = accepted.expect("accepted");
+            bytes.into_iter().for_each(|bytes| accepted.bound_send_buffer(bytes));
+            let Accepted::Tcp(stream, _) = &accepted else { panic!("TCP") };
+            stream.writable().await.expect("writable");
+            found.push(taken(&accepted));
+        }
+        assert!(found[1] * 4 < found[0], "{found:?}");
     }
 }
