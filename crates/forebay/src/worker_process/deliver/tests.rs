@@ -46,6 +46,7 @@ fn both() -> Both {
     let spec = LaneSpec {
         id: WorkerId { slot: 0, incarnation: 1 },
         tier: Tier::Cpu,
+        side_by_side: 1,
         timing: WorkerConfig::default(),
         canary: Arc::clone(&canary),
         rung: Arc::clone(&rung),
@@ -87,7 +88,7 @@ impl Both {
 
     fn run(&self, mut rows: Vec<Pending>) {
         rows.iter_mut().for_each(|pending| pending.owed.begin_run());
-        let batch = Batch { batch_id: 1, rows, exclusive: false, late_after: None };
+        let batch = Batch { batch_id: 1, rows, exclusive: false, beside: false, late_after: None };
         assert!(self.delivery.lane.run(batch, Instant::now()).is_ok());
     }
 
