@@ -1,5 +1,6 @@
 //! The dispatcher's promises, tested over seeded random histories and a few exact ones.
 
+mod beside;
 mod fake;
 mod late;
 mod suspects;
