@@ -33,11 +33,15 @@ const SPLIT_ROWS_MIN: usize = 2;
 /// is expected to take, or so many times `hedge.floor_ms`.
 const PROBATION_FACTOR: u32 = 10;
 
-/// What else a worker computes while it computes a batch; see [`Batch`].
-#[derive(Clone, Copy)]
-pub(super) struct Company {
-    pub(super) exclusive: bool,
-    pub(super) beside: bool,
+/// How a batch runs; see [`Batch`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunAs {
+    /// With all the cores.
+    Whole,
+    /// With its share of the cores.
+    Beside,
+    /// Exclusively, and with all the cores.
+    Suspect,
 }
 
 impl<W: WorkerPort> Core<W> {
@@ -123,7 +127,8 @@ impl<W: WorkerPort> Core<W> {
         for member in on_probation.filter(|member| member.standing == Standing::Probation) {
             member.credit = (member.credit + share).min(1.0);
         }
-        self.send_sealed(index, sealed, offer.side_by_side > 1, now);
+        let run_as = if offer.side_by_side > 1 { RunAs::Beside } else { RunAs::Whole };
+        self.send_sealed(index, sealed, run_as, now);
         true
     }
 
@@ -164,7 +169,7 @@ impl<W: WorkerPort> Core<W> {
         };
         let credit = &mut self.workers.members_mut()[index].credit;
         *credit = (*credit - 1.0).max(0.0);
-        self.send_sealed(index, sealed, false, now);
+        self.send_sealed(index, sealed, RunAs::Whole, now);
         true
     }
 
@@ -185,7 +190,7 @@ impl<W: WorkerPort> Core<W> {
         &mut self,
         index: usize,
         sealed: SealedBatch<Pending>,
-        beside: bool,
+        run_as: RunAs,
         now: Instant,
     ) {
         self.metrics.batch_sealed(SealedShape {
@@ -201,7 +206,7 @@ impl<W: WorkerPort> Core<W> {
             self.cancelled(gone);
         }
         if !rows.is_empty() {
-            self.hand_over(index, rows, Company { exclusive: false, beside }, now);
+            self.hand_over(index, rows, run_as, now);
         }
     }
 
@@ -209,7 +214,7 @@ impl<W: WorkerPort> Core<W> {
         &mut self,
         index: usize,
         mut rows: Vec<Pending>,
-        company: Company,
+        run_as: RunAs,
         now: Instant,
     ) {
         for pending in &mut rows {
@@ -217,7 +222,7 @@ impl<W: WorkerPort> Core<W> {
             let waited = now.saturating_duration_since(pending.queued_at);
             self.metrics.stage_took(Stage::Queue, waited);
         }
-        let Company { exclusive, beside } = company;
+        let (exclusive, beside) = (run_as == RunAs::Suspect, run_as == RunAs::Beside);
         let tokens = rows.iter().map(|pending| pending.ids.len()).sum();
         let late_after = self.late_after(index, tokens);
         let batch_id = self.new_batch_id();
@@ -246,7 +251,7 @@ impl<W: WorkerPort> Core<W> {
         batch_id
     }
 
-    /// When a batch of so many tokens counts as late on this worker.
+    /// When a batch of so many tokens counts as late on this worker if it has all the cores.
     pub(super) fn late_after(&self, index: usize, tokens: usize) -> Option<Duration> {
         let member = &self.workers.members()[index];
         match member.standing {

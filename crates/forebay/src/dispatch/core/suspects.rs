@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Core;
-use super::sending::Company;
+use super::sending::RunAs;
 use crate::config::Tier;
 use crate::dispatch::port::WorkerPort;
 use crate::dispatch::roster::Member;
@@ -149,8 +149,7 @@ impl<W: WorkerPort> Core<W> {
             return true;
         }
         self.workers.members_mut()[index].alone_since = Some(now);
-        let alone = Company { exclusive: true, beside: false };
-        self.hand_over(index, vec![pending], alone, now);
+        self.hand_over(index, vec![pending], RunAs::Suspect, now);
         true
     }
 
