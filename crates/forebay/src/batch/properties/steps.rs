@@ -42,10 +42,11 @@ fn step() -> impl Strategy<Value = Step> {
             age_us,
             deadline_us,
         });
-    let offer = (any::<bool>(), 1..4_usize, prop_oneof![3 => Just(1_000), 1 => 1..450_usize], 1..12_usize)
-        .prop_map(|(worker_idle, side_by_side, tokens_max, rows_max)| {
-            Step::Offer(Offer { worker_idle, side_by_side, tokens_max, rows_max })
-        });
+    let offer =
+        (any::<bool>(), 1..4_usize, prop_oneof![3 => Just(1_000), 1 => 1..450_usize], 1..12_usize)
+            .prop_map(|(worker_idle, side_by_side, tokens_max, rows_max)| {
+                Step::Offer(Offer { worker_idle, side_by_side, tokens_max, rows_max })
+            });
     prop_oneof![
         20 => push,
         8 => prop_oneof![0..500_u64, 500..8_000_u64, 20_000..70_000_u64]

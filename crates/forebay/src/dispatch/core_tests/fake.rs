@@ -247,7 +247,12 @@ impl WorkerPort for FakeWorker {
             texts: rows.iter().map(|pending| pending.ids[0]).collect(),
         });
         let effects = rows.iter().map(|pending| books.effects[&pending.ids[0]]).collect();
-        state.push(rows, effects, Kind { tokens, exclusive, canary: false, beside, late_after }, now);
+        state.push(
+            rows,
+            effects,
+            Kind { tokens, exclusive, canary: false, beside, late_after },
+            now,
+        );
         Ok(())
     }
 
