@@ -1,16 +1,16 @@
 //! The rules: what a history must hold, said once more and apart from everything that was tested.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::io::BufRead;
 
+use crate::lateness::{Late, Lateness};
+use crate::levels::{Doubt, Levels};
 use crate::read::{self, Line};
-use crate::{CheckError, CounterExample, Rules, Verdict};
+use crate::vectors::Vectors;
+use crate::{CheckError, CounterExample, Length, Rules, Verdict};
 
 /// First line of a history.
 const HEADER: &str = "forebay-soak-history,1";
-
-/// A vector of length 1 may differ from it by this.
-const NORM_TOLERANCE: f64 = 1e-3;
 
 /// An accepted request without a reply.
 const REPLY: &str = "every accepted request is answered";
@@ -19,11 +19,13 @@ const ASKED: &str = "only what was asked is answered";
 const RIGHT: &str = "every vector is the one of its text";
 const ROWS: &str = "an answer has one vector for each text";
 const READABLE: &str = "every answer can be read";
-const FINITE: &str = "every value is finite and every vector has length 1";
+const FINITE: &str = "every value is finite and every vector as long as it is to be";
 const IN_TIME: &str = "every reply comes within its deadline and the slack";
 const ORDER: &str = "nothing is answered before it was sent";
-const FORM: &str = "every line can be read";
-const WHOLE: &str = "the history has an end";
+/// Each line is one of a history.
+pub const FORM: &str = "every line can be read";
+/// The last line says that it is the last.
+pub const WHOLE: &str = "the history has an end";
 
 /// Every promise, in the order of their weight.
 pub const PROMISES: [&str; 11] =
@@ -42,11 +44,11 @@ struct Open {
 pub(crate) struct Judge {
     verdict: Verdict,
     rules: Option<Rules>,
-    texts: HashMap<u64, Vec<f32>>,
-    vectors: HashMap<u64, Vec<f32>>,
+    length: Length,
+    vectors: Vectors,
+    levels: Levels,
+    lateness: Lateness,
     answers: HashMap<u64, Vec<u64>>,
-    /// Pairs of text and vector that were found right.
-    right: HashSet<(u64, u64)>,
     open: BTreeMap<u64, Open>,
     /// One bit for each request that is over.
     closed: Vec<u64>,
@@ -58,10 +60,11 @@ impl Judge {
         let mut judge = Self {
             verdict: Verdict::default(),
             rules: None,
-            texts: HashMap::new(),
-            vectors: HashMap::new(),
+            length: Length::default(),
+            vectors: Vectors::default(),
+            levels: Levels::default(),
+            lateness: Lateness::default(),
             answers: HashMap::new(),
-            right: HashSet::new(),
             open: BTreeMap::new(),
             closed: Vec::new(),
             ended: false,
@@ -108,9 +111,9 @@ impl Judge {
         let counts = &mut self.verdict.counts;
         match line {
             Line::Rule(rules) => self.rules = Some(rules),
-            Line::Text { text, vector } => {
-                self.texts.insert(text, vector);
-            }
+            Line::Length(length) => self.length = length,
+            Line::Tolerance { level, tolerance } => self.levels.allow(level, tolerance),
+            Line::Text { text, vector } => self.vectors.know(text, vector),
             Line::Invoke { request, first, count, deadline_us, scheduled_us, at_us } => {
                 counts.requests += 1;
                 counts.texts += count;
@@ -131,13 +134,9 @@ impl Judge {
             }
             Line::Vector { id, vector } => {
                 counts.vectors += 1;
-                let norm = vector.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-                // A NaN is in no range.
-                if !(1.0 - NORM_TOLERANCE..=1.0 + NORM_TOLERANCE).contains(&norm) {
-                    let what = format!("vector {id} has length {norm}");
+                if let Some(what) = self.vectors.add(id, vector, self.length) {
                     self.breaks(FINITE, number, what, None, None);
                 }
-                self.vectors.insert(id, vector);
             }
             Line::Answer { id, vectors } => {
                 self.answers.insert(id, vectors);
@@ -145,7 +144,7 @@ impl Judge {
             Line::Ok { request, sent_us, at_us, answer } => {
                 counts.answered += 1;
                 if let Some(open) = self.close(number, request) {
-                    self.compare(number, request, &open, answer);
+                    self.compare(number, request, &open, answer, [sent_us, at_us]);
                     self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }
@@ -169,9 +168,12 @@ impl Judge {
                     self.breaks(REPLY, number, what, Some(request), Some(open.first));
                 }
             }
-            Line::Stray { why } => self.breaks(ONE_REPLY, number, why.to_owned(), None, None),
+            Line::Stray { request, why } => {
+                self.breaks(ONE_REPLY, number, why.to_owned(), request, None);
+            }
+            Line::Stall { from_us, to_us } => self.lateness.stall(from_us, to_us),
             Line::Fault => counts.faults += 1,
-            Line::Level => {}
+            Line::Level { at_us, level } => self.levels.change(level, at_us),
             Line::End => self.ended = true,
         }
     }
@@ -199,7 +201,15 @@ impl Judge {
         word.is_some_and(|word| word >> (request % 64) & 1 == 1)
     }
 
-    fn compare(&mut self, line: u64, request: u64, open: &Open, answer: u64) {
+    fn compare(
+        &mut self,
+        line: u64,
+        request: u64,
+        open: &Open,
+        answer: u64,
+        [sent_us, at_us]: [u64; 2],
+    ) {
+        self.settle(at_us);
         let first = Some(open.first);
         let vectors = self.answers.get(&answer).cloned();
         let Some(vectors) = vectors else {
@@ -212,43 +222,31 @@ impl Judge {
             let promise = if vectors.len() as u64 > open.count { ONE_REPLY } else { ROWS };
             return self.breaks(promise, line, what, Some(request), first);
         }
+        let tolerance = self.rules.map_or(0.0, |rules| rules.tolerance);
+        let of_level = self.levels.tolerance(sent_us);
         for (text, vector) in (open.first..).zip(vectors) {
-            if self.right.contains(&(text, vector)) {
-                continue;
-            }
-            match self.distance(text, vector) {
-                // A NaN is no less.
-                Some(distance) if distance <= self.rules.map_or(0.0, |rules| rules.tolerance) => {
-                    self.right.insert((text, vector));
-                }
-                distance => {
-                    let what = format!("text {text}: {}", self.wrong(text, vector, distance));
+            match self.vectors.compare(text, vector, tolerance, self.length) {
+                Err(what) => {
+                    let what = format!("text {text}: {what}");
                     self.breaks(RIGHT, line, what, Some(request), Some(text));
+                }
+                Ok(distance) => {
+                    if let Some(allowed) = of_level.filter(|allowed| distance > *allowed) {
+                        let what = format!(
+                            "text {text}: 1 - cosine is {distance:.6}, allowed at this level is \
+                             {allowed}"
+                        );
+                        self.levels.doubt(Doubt { line, request, text, at_us, what });
+                    }
                 }
             }
         }
     }
 
-    /// 1 - cosine of a vector and the known answer of a text.
-    fn distance(&self, text: u64, vector: u64) -> Option<f64> {
-        distance(self.texts.get(&text)?, self.vectors.get(&vector)?)
-    }
-
-    /// In words what is wrong with a vector.
-    fn wrong(&self, text: u64, vector: u64, distance: Option<f64>) -> String {
-        let Some(distance) = distance else {
-            return format!("vector {vector} cannot be compared with the known answer");
-        };
-        let others = self.texts.keys().filter(|other| **other != text);
-        let nearest = others
-            .filter_map(|other| Some((self.distance(*other, vector)?, *other)))
-            .min_by(|one, other| one.0.total_cmp(&other.0));
-        let tolerance = self.rules.map_or(0.0, |rules| rules.tolerance);
-        match nearest {
-            Some((to_other, other)) if to_other <= tolerance => {
-                format!("the answer is the vector of text {other}")
-            }
-            _ => format!("1 - cosine is {distance:.6}, allowed is {tolerance}"),
+    /// Replies that no change of the level can explain any more are wrong.
+    fn settle(&mut self, now_us: u64) {
+        while let Some(Doubt { line, request, text, what, .. }) = self.levels.certain(now_us) {
+            self.breaks(RIGHT, line, what, Some(request), Some(text));
         }
     }
 
@@ -273,16 +271,36 @@ impl Judge {
                 "due at {} us, sent at {sent_us}, answered at {at_us}, allowed until {until}",
                 open.scheduled_us
             );
-            self.breaks(IN_TIME, line, what, Some(request), Some(open.first));
+            let late = Late {
+                line,
+                request,
+                first: open.first,
+                what,
+                from_us: sent_us,
+                at_us,
+                over_us: at_us - until,
+            };
+            if let Some(late) = self.lateness.late(late) {
+                self.is_late(late);
+            }
         }
     }
 
+    fn is_late(&mut self, late: Late) {
+        self.breaks(IN_TIME, late.line, late.what, Some(late.request), Some(late.first));
+    }
+
     fn finish(&mut self, lines: u64) {
+        self.settle(u64::MAX);
+        for late in self.lateness.judged() {
+            self.is_late(late);
+        }
         if self.rules.is_none() {
             self.breaks(FORM, lines, "there are no rules in it".to_owned(), None, None);
         }
         if !self.ended {
             let what = "it was broken off, so that replies may be missing from it".to_owned();
+            // What is open may be missing for the same reason.
             return self.breaks(WHOLE, lines, what, None, None);
         }
         for (request, open) in std::mem::take(&mut self.open) {
@@ -290,18 +308,4 @@ impl Judge {
             self.breaks(REPLY, open.line, what, Some(request), Some(open.first));
         }
     }
-}
-
-fn distance(one: &[f32], other: &[f32]) -> Option<f64> {
-    if one.len() != other.len() {
-        return None;
-    }
-    let (mut dot, mut left, mut right) = (0.0, 0.0, 0.0);
-    for (a, b) in one.iter().zip(other) {
-        let (a, b) = (f64::from(*a), f64::from(*b));
-        dot += a * b;
-        left += a * a;
-        right += b * b;
-    }
-    Some(1.0 - dot / (left * right).sqrt())
 }

@@ -8,6 +8,9 @@
 //! ```text
 //! forebay-soak-history,1
 //! rule,TOLERANCE,SLACK,WAIT               the rules of this run, see [`Rules`]
+//! length,unit|own                         vectors are of length 1, which holds without this line, or
+//!                                         as long as the known answer of their text
+//! tolerance,LEVEL,TOLERANCE               what was sent and answered at this level is held to this
 //! text,TEXT,VECTOR                        the known answer of a text (base64 of little-endian F32)
 //! invoke,REQUEST,FIRST,COUNT,DEADLINE,SCHEDULED,AT
 //!                                         COUNT texts from FIRST on are about to be sent; a deadline
@@ -21,19 +24,25 @@
 //! err,REQUEST,SENT,AT,KIND                the same with an error
 //! unreadable,REQUEST,SENT,AT,WHY          it was answered with what is no list of vectors
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
-//! stray,AT,WHY                            an answer came that nobody had asked for
+//! stray,AT,WHY[,REQUEST]                  an answer came that nobody had asked for, after that of this
+//!                                         request on its connection
+//! stall,FROM,TO                           who takes the replies stood still meanwhile, so that as much
+//!                                         of a reply's time is not the target's
 //! fault,AT,WHERE,FAULT                    a fault is about to be injected
 //! level,AT,LEVEL                          the level from now on
 //! end,AT                                  every reply is here, or was waited for long enough
 //! ```
 
 mod judge;
+mod lateness;
+mod levels;
 mod read;
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-pub use judge::PROMISES;
+pub use judge::{FORM, PROMISES, WHOLE};
 
 /// Why a history cannot be judged at all.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +70,16 @@ pub struct Rules {
     /// Time within which a request without a deadline must be answered from when it left, in
     /// microseconds.
     pub wait_us: u64,
+}
+
+/// How long a right vector is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Length {
+    /// 1.
+    #[default]
+    Unit,
+    /// As long as the known answer of its text.
+    Own,
 }
 
 /// How many of each.
@@ -118,8 +137,8 @@ impl Verdict {
     }
 }
 
-/// Judges a history. It is read line by line; what is kept is what is open, and the different
-/// vectors.
+/// Judges a history. It is read line by line; what is kept is what is open, and of each
+/// different vector whether it is right.
 ///
 /// # Errors
 /// [`CheckError`]; what breaks a promise is no error but in the verdict.

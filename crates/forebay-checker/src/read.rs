@@ -1,12 +1,14 @@
 //! One line of a history, taken apart. A field that is not what it should be gives `None`: the judge
 //! counts the line as one that cannot be read.
 
-use crate::Rules;
+use crate::{Length, Rules};
 
 /// What a line says.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Line<'t> {
     Rule(Rules),
+    Length(Length),
+    Tolerance { level: &'t str, tolerance: f64 },
     Text { text: u64, vector: Vec<f32> },
     Invoke { request: u64, first: u64, count: u64, deadline_us: u64, scheduled_us: u64, at_us: u64 },
     Unsent { request: u64 },
@@ -17,9 +19,10 @@ pub(crate) enum Line<'t> {
     Err { request: u64, sent_us: u64, at_us: u64 },
     Unreadable { request: u64, sent_us: u64, at_us: u64, why: &'t str },
     Lost { request: u64, why: &'t str },
-    Stray { why: &'t str },
+    Stray { request: Option<u64>, why: &'t str },
+    Stall { from_us: u64, to_us: u64 },
     Fault,
-    Level,
+    Level { at_us: u64, level: &'t str },
     End,
 }
 
@@ -28,8 +31,14 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
     let fields: Vec<&str> = text.split(',').collect();
     Some(match fields.as_slice() {
         ["rule", tolerance, slack, wait] => {
-            let tolerance = tolerance.parse().ok().filter(|t: &f64| t.is_finite() && *t >= 0.0)?;
-            Line::Rule(Rules { tolerance, slack_us: number(slack)?, wait_us: number(wait)? })
+            let (tolerance, slack_us) = (share(tolerance)?, number(slack)?);
+            Line::Rule(Rules { tolerance, slack_us, wait_us: number(wait)? })
+        }
+        ["length", "unit"] => Line::Length(Length::Unit),
+        ["length", "own"] => Line::Length(Length::Own),
+        ["tolerance", level, tolerance] => {
+            word(level)?;
+            Line::Tolerance { level, tolerance: share(tolerance)? }
         }
         ["text", text, vector] => Line::Text { text: number(text)?, vector: floats(vector)? },
         ["invoke", request, first, count, deadline, scheduled, at] => Line::Invoke {
@@ -76,15 +85,20 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
         }
         ["stray", at, why] => {
             number(at)?;
-            Line::Stray { why }
+            Line::Stray { request: None, why }
         }
+        ["stray", at, why, request] => {
+            number(at)?;
+            Line::Stray { request: Some(number(request)?), why }
+        }
+        ["stall", from, to] => Line::Stall { from_us: number(from)?, to_us: number(to)? },
         ["fault", at, place, fault] => {
             word(place).and(word(fault)).and(number(at))?;
             Line::Fault
         }
         ["level", at, level] => {
-            word(level).and(number(at))?;
-            Line::Level
+            word(level)?;
+            Line::Level { at_us: number(at)?, level }
         }
         ["end", at] => {
             number(at)?;
@@ -92,6 +106,10 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
         }
         _ => return None,
     })
+}
+
+fn share(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|share: &f64| share.is_finite() && *share >= 0.0)
 }
 
 fn number(text: &str) -> Option<u64> {

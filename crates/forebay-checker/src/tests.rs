@@ -65,6 +65,8 @@ fn each_planted_error_is_found_where_it_is() {
     let twice = breaks("end,", "ok,1,112,250,1\nend,", "answered once", "ok,1,112,250");
     assert_eq!(twice.request, Some(1));
     breaks("end,", "stray,260,two answers to one\nend,", "answered once", "stray");
+    let stray = breaks("end,", "stray,260,two answers to one,1\nend,", "answered once", "stray");
+    assert_eq!(stray.request, Some(1));
     breaks("end,", "ok,9,112,250,1\nend,", "only what was asked", "ok,9");
     breaks("answer,1,1\n", "answer,1,1 1\n", "answered once", "ok,1,112,180");
     breaks("answer,0,0 1", "answer,0,0", "one vector for each", "ok,0");
@@ -118,4 +120,57 @@ fn lines_that_cannot_be_read_are_counted() {
         let verdict = judged(&sound().replacen("end,", &format!("{line}\nend,"), 1));
         assert_eq!(verdict.broken.values().sum::<u64>(), 1, "{line:?}");
     }
+}
+
+#[test]
+fn vectors_that_are_not_of_length_1_are_held_to_the_length_of_their_text() {
+    let (x, near) = (vector([1.0, 0.0]), vector([0.99995, 0.01]));
+    let own = |x_length: f32, length: f32| {
+        let sound = sound().replacen("text,0,", "length,own\ntext,0,", 1);
+        let sound = sound.replacen(&x, &vector([x_length, 0.0]), 1);
+        sound.replacen(&near, &vector([0.99995 * length, 0.01 * length]), 1)
+    };
+    assert_eq!(judged(&own(7.0, 7.0)).first, None);
+    let first = judged(&own(7.0, 1.0)).first.unwrap();
+    assert!(first.promise.contains("the one of its text"), "{first:?}");
+    assert!(first.what.contains("its length is 0.14"), "{}", first.what);
+    assert!(judged(&own(7.0, f32::NAN)).first.unwrap().promise.contains("finite"));
+    // Without the line a vector has length 1.
+    assert!(!judged(&own(7.0, 7.0).replacen("length,own\n", "", 1)).is_sound());
+}
+
+#[test]
+fn what_a_level_computes_is_held_to_its_tolerance() {
+    // Vector 0 is 0.00005 off; at this level 0.00001 is allowed, and else 0.001.
+    let tight = sound().replacen("text,0,", "tolerance,cpu,0.00001\ntext,0,", 1);
+    // The request left before the level was known.
+    assert_eq!(judged(&tight).first, None);
+    let known = tight.replacen("invoke,0", "level,90,cpu\ninvoke,0", 1);
+    let first = judged(&known).first.unwrap();
+    assert!(first.promise.contains("the one of its text") && first.request == Some(0), "{first:?}");
+    assert!(first.what.contains("allowed at this level is 0.00001"), "{}", first.what);
+    let line = known.lines().nth(usize::try_from(first.line).unwrap() - 1).unwrap();
+    assert!(line.starts_with("ok,0"), "{line}");
+    // Another level soon afterwards may have computed it, unseen.
+    let soon = known.replacen("end,", "level,5000000,gpu(1)\nend,", 1);
+    assert_eq!(judged(&soon).first, None);
+    let late = known.replacen("end,", "level,7000000,gpu(1)\nend,", 1);
+    assert!(!judged(&late).is_sound());
+    let down = known.replacen("end,", "level,170,down\nlevel,180,cpu\nend,", 1);
+    assert!(!judged(&down).is_sound());
+}
+
+#[test]
+fn what_nobody_could_have_taken_in_time_is_not_late() {
+    // 251 us after it was due; 250 are allowed.
+    let late = sound().replacen("ok,1,112,180", "ok,1,112,361", 1);
+    let with = |stall: &str| judged(&late.replacen("end,", &format!("{stall}\nend,"), 1));
+    assert!(with("stall,100,113").is_sound());
+    for elsewhere in ["stall,10,112", "stall,361,999", "stall,200,200"] {
+        let first = with(elsewhere).first.unwrap();
+        assert!(first.promise.contains("within its deadline"), "{elsewhere}: {first:?}");
+    }
+    // A moment that nobody could take it in does not excuse the rest.
+    let later = sound().replacen("ok,1,112,180", "ok,1,112,400", 1);
+    assert!(!judged(&later.replacen("end,", "stall,100,120\nend,", 1)).is_sound());
 }

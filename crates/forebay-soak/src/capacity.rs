@@ -24,6 +24,9 @@ pub struct Probe {
     pub p99_ms: f64,
     /// Whether the objectives were met.
     pub met: bool,
+    /// The verdict on it.
+    #[serde(default)]
+    pub code: Option<Code>,
 }
 
 /// What the search found.
@@ -31,6 +34,10 @@ pub struct Probe {
 pub struct Capacity {
     /// The highest rate that met the objectives, in requests per second; `None` if none did.
     pub rate: Option<f64>,
+    /// Whether the next higher rate failed because the harness could not offer it: the target may be
+    /// capable of more.
+    #[serde(default)]
+    pub limited_by_harness: bool,
     /// Every probe, in order.
     pub probes: Vec<Probe>,
 }
@@ -93,6 +100,31 @@ impl Search {
     }
 }
 
+impl Capacity {
+    /// What these probes come to.
+    #[must_use]
+    pub fn of(rate: Option<f64>, probes: Vec<Probe>) -> Self {
+        let above = |probe: &&Probe| !probe.met && rate.is_none_or(|rate| probe.rate > rate);
+        let failed = probes.iter().filter(above);
+        // What stopped the search: the lowest rate that was not met.
+        let limit = failed.clone().map(|probe| probe.rate).fold(f64::INFINITY, f64::min);
+        let is_void = |probe: &&Probe| probe.code == Some(Code::Overloaded);
+        let limited_by_harness =
+            failed.filter(|probe| probe.rate <= limit).any(|probe| is_void(&probe));
+        Self { rate, limited_by_harness, probes }
+    }
+
+    /// What the search as a whole ends with: without a rate that the harness could offer it is void.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match (self.rate, self.limited_by_harness) {
+            (Some(_), _) => Code::Pass,
+            (None, true) => Code::Overloaded,
+            (None, false) => Code::ObjectiveMissed,
+        }
+    }
+}
+
 impl Probe {
     /// What a run at this rate showed.
     #[must_use]
@@ -106,6 +138,7 @@ impl Probe {
             p50_ms: run.tallied.from_due.p50_ms,
             p99_ms: run.tallied.from_due.p99_ms,
             met,
+            code: Some(verdict.code),
         }
     }
 }
@@ -132,6 +165,33 @@ mod tests {
         }
         assert_eq!(searched(0.0, 64.0).0, None);
         assert!(searched(f64::INFINITY, 1.0).1 <= PROBES_MAX);
+    }
+
+    #[test]
+    fn a_limit_of_the_harness_is_not_that_of_the_target() {
+        let probe = |rate, code| Probe {
+            rate,
+            good_per_s: rate,
+            p50_ms: 1.0,
+            p99_ms: 2.0,
+            met: code == Code::Pass,
+            code: Some(code),
+        };
+        let (pass, missed, void) = (Code::Pass, Code::ObjectiveMissed, Code::Overloaded);
+        let of = |rate, probes: &[(f64, Code)]| {
+            let probes = probes.iter().map(|(rate, code)| probe(*rate, *code)).collect();
+            let capacity = Capacity::of(rate, probes);
+            (capacity.limited_by_harness, capacity.code())
+        };
+        assert_eq!(of(Some(8.0), &[(8.0, pass), (16.0, missed), (16.0, missed)]), (false, pass));
+        assert_eq!(of(Some(8.0), &[(8.0, pass), (16.0, void), (16.0, void)]), (true, pass));
+        // Above what the target could not do either, the harness limits nothing.
+        let both = [(8.0, pass), (32.0, void), (32.0, void), (16.0, missed), (16.0, missed)];
+        assert_eq!(of(Some(8.0), &both), (false, pass));
+        // A hiccup at a rate that was met at the second try.
+        assert_eq!(of(Some(8.0), &[(8.0, void), (8.0, pass), (16.0, missed)]), (false, pass));
+        assert_eq!(of(None, &[(8.0, void), (8.0, void), (4.0, void)]), (true, void));
+        assert_eq!(of(None, &[(8.0, missed), (4.0, missed)]), (false, missed));
     }
 
     #[test]

@@ -50,6 +50,16 @@ fn prefer_this_thread() {
     }
 }
 
+fn us(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// By how much a request was fired later than it could be: when it was due, and the target had let go of
+/// the thread that fires. What the target holds it for is the target's.
+fn lag(due: Instant, free: Instant, fired: Instant) -> Duration {
+    fired.saturating_duration_since(due.max(free))
+}
+
 impl Driver {
     /// Microseconds since the run began.
     pub(crate) fn now_us(&self) -> u64 {
@@ -57,8 +67,7 @@ impl Driver {
     }
 
     fn us(&self, moment: Instant) -> u64 {
-        let since = moment.saturating_duration_since(self.zero);
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+        us(moment.saturating_duration_since(self.zero))
     }
 
     fn next_request(&self) -> Planned {
@@ -75,9 +84,10 @@ impl Driver {
         let tasks = tokio::runtime::Handle::current();
         let body = move || {
             prefer_this_thread();
+            let mut free = Instant::now();
             for at in moments {
                 let due = start + at;
-                if !driver.wait_until(due) || !driver.fire(due, &tasks) {
+                if !driver.wait_until(due) || !driver.fire(due, &mut free, &tasks) {
                     return;
                 }
             }
@@ -100,10 +110,13 @@ impl Driver {
         }
     }
 
-    /// Sends one request; `false` if nobody records any more.
-    fn fire(&self, due: Instant, tasks: &tokio::runtime::Handle) -> bool {
+    /// Sends one request; `false` if nobody records any more. `free` is when the target had let go of
+    /// this thread.
+    fn fire(&self, due: Instant, free: &mut Instant, tasks: &tokio::runtime::Handle) -> bool {
         let request = self.next_request();
-        let (scheduled_us, fired_us) = (self.us(due), self.now_us());
+        let fired = Instant::now();
+        let (scheduled_us, fired_us) = (self.us(due), self.us(fired));
+        let lag_us = us(lag(due, *free, fired));
         // Noted first, so that no reply can come before it.
         let invoke = Event::Invoke { request, scheduled_us, at_us: fired_us };
         if self.events.blocking_send(invoke).is_err() {
@@ -119,10 +132,14 @@ impl Driver {
         self.outstanding.fetch_add(1, Ordering::AcqRel);
         // A library takes the texts here and now, in this thread, as a controller would hand them in.
         let _entered = tasks.enter();
-        let sending = self.target.send(self.call(&request, due));
+        let call = self.call(&request, due);
+        let begun = Instant::now();
+        let sending = self.target.send(call);
+        *free = Instant::now();
+        let submit_us = us(free.saturating_duration_since(begun));
         let driver = self.clone();
         drop(tasks.spawn(async move {
-            driver.finish(request, scheduled_us, fired_us, sending.await).await;
+            driver.finish(request, scheduled_us, [lag_us, submit_us], sending.await).await;
             driver.outstanding.fetch_sub(1, Ordering::AcqRel);
         }));
         true
@@ -139,9 +156,13 @@ impl Driver {
                 if self.events.send(invoke).await.is_err() {
                     return;
                 }
-                let sent = self.target.send(self.call(&request, due)).await;
+                let call = self.call(&request, due);
+                let begun = Instant::now();
+                let sending = self.target.send(call);
+                let submit_us = us(begun.elapsed());
+                let sent = sending.await;
                 let is_served = matches!(sent.answer, Answer::Rows(_));
-                self.finish(request, at_us, at_us, sent).await;
+                self.finish(request, at_us, [0, submit_us], sent).await;
                 if !is_served {
                     // Nobody gains by refusals as fast as they come.
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -158,7 +179,14 @@ impl Driver {
             .filter_map(|text| self.oracle.texts.get(text as usize).cloned())
             .collect();
         let (connection_wait, wait) = (self.connection_wait, self.answer_wait(&request.class));
-        Call { texts, priority: request.class.priority, deadline, connection_wait, wait }
+        Call {
+            number: request.number,
+            texts,
+            priority: request.class.priority,
+            deadline,
+            connection_wait,
+            wait,
+        }
     }
 
     /// How long an answer is waited for from when its request has left.
@@ -177,7 +205,7 @@ impl Driver {
         &self,
         request: Planned,
         scheduled_us: u64,
-        fired_us: u64,
+        [lag_us, submit_us]: [u64; 2],
         sent: crate::targets::Sent,
     ) {
         let at_us = self.now_us();
@@ -191,7 +219,7 @@ impl Driver {
             Answer::Lost(why) => Outcome::Lost(why),
         };
         let sent_us = self.us(sent.sent_at);
-        let done = Done { request, scheduled_us, fired_us, sent_us, at_us, outcome };
+        let done = Done { request, scheduled_us, lag_us, submit_us, sent_us, at_us, outcome };
         // A recorder that is gone says why at the end.
         self.events.send(Event::Done(Box::new(done))).await.ok();
     }
@@ -202,5 +230,20 @@ impl Driver {
         while self.outstanding.load(Ordering::Acquire) > 0 && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_target_holds_the_generator_for_is_no_lag_of_the_harness() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let ms = |due, free, fired| lag(at(due), at(free), at(fired)).as_millis();
+        assert_eq!(ms(10, 3, 12), 2);
+        assert_eq!(ms(10, 500, 501), 1);
+        assert_eq!(ms(10, 3, 10), 0);
     }
 }

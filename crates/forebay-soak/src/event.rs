@@ -18,7 +18,11 @@ pub(crate) enum Event {
     /// A request is over.
     Done(Box<Done>),
     /// An answer came that nobody had asked for.
-    Stray { at_us: u64, why: String },
+    Stray { at_us: u64, request: Option<u64>, why: String },
+    /// Time goes on, whether or not anything is answered.
+    Tick { at_us: u64 },
+    /// The harness stood still, so that nobody could take an answer.
+    Stall { from_us: u64, to_us: u64 },
     /// A fault is about to be injected. Faults are counted from 0, in the order of these.
     Fault { at_us: u64, on: String, fault: String },
     /// The fault with this number is over.
@@ -34,8 +38,10 @@ pub(crate) enum Event {
 pub(crate) struct Done {
     pub(crate) request: Planned,
     pub(crate) scheduled_us: u64,
-    /// When the generator turned to it.
-    pub(crate) fired_us: u64,
+    /// By how much that was later than it could, being due and free.
+    pub(crate) lag_us: u64,
+    /// Time until the target let go of whoever sent it.
+    pub(crate) submit_us: u64,
     /// When it left, having found a connection.
     pub(crate) sent_us: u64,
     pub(crate) at_us: u64,

@@ -1,7 +1,8 @@
 //! Injects the planned faults at their time and follows each until it is over.
 
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use forebay::{Fault, Level};
@@ -14,6 +15,8 @@ use crate::targets::{Look, Target};
 
 /// Time between two looks at what became of a fault.
 const LOOK: Duration = Duration::from_millis(10);
+/// Time between two looks at the metrics, which take longer.
+const COUNT: Duration = Duration::from_millis(50);
 /// A fault that need not show is followed at least this long: it comes with the next batch.
 const SETTLE: Duration = Duration::from_millis(500);
 /// How long a fault that is refused is asked for again: its worker may be on its way back.
@@ -55,6 +58,7 @@ pub(crate) struct Injector {
     /// piled up has to be worked off.
     pub(crate) pause: Option<Duration>,
     pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) ongoing: Arc<Ongoing>,
 }
 
 impl Injector {
@@ -79,7 +83,7 @@ impl Injector {
             }
             let this = self.clone();
             let following = async move {
-                let seen = this.one(planned.fault, &devices).await;
+                let seen = this.one(index, planned.fault, &devices).await;
                 let at_us = this.now_us();
                 if seen.healed_ms.is_some() || seen.refused.is_some() {
                     this.events.send(Event::Healed { at_us, index }).await.ok();
@@ -125,9 +129,9 @@ impl Injector {
         if fault.is_of_device() { devices.join("+") } else { "host".to_owned() }
     }
 
-    /// Injects one fault and follows it until it is over, for `heal_within` after what there is of it
-    /// has ended.
-    async fn one(&self, fault: Fault, devices: &[String]) -> FaultSeen {
+    /// Injects one fault and follows it until it is over, for `heal_within` after what there is of it,
+    /// and of later ones that strike the same devices, has ended.
+    async fn one(&self, index: usize, fault: Fault, devices: &[String]) -> FaultSeen {
         let start = Instant::now();
         let mut seen = FaultSeen {
             fault: fault.to_string(),
@@ -136,57 +140,189 @@ impl Injector {
             ..FaultSeen::default()
         };
         let look = self.looks.borrow().clone().unwrap_or_default();
-        let mut follow = Follow::new(start, self.best.level, devices, fault.shows(), &look);
-        let mut refused = self.ask(fault, devices).await;
-        if refused.is_none() && matches!(fault, Fault::FailStarts(_)) {
-            // A fault of a start needs a start.
-            refused = self.ask(Fault::Kill, devices).await;
-        }
-        if refused.is_some() {
-            seen.refused = refused;
+        let before = self.counted(fault).await;
+        let (mut struck, refusals) = self.strike(fault, devices, &look).await;
+        if struck.is_empty() {
+            seen.refused = refusals.into_iter().next();
             return seen;
         }
-        let mut back = fault.undo();
-        let lasts = if back.is_some() { self.lasts } else { SETTLE };
-        let until = start + lasts + self.heal_within;
-        while Instant::now() < until && !self.stop.load(Ordering::Relaxed) {
+        seen.refused_on = refusals;
+        // A device that refused it for a while must not shorten it.
+        let struck_at = Instant::now();
+        let devices: Vec<String> = struck.iter().filter_map(|s| s.device.clone()).collect();
+        seen.on = self.name(&devices, fault);
+        let lasts = if fault.undo().is_some() { self.lasts } else { SETTLE };
+        self.ongoing.begin(index, &devices, struck_at + lasts);
+        let mut follow = Follow::new(start, self.best.level, &devices, fault.shows(), &look);
+        let mut count_at = Instant::now();
+        let until = || self.ongoing.end_of(&devices, struck_at + lasts) + self.heal_within;
+        while Instant::now() < until() && !self.stop.load(Ordering::Relaxed) {
             tokio::time::sleep(LOOK).await;
-            let has_lasted = start.elapsed() >= lasts;
-            if has_lasted && let Some(fault) = back.take() {
-                // A worker that has gone has taken the fault along.
-                self.ask(fault, devices).await;
+            let has_lasted = struck_at.elapsed() >= lasts;
+            let look = self.looks.borrow().clone();
+            if has_lasted {
+                seen.not_undone = self.take_back(fault, &mut struck, look.as_ref()).await;
             }
-            if let Some(look) = self.looks.borrow().as_ref() {
-                follow.see(look, Instant::now(), back.is_none());
+            if let Some(look) = look {
+                let is_undone = has_lasted && seen.not_undone.is_none();
+                follow.see(&look, Instant::now(), is_undone, self.ongoing.has_others(index));
             }
-            if has_lasted && follow.healed.is_some() {
+            if seen.proved != Some(true) && Instant::now() >= count_at {
+                count_at = Instant::now() + COUNT;
+                let now = self.counted(fault).await;
+                seen.proved = before.zip(now).map(|(before, now)| now > before);
+            }
+            if has_lasted && follow.healed.is_some() && seen.proved != Some(false) {
                 break;
             }
         }
+        // However it ended, nothing of it is left behind for the next run.
+        seen.not_undone = self.take_back(fault, &mut struck, None).await;
+        self.ongoing.end(index);
         let ms = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
         seen.detected_ms = ms(follow.detected);
         seen.demoted_ms = ms(follow.demoted);
-        seen.healed_ms = ms(follow.healed);
+        seen.healed_ms = ms(follow.healed).filter(|_| seen.not_undone.is_none());
         seen
     }
 
-    /// Asks for a fault on each device; why it is refused, if it is.
-    async fn ask(&self, fault: Fault, devices: &[String]) -> Option<String> {
+    /// The metric that rises when this fault happens, as it is now; `None` if there is none.
+    async fn counted(&self, fault: Fault) -> Option<u64> {
+        let name = proof(fault)?;
+        self.target.counted(name).await
+    }
+
+    /// Strikes each device, or the host; gives what was struck, and why the others refused.
+    async fn strike(
+        &self,
+        fault: Fault,
+        devices: &[String],
+        look: &Look,
+    ) -> (Vec<Struck>, Vec<String>) {
         if !fault.is_of_device() {
-            return self.target.inject(None, fault).await.err();
+            return match self.target.inject(None, fault).await {
+                Ok(()) => (vec![Struck::default()], Vec::new()),
+                Err(reason) => (Vec::new(), vec![reason]),
+            };
         }
         if devices.is_empty() {
-            return Some("the target names no device that could be struck".to_owned());
+            let reason = "the target names no device that could be struck".to_owned();
+            return (Vec::new(), vec![reason]);
         }
         let until = Instant::now() + ASK_AGAIN;
+        let (mut struck, mut refusals) = (Vec::new(), Vec::new());
         for device in devices {
-            while let Err(reason) = self.target.inject(Some(device), fault).await {
-                if Instant::now() >= until {
-                    return Some(reason);
-                }
-                tokio::time::sleep(LOOK).await;
+            let mut asked = self.ask(device, fault, until).await;
+            if asked.is_ok() && matches!(fault, Fault::FailStarts(_)) {
+                // A fault of a start needs a start.
+                asked = self.ask(device, Fault::Kill, until).await;
+            }
+            match asked {
+                Ok(()) => struck.push(Struck {
+                    device: Some(device.clone()),
+                    incarnation: incarnation(look, device),
+                    is_undone: false,
+                }),
+                Err(reason) => refusals.push(format!("{device}: {reason}")),
             }
         }
-        None
+        (struck, refusals)
+    }
+
+    /// Asks a device for a fault until `until`.
+    async fn ask(&self, device: &str, fault: Fault, until: Instant) -> Result<(), String> {
+        loop {
+            match self.target.inject(Some(device), fault).await {
+                Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                asked => return asked,
+            }
+        }
+    }
+
+    /// Takes a fault back wherever it still is; why that is refused, if it is. Asked again and again.
+    async fn take_back(
+        &self,
+        fault: Fault,
+        struck: &mut [Struck],
+        look: Option<&Look>,
+    ) -> Option<String> {
+        let undo = fault.undo()?;
+        let mut refused = None;
+        for struck in struck.iter_mut().filter(|struck| !struck.is_undone) {
+            let device = struck.device.as_deref();
+            let now = look.zip(device).and_then(|(look, device)| incarnation(look, device));
+            // A worker that has gone has taken the fault along.
+            let has_gone = now.is_some() && now != struck.incarnation;
+            match self.target.inject(device, undo).await {
+                Err(reason) if !has_gone => refused = Some(reason),
+                _ => struck.is_undone = true,
+            }
+        }
+        refused
     }
 }
+
+/// Where a fault is.
+#[derive(Default)]
+struct Struck {
+    /// `None` for the host.
+    device: Option<String>,
+    /// Its worker then.
+    incarnation: Option<u64>,
+    is_undone: bool,
+}
+
+fn incarnation(look: &Look, device: &str) -> Option<u64> {
+    look.workers.iter().find(|worker| worker.device == device).map(|worker| worker.incarnation)
+}
+
+/// The metric that rises when a fault happens that does not end a worker.
+fn proof(fault: Fault) -> Option<&'static str> {
+    match fault {
+        Fault::FlipOutputBit => Some("forebay_reply_check_failures_total"),
+        Fault::DeviceOutOfMemory => Some("forebay_batches_rerun_total"),
+        Fault::MonitorHang => Some("forebay_monitor_restarts_total"),
+        Fault::LogDiskFull(true) => Some("forebay_event_log_failures_total"),
+        _ => None,
+    }
+}
+
+/// Faults that are not over, which in `chaos` may be several.
+#[derive(Debug, Default)]
+pub(crate) struct Ongoing {
+    open: Mutex<BTreeSet<usize>>,
+    /// When the last fault of a device ends.
+    ends: Mutex<HashMap<String, Instant>>,
+}
+
+impl Ongoing {
+    fn begin(&self, index: usize, devices: &[String], end: Instant) {
+        lock(&self.open).insert(index);
+        let mut ends = lock(&self.ends);
+        for device in devices {
+            let last = ends.entry(device.clone()).or_insert(end);
+            *last = end.max(*last);
+        }
+    }
+
+    fn end(&self, index: usize) {
+        lock(&self.open).remove(&index);
+    }
+
+    fn has_others(&self, index: usize) -> bool {
+        lock(&self.open).iter().any(|other| *other != index)
+    }
+
+    /// When the last fault of these devices ends, not before `own`.
+    fn end_of(&self, devices: &[String], own: Instant) -> Instant {
+        let ends = lock(&self.ends);
+        devices.iter().filter_map(|device| ends.get(device)).fold(own, |last, end| last.max(*end))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod driver;
 mod error;
 mod event;
 pub mod faults;
+mod heartbeat;
 mod history;
 mod injector;
 mod observer;
@@ -34,6 +35,7 @@ pub mod texts;
 pub mod verdict;
 
 pub use error::SoakError;
+pub use heartbeat::Beats;
 pub use observer::{DeviceSample, LevelChange};
 pub use oracle::Oracle;
 pub use profile::Profile;

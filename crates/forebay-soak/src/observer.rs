@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use crate::error::SoakError;
 use crate::event::Event;
 use crate::samples::{self, Sample};
-use crate::targets::{Look, Target};
+use crate::targets::{Look, Stray, Target};
 
 /// Changes of the level that are kept at most.
 const CHANGES_MAX: usize = 100_000;
@@ -64,6 +64,7 @@ impl Observer {
             let mut level = String::new();
             let mut told_at: Option<Instant> = None;
             loop {
+                pass_strays(target.as_ref(), &events, zero).await;
                 let look = target.look().await;
                 if look.is_some() {
                     told_at = Some(Instant::now());
@@ -128,6 +129,17 @@ impl Drop for Observer {
         if let Some(task) = &self.task {
             task.abort();
         }
+    }
+}
+
+/// Passes on the answers that nobody had asked for. Ended early, it loses none.
+pub(crate) async fn pass_strays(target: &dyn Target, events: &mpsc::Sender<Event>, zero: Instant) {
+    while let Ok(room) = events.reserve().await
+        && let Some(Stray { at, request, why }) = target.stray()
+    {
+        let at_us = at.saturating_duration_since(zero).as_micros();
+        let at_us = u64::try_from(at_us).unwrap_or(u64::MAX);
+        room.send(Event::Stray { at_us, request, why });
     }
 }
 

@@ -13,6 +13,9 @@ const F16_TOLERANCE: f64 = 1e-3;
 const BF16_TOLERANCE: f64 = 5e-3;
 const INT8_TOLERANCE: f64 = 3e-2;
 
+/// By how much the length of a vector may differ, as a share of what it is to be.
+const LENGTH_TOLERANCE: f64 = 1e-3;
+
 /// Texts whose answers are nearer to each other than this many tolerances could be mistaken for each
 /// other, so one of them is left out.
 const APART: f64 = 4.0;
@@ -22,10 +25,14 @@ const APART: f64 = 4.0;
 pub struct Oracle {
     /// The texts.
     pub texts: Vec<String>,
-    /// Their answers, in the same order, of length 1.
+    /// Their answers, in the same order.
     pub vectors: Vec<Vec<f32>>,
+    /// Whether these have length 1; if not, an answer must be as long as the known one.
+    pub is_unit: bool,
     /// An answer is right if 1 - cosine of it and the known one is at most this.
     pub tolerance: f64,
+    /// What an answer is held to that was sent and answered at a level: less than `tolerance`.
+    pub tolerance_by_level: Vec<(String, f64)>,
     /// Texts that were left out, as their answers were too near to others.
     pub left_out: usize,
 }
@@ -38,12 +45,18 @@ pub fn tolerance(config: &Config) -> f64 {
         Rungs::Auto => vec![Device::Cuda(0), Device::Cpu],
     };
     let of = |device: &Device| match device {
-        Device::Cpu if config.model.precision == Precision::Int8 => INT8_TOLERANCE,
-        Device::Cpu => F32_TOLERANCE,
+        Device::Cpu => cpu_tolerance(config),
         Device::Cuda(_) if config.cuda.precision == CudaPrecision::F16 => F16_TOLERANCE,
         Device::Cuda(_) => BF16_TOLERANCE,
     };
     rungs.iter().map(of).fold(F32_TOLERANCE, f64::max)
+}
+
+fn cpu_tolerance(config: &Config) -> f64 {
+    match config.model.precision {
+        Precision::Int8 => INT8_TOLERANCE,
+        _ => F32_TOLERANCE,
+    }
 }
 
 impl Oracle {
@@ -89,7 +102,15 @@ impl Oracle {
         vectors: Vec<Vec<f32>>,
         tolerance: f64,
     ) -> Result<Self, SoakError> {
-        let mut oracle = Self { texts: Vec::new(), vectors: Vec::new(), tolerance, left_out: 0 };
+        let is_unit = vectors.iter().all(|vector| (norm(vector) - 1.0).abs() <= LENGTH_TOLERANCE);
+        let mut oracle = Self {
+            texts: Vec::new(),
+            vectors: Vec::new(),
+            is_unit,
+            tolerance,
+            tolerance_by_level: Vec::new(),
+            left_out: 0,
+        };
         for (text, vector) in texts.into_iter().zip(vectors) {
             let apart = |other: &Vec<f32>| distance(other, &vector) > APART * tolerance;
             if oracle.vectors.iter().all(apart) {
@@ -112,9 +133,26 @@ impl Oracle {
     /// Whether a vector is right for a text.
     #[must_use]
     pub fn is_right(&self, text: u32, vector: &[f32]) -> bool {
-        let known = self.vectors.get(text as usize);
-        known.is_some_and(|known| distance(known, vector) <= self.tolerance)
+        let Some(known) = self.vectors.get(text as usize) else { return false };
+        let (length, allowed) = match self.is_unit {
+            true => (norm(vector), LENGTH_TOLERANCE),
+            // An error of this share of the length turns a vector by the tolerance at most.
+            false => (norm(vector) / norm(known), LENGTH_TOLERANCE + (2.0 * self.tolerance).sqrt()),
+        };
+        distance(known, vector) <= self.tolerance && (length - 1.0).abs() <= allowed
     }
+
+    /// Holds what the CPU alone can have computed to what its arithmetic needs.
+    pub fn hold_levels(&mut self, config: &Config) {
+        let cpu = cpu_tolerance(config);
+        if cpu < self.tolerance {
+            self.tolerance_by_level = vec![("cpu".to_owned(), cpu)];
+        }
+    }
+}
+
+fn norm(vector: &[f32]) -> f64 {
+    vector.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt()
 }
 
 /// 1 - cosine; not a number if the lengths differ, which is no less than anything.
@@ -145,9 +183,14 @@ mod tests {
     fn an_answer_is_right_within_the_tolerance_and_for_its_text() {
         let texts = ["a", "b"].map(str::to_owned).to_vec();
         let oracle = Oracle::of(texts, vec![vec![1.0, 0.0], vec![0.0, 1.0]], 1e-3).unwrap();
+        assert!(oracle.is_unit && !oracle.is_right(0, &[2.0, 0.0]));
         assert!(oracle.is_right(0, &[1.0, 0.01]) && oracle.is_right(1, &[0.0, 1.0]));
         assert!(!oracle.is_right(0, &[1.0, 0.1]) && !oracle.is_right(0, &[0.0, 1.0]));
         assert!(!oracle.is_right(0, &[f32::NAN, 0.0]) && !oracle.is_right(0, &[1.0]));
         assert!(!oracle.is_right(2, &[1.0, 0.0]));
+        let texts = ["a", "b"].map(str::to_owned).to_vec();
+        let long = Oracle::of(texts, vec![vec![3.0, 0.0], vec![0.0, 4.0]], 1e-3).unwrap();
+        assert!(!long.is_unit && long.is_right(0, &[3.05, 0.0]) && long.is_right(1, &[0.0, 3.9]));
+        assert!(!long.is_right(0, &[1.0, 0.0]) && !long.is_right(1, &[0.0, 3.0]));
     }
 }

@@ -179,7 +179,7 @@ pub struct Class {
 pub struct Faults {
     /// Which, as `forebay drill` names them; each as likely as any other.
     pub kinds: Vec<String>,
-    /// Shortest time from one to the next, and, but in scenario `chaos`, from when one has healed to
+    /// Shortest time from one to the next, and, except in scenario `chaos`, from when one has healed to
     /// the next, in seconds.
     pub gap_min_s: f64,
     /// Longest time from one to the next, in seconds.
@@ -265,16 +265,18 @@ impl Default for Leak {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Harness {
-    /// A request that is sent this much later than it was due was sent late, in milliseconds.
+    /// A request sent this much later than it could be was late (ms); less where an objective is.
     pub lag_ms_max: f64,
-    /// Highest share of the requests that may be sent late or not at all; beyond, the result is
-    /// void.
+    /// Highest share of the requests that may be sent late, and of the time for which the harness
+    /// may stand still; beyond, the result is void.
     pub lag_share_max: f64,
     /// Time beyond its deadline within which a reply must be there, in milliseconds.
     pub slack_ms: u64,
     /// Different vectors that are kept for the checker. A target whose answers depend on the batch
     /// gives ever new ones.
     pub vectors_max: u32,
+    /// Size of the history in MiB; one that would be larger ends the run.
+    pub history_mib_max: u64,
     /// Time within which the target must be at its best level before the load, in seconds.
     pub level_wait_s: f64,
     /// Time without load before counters are read at rest, in seconds.
@@ -288,6 +290,7 @@ impl Default for Harness {
             lag_share_max: 0.01,
             slack_ms: 250,
             vectors_max: 1_000_000,
+            history_mib_max: 16 * 1024,
             level_wait_s: 60.0,
             rest_s: 2.0,
         }

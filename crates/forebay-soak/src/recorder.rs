@@ -8,14 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::error::SoakError;
 use crate::event::{Done, Event, Outcome};
 use crate::history::{History, base64, field};
 use crate::oracle::Oracle;
 use crate::stats::{Ended, FaultTally, Interval, Tallied, Tally};
-
-/// Time between two views of the figures so far, in microseconds of events.
-const VIEW_US: u64 = 500_000;
 
 /// The figures so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +32,8 @@ pub struct SoFar {
     pub p50_ms: f64,
     /// 99th percentile of these.
     pub p99_ms: f64,
+    /// Requests that are sent and not over.
+    pub under_way: u64,
     /// Faults injected.
     pub faults: u64,
     /// The level.
@@ -50,6 +48,8 @@ pub(crate) struct Recorded {
     pub(crate) windows: Vec<FaultTally>,
     /// More different vectors came than may be kept.
     pub(crate) too_many_vectors: bool,
+    /// Why the history is not whole.
+    pub(crate) history_failed: Option<String>,
 }
 
 /// The recorder.
@@ -75,18 +75,17 @@ pub(crate) struct Seen {
     right: HashSet<(u32, u64)>,
     faults: u64,
     level: String,
-    viewed_us: u64,
 }
 
 impl Recorder {
     /// Takes events until the last.
-    pub(crate) fn run(mut self, mut events: mpsc::Receiver<Event>) -> Result<Recorded, SoakError> {
+    pub(crate) fn run(mut self, mut events: mpsc::Receiver<Event>) -> Recorded {
         loop {
             let event = match events.try_recv() {
                 Ok(event) => event,
                 Err(_) => {
                     // Nothing to do: a good time to have everything on the disk.
-                    self.history.flush()?;
+                    self.history.flush();
                     match events.blocking_recv() {
                         Some(event) => event,
                         None => break,
@@ -94,23 +93,27 @@ impl Recorder {
                 }
             };
             let is_last = matches!(event, Event::End { .. });
-            self.take(event)?;
+            self.take(event);
+            if self.history.failed().is_some() {
+                // Nothing more can be proved.
+                self.stop.store(true, Ordering::Relaxed);
+            }
             if is_last {
                 break;
             }
         }
-        self.history.flush()?;
+        self.history.flush();
+        let history_failed = self.history.failed().map(str::to_owned);
         let interval_s = self.tally.interval_s();
         let (tallied, intervals, windows) = self.tally.finish();
         let too_many_vectors = self.seen.vectors.len() > self.vectors_max;
-        Ok(Recorded { tallied, intervals, interval_s, windows, too_many_vectors })
+        Recorded { tallied, intervals, interval_s, windows, too_many_vectors, history_failed }
     }
 
-    fn take(&mut self, event: Event) -> Result<(), SoakError> {
+    fn take(&mut self, event: Event) {
         match event {
             Event::Measure(span) => {
                 self.tally.measure(span);
-                Ok(())
             }
             Event::Invoke { request, scheduled_us, at_us } => {
                 let deadline_ms = if self.knows_deadlines { request.class.deadline_ms } else { 0 };
@@ -127,8 +130,18 @@ impl Recorder {
                 self.history.line(format_args!("unsent,{number},{at_us},too_many_under_way"))
             }
             Event::Done(done) => self.done(&done),
-            Event::Stray { at_us, why } => {
-                self.history.line(format_args!("stray,{at_us},{}", field(&why)))
+            Event::Stray { at_us, request, why } => {
+                let why = field(&why);
+                match request {
+                    Some(request) => {
+                        self.history.line(format_args!("stray,{at_us},{why},{request}"))
+                    }
+                    None => self.history.line(format_args!("stray,{at_us},{why}")),
+                }
+            }
+            Event::Tick { at_us } => self.view(at_us),
+            Event::Stall { from_us, to_us } => {
+                self.history.line(format_args!("stall,{from_us},{to_us}"));
             }
             Event::Fault { at_us, on, fault } => {
                 self.tally.fault(at_us);
@@ -137,7 +150,6 @@ impl Recorder {
             }
             Event::Healed { at_us, index } => {
                 self.tally.healed(index, at_us);
-                Ok(())
             }
             Event::Level { at_us, level } => {
                 self.tally.level(&level);
@@ -148,50 +160,45 @@ impl Recorder {
         }
     }
 
-    fn done(&mut self, done: &Done) -> Result<(), SoakError> {
+    fn done(&mut self, done: &Done) {
         let (number, sent_us, at_us) = (done.request.number, done.sent_us, done.at_us);
         match &done.outcome {
             Outcome::Rows(rows) => {
-                let (answer, right) = self.answer(done.request.first, rows)?;
+                let (answer, right) = self.answer(done.request.first, rows);
                 let right = right && rows.len() == done.request.count as usize;
                 self.tally.done(done, &Ended::Served { right });
-                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{answer}"))?;
+                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{answer}"));
             }
             Outcome::Refused(kind) => {
                 self.tally.done(done, &Ended::Refused(kind));
-                self.history.line(format_args!("refused,{number},{at_us},{}", field(kind)))?;
+                self.history.line(format_args!("refused,{number},{at_us},{}", field(kind)));
             }
             Outcome::Error(kind) => {
                 self.tally.done(done, &Ended::Error(kind));
                 let kind = field(kind);
-                self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"))?;
+                self.history.line(format_args!("err,{number},{sent_us},{at_us},{kind}"));
             }
             Outcome::Unreadable(why) => {
                 self.tally.done(done, &Ended::Error(&Cow::Borrowed("unreadable_answer")));
                 let why = field(why);
-                self.history.line(format_args!("unreadable,{number},{sent_us},{at_us},{why}"))?;
+                self.history.line(format_args!("unreadable,{number},{sent_us},{at_us},{why}"));
             }
             Outcome::Lost(why) => {
                 self.tally.done(done, &Ended::Lost);
-                self.history.line(format_args!("lost,{number},{at_us},{}", field(why)))?;
+                self.history.line(format_args!("lost,{number},{at_us},{}", field(why)));
             }
         }
-        if at_us >= self.seen.viewed_us + VIEW_US {
-            self.seen.viewed_us = at_us;
-            self.view(at_us);
-        }
-        Ok(())
     }
 
     /// The number of an answer, noted if it is new, and whether each vector is right.
-    fn answer(&mut self, first: u32, rows: &[(u64, Vec<f32>)]) -> Result<(u64, bool), SoakError> {
+    fn answer(&mut self, first: u32, rows: &[(u64, Vec<f32>)]) -> (u64, bool) {
         let mut ids = Vec::with_capacity(rows.len());
         let mut right = true;
         for (text, (digest, vector)) in (first..).zip(rows) {
             let next = self.seen.vectors.len() as u64;
             let id = *self.seen.vectors.entry(*digest).or_insert(next);
             if id == next {
-                self.history.line(format_args!("vector,{id},{}", base64(vector)))?;
+                self.history.line(format_args!("vector,{id},{}", base64(vector)));
                 if self.seen.vectors.len() > self.vectors_max {
                     self.stop.store(true, Ordering::Relaxed);
                 }
@@ -207,12 +214,12 @@ impl Recorder {
         }
         let next = self.seen.answers.len() as u64;
         if let Some(answer) = self.seen.answers.get(&ids) {
-            return Ok((*answer, right));
+            return (*answer, right);
         }
         let list: Vec<String> = ids.iter().map(u64::to_string).collect();
-        self.history.line(format_args!("answer,{next},{}", list.join(" ")))?;
+        self.history.line(format_args!("answer,{next},{}", list.join(" ")));
         self.seen.answers.insert(ids, next);
-        Ok((next, right))
+        (next, right)
     }
 
     fn view(&self, at_us: u64) {
@@ -227,8 +234,50 @@ impl Recorder {
             errors,
             p50_ms,
             p99_ms,
+            under_way: self.tally.under_way(),
             faults: self.seen.faults,
             level: self.seen.level.clone(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Rules;
+    use crate::plan::Plan;
+    use crate::profile::Class;
+
+    #[test]
+    fn a_target_that_answers_nothing_is_shown_as_time_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let texts = vec!["a".to_owned(), "b".to_owned()];
+        let oracle = Oracle::of(texts, vec![vec![1.0, 0.0], vec![0.0, 1.0]], 1e-3).unwrap();
+        let rules = Rules { tolerance: 1e-3, slack_us: 1, wait_us: 1 };
+        let (so_far, seen) = watch::channel(SoFar::default());
+        let recorder = Recorder {
+            history: History::create(&folder.path().join("history"), 1 << 20, rules, &oracle)
+                .unwrap(),
+            oracle: Arc::new(oracle),
+            tally: Tally::new(1000, 10.0).unwrap(),
+            knows_deadlines: true,
+            vectors_max: 10,
+            so_far,
+            stop: Arc::default(),
+            seen: Seen::default(),
+        };
+        let (events, arrived) = mpsc::channel(16);
+        let class = Class { priority: forebay::Priority::Bulk, share: 1.0, deadline_ms: 0 };
+        let plan = Plan::new(1, 2, 1, vec![class]);
+        for number in 0..3 {
+            let request = plan.request(number);
+            let invoke = Event::Invoke { request, scheduled_us: number, at_us: number };
+            events.try_send(invoke).unwrap();
+        }
+        events.try_send(Event::Tick { at_us: 2_000_000 }).unwrap();
+        events.try_send(Event::End { at_us: 3_000_000 }).unwrap();
+        recorder.run(arrived);
+        let shown = seen.borrow().clone();
+        assert_eq!((shown.at_s, shown.under_way), (2.0, 3));
     }
 }

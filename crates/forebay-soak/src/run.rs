@@ -1,6 +1,7 @@
 //! One run against one target: warm-up, rest, load with faults, quiet, rest, verdict.
 
 mod best;
+mod found;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -9,25 +10,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use forebay::Level;
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
+
+pub use found::Run;
 
 use best::{best_level, first_look};
 
 use crate::driver::Driver;
 use crate::error::SoakError;
 use crate::event::Event;
-use crate::faults::{FaultSeen, PlannedFault};
+use crate::faults::PlannedFault;
+use crate::heartbeat::{Heartbeat, late_ms_max};
 use crate::history::{History, Rules};
 use crate::injector::{Best, Injector};
-use crate::observer::{DeviceSample, LevelChange, Observer, Sampler};
+use crate::observer::{DeviceSample, LevelChange, Observer, Sampler, pass_strays};
 use crate::oracle::Oracle;
 use crate::plan::Plan;
 use crate::profile::{Profile, Scenario};
 use crate::recorder::{Recorded, Recorder, Seen, SoFar};
 use crate::report::Machine;
 use crate::samples::{self, Sample};
-use crate::stats::{self, Drift, FaultTally, Growth, Interval, Scale, Span, Tallied, Tally};
+use crate::stats::{self, Drift, Scale, Span, Spread, Tally};
 use crate::targets::{Look, Target};
 
 /// Events that wait to be recorded.
@@ -57,64 +60,6 @@ pub struct RunOptions {
     pub so_far: watch::Sender<SoFar>,
 }
 
-/// What a run found. Times are seconds since the measured part began.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Run {
-    /// The target.
-    pub target: String,
-    /// Whether it was broken off.
-    pub interrupted: bool,
-    /// Length of the measured part in seconds.
-    pub measured_s: f64,
-    /// The counts and latencies.
-    pub tallied: Tallied,
-    /// The same over time.
-    pub intervals: Vec<Interval>,
-    /// Length of an interval in seconds.
-    pub interval_s: f64,
-    /// The level at which every worker serves; `None` if the target is none that tells.
-    pub best_level: Option<String>,
-    /// The level at the end.
-    pub level_at_end: Option<String>,
-    /// The level over time.
-    pub levels: Vec<LevelChange>,
-    /// Seconds in each level.
-    pub level_s: BTreeMap<String, f64>,
-    /// Faults that were planned; those that healing left no time for were not injected.
-    pub faults_planned: usize,
-    /// The faults, and what was seen of each.
-    pub faults: Vec<FaultSeen>,
-    /// What came of requests while each was not over.
-    pub fault_windows: Vec<FaultTally>,
-    /// Memory and counters of the target's processes.
-    pub samples: Vec<Sample>,
-    /// What its devices showed.
-    pub devices: Vec<DeviceSample>,
-    /// The growth of each process.
-    pub growth: Vec<Growth>,
-    /// Whether processes were seen at rest both before the load and after it.
-    #[serde(default)]
-    pub seen_at_rest: bool,
-    /// Counters that changed from rest to rest.
-    pub drifts: Vec<Drift>,
-    /// Energy of 1,000 texts in joules, where devices show what they draw.
-    pub joules_per_1k_texts: Option<f64>,
-    /// Requests that the checker saw, warm-up included.
-    pub checked_requests: u64,
-    /// Texts that the checker saw, warm-up included.
-    pub checked_texts: u64,
-    /// How often each promise is broken.
-    pub broken: BTreeMap<String, u64>,
-    /// The first break, in words.
-    pub counter_example: Option<String>,
-    /// The request of the first break.
-    pub counter_example_request: Option<u64>,
-    /// Different vectors that came.
-    pub vectors: u64,
-    /// More than may be kept.
-    pub too_many_vectors: bool,
-}
-
 /// Carries a run out.
 ///
 /// # Errors
@@ -126,22 +71,35 @@ pub async fn run(
     options: RunOptions,
 ) -> Result<Run, SoakError> {
     let mut run = carry_out(&target, oracle, profile, &options).await?;
-    let file = std::fs::File::open(&options.history)
-        .map_err(|error| SoakError::file("cannot read the history", &options.history, error))?;
     // By now nothing but the file connects what was tested with who judges it.
+    let path = options.history.clone();
     let judged = tokio::task::spawn_blocking(move || {
+        let file = std::fs::File::open(path)?;
         forebay_checker::check(std::io::BufReader::with_capacity(1 << 20, file))
     });
-    let verdict = judged.await.map_err(SoakError::harness)?.map_err(SoakError::harness)?;
+    let verdict = match judged.await.map_err(SoakError::harness)? {
+        Ok(verdict) => verdict,
+        Err(error) => {
+            // The figures of a night are not thrown away for it, but nothing is proved.
+            run.not_judged.get_or_insert(error.to_string());
+            return Ok(run);
+        }
+    };
     run.checked_requests = verdict.counts.requests;
     run.checked_texts = verdict.counts.texts;
     run.vectors = verdict.counts.vectors;
     run.broken = verdict.broken.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
-    run.counter_example = verdict.first.as_ref().map(|first| {
+    if run.not_judged.is_some() {
+        // What its end would say is not in it, and that is known.
+        run.broken.remove(forebay_checker::WHOLE);
+        run.broken.remove(forebay_checker::FORM);
+    }
+    let first = verdict.first.as_ref().filter(|first| run.broken.contains_key(first.promise));
+    run.counter_example = first.map(|first| {
         let history = options.history.display();
         format!("{} ({history}:{}): {}", first.promise, first.line, first.what)
     });
-    run.counter_example_request = verdict.first.and_then(|first| first.request);
+    run.counter_example_request = first.and_then(|first| first.request);
     Ok(run)
 }
 
@@ -157,6 +115,7 @@ struct Stage<'r> {
     profile: &'r Profile,
     driver: Driver,
     observer: Observer,
+    heartbeat: Heartbeat,
 }
 
 impl Stage<'_> {
@@ -235,9 +194,14 @@ async fn carry_out(
     let rules = Rules { tolerance: oracle.tolerance, slack_us: us(slack), wait_us };
     let (events, arrived) = mpsc::channel(EVENTS_WAITING);
     let recorder = Recorder {
-        history: History::create(&options.history, rules, &oracle)?,
+        history: History::create(
+            &options.history,
+            profile.harness.history_mib_max.saturating_mul(1 << 20),
+            rules,
+            &oracle,
+        )?,
         oracle: Arc::clone(&oracle),
-        tally: Tally::new((profile.harness.lag_ms_max * 1e3) as u64, profile.duration_s)?,
+        tally: Tally::new((late_ms_max(profile) * 1e3) as u64, profile.duration_s)?,
         knows_deadlines: target.knows_deadlines(),
         vectors_max: profile.harness.vectors_max as usize,
         so_far: options.so_far.clone(),
@@ -252,6 +216,11 @@ async fn carry_out(
     let stage = Stage {
         profile,
         observer: Observer::start(Arc::clone(target), events.clone(), zero),
+        heartbeat: Heartbeat::start(
+            events.clone(),
+            zero,
+            Duration::from_secs_f64(late_ms_max(profile) / 1e3),
+        )?,
         driver: Driver {
             target: Arc::clone(target),
             plan: Arc::new(Plan::new(options.seed, texts, count, profile.classes())),
@@ -268,11 +237,10 @@ async fn carry_out(
         },
     };
     let measured = measure(&stage, options).await;
-    for why in target.strays() {
-        events.send(Event::Stray { at_us: stage.driver.now_us(), why }).await.ok();
-    }
+    pass_strays(target.as_ref(), &events, zero).await;
     events.send(Event::End { at_us: stage.driver.now_us() }).await.ok();
-    let Stage { observer, driver, .. } = stage;
+    let Stage { observer, driver, heartbeat, .. } = stage;
+    drop(heartbeat);
     // It holds the target, which the caller wants to end.
     observer.end().await;
     drop((driver, events));
@@ -280,12 +248,14 @@ async fn carry_out(
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let recorded =
-        recording.join().map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))??;
+        recording.join().map_err(|_| SoakError::Harness("the recorder panicked".to_owned()))?;
     let run = measured?;
-    let Recorded { tallied, intervals, interval_s, windows, too_many_vectors } = recorded;
+    let Recorded { tallied, intervals, interval_s, windows, too_many_vectors, history_failed } =
+        recorded;
     let joules_per_1k_texts = energy(&run.devices, tallied.texts);
     Ok(Run {
-        interrupted: run.interrupted && !too_many_vectors,
+        interrupted: run.interrupted && !too_many_vectors && history_failed.is_none(),
+        not_judged: history_failed,
         tallied,
         intervals,
         interval_s,
@@ -298,7 +268,7 @@ async fn carry_out(
 
 /// Everything but what the recorder and the checker find.
 async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakError> {
-    let Stage { profile, driver, observer } = stage;
+    let Stage { profile, driver, observer, heartbeat } = stage;
     let seconds = Duration::from_secs_f64;
     let best_level = best_level(driver, options.expect_level, profile.harness.level_wait_s).await?;
     stage.load(options.seed ^ WARMUP_SEED, Instant::now(), seconds(profile.warmup_s)).await?;
@@ -308,6 +278,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         None => first_look(driver.target.as_ref()).await,
     };
     let best = look.as_ref().zip(best_level).map(|(look, level)| Best::of(look, level));
+    heartbeat.measure()?;
     let start = Instant::now();
     let length = seconds(profile.duration_s);
     let from_us = driver.now_us();
@@ -333,6 +304,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
                 lasts: seconds(faults.lasts_s),
                 pause: (profile.scenario != Scenario::Chaos).then(|| seconds(faults.gap_min_s)),
                 stop: Arc::clone(&driver.stop),
+                ongoing: Arc::default(),
             };
             Some(tokio::spawn(injector.run(options.faults.clone())))
         }
@@ -342,7 +314,7 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
     stage.load(options.seed, start, length).await?;
     let requests = driver.next.load(Ordering::Relaxed) - first;
     let interrupted = driver.stop.load(Ordering::Relaxed);
-    let end = Instant::now();
+    let (end, beats) = (Instant::now(), heartbeat.beats());
     let (samples, devices) = sampler.end().await;
     let faults = match injecting {
         Some(injecting) => injecting.await.map_err(SoakError::harness)?,
@@ -371,9 +343,14 @@ async fn measure(stage: &Stage<'_>, options: &RunOptions) -> Result<Run, SoakErr
         measured_s,
         best_level: best_level.map(|level| level.to_string()),
         level_at_end: look.map(|look| look.level),
+        beats,
         level_s: level_seconds(&levels, measured_s),
         levels,
         faults_planned: options.faults.len(),
+        detected: Spread::of(faults.iter().filter_map(|fault| fault.detected_ms)),
+        demoted: Spread::of(faults.iter().filter_map(|fault| fault.demoted_ms)),
+        healed: Spread::of(faults.iter().filter_map(|fault| fault.healed_ms)),
+        restarts: samples::restarts(&samples),
         faults,
         growth: stats::growth(&samples, [0.0, measured_s], &profile.leak, scale, options.seed),
         samples,

@@ -119,6 +119,37 @@ pub fn look(root: u32, target: Option<&Look>, at_s: f64) -> Vec<Sample> {
     family(root).into_iter().filter_map(one).collect()
 }
 
+/// A process that took the place of another one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Restart {
+    /// When it was first seen, in seconds since the measured part began.
+    pub at_s: f64,
+    /// What it does.
+    pub role: String,
+    /// Its number.
+    pub pid: u32,
+}
+
+/// Workers that took the place of others, as far as looks from time to time show them: one that ended
+/// again between two looks is in none.
+#[must_use]
+pub fn restarts(samples: &[Sample]) -> Vec<Restart> {
+    let mut last: HashMap<&str, (u32, u64)> = HashMap::new();
+    let mut found = Vec::new();
+    for sample in samples.iter().filter(|sample| sample.role.starts_with("worker ")) {
+        let process = (sample.pid, sample.started);
+        let before = last.insert(&sample.role, process);
+        if before.is_some_and(|before| before.1 < sample.started) {
+            let (at_s, role, pid) = (sample.at_s, sample.role.clone(), sample.pid);
+            found.push(Restart { at_s, role, pid });
+        } else if let Some(before) = before.filter(|before| before.1 > sample.started) {
+            // The old one is still there beside the new one.
+            last.insert(&sample.role, before);
+        }
+    }
+    found
+}
+
 /// What processes have at rest that should be the same at the next rest: by role and name.
 #[must_use]
 pub fn counters(samples: &[Sample]) -> BTreeMap<(String, &'static str), u64> {
@@ -192,6 +223,23 @@ mod tests {
             vec![vec![sample("host", 7), other], vec![sample("host", 6)], vec![sample("host", 8)]];
         assert_eq!(least(looks), [sample("host", 6)]);
         assert_eq!(least(Vec::new()), []);
+    }
+
+    #[test]
+    fn a_worker_that_took_the_place_of_another_is_a_restart() {
+        let at = |at_s, role: &str, pid, started| Sample { at_s, pid, started, ..sample(role, 1) };
+        let samples = [
+            at(0.0, "host", 1, 1),
+            at(0.0, "worker cpu", 2, 2),
+            at(1.0, "worker cpu", 2, 2),
+            at(1.0, "worker cuda:0", 3, 3),
+            at(2.0, "worker cpu", 4, 9),
+            at(2.0, "worker cpu", 2, 2),
+            at(3.0, "worker cpu", 4, 9),
+            at(3.0, "worker cuda:0", 3, 3),
+        ];
+        let found = restarts(&samples);
+        assert_eq!(found, [Restart { at_s: 2.0, role: "worker cpu".to_owned(), pid: 4 }]);
     }
 
     #[test]

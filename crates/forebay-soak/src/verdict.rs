@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use forebay::Level;
 use serde::{Deserialize, Serialize};
 
+use crate::heartbeat::late_ms_max;
 use crate::profile::{Leak, Objectives, Profile};
 use crate::run::Run;
 
@@ -187,8 +188,15 @@ fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         allowed: format!("each within {} s", faults.heal_within_s),
         passed: open.is_empty(),
     });
-    let refused: Vec<&String> =
-        run.faults.iter().filter_map(|fault| fault.refused.as_ref()).collect();
+    let not_seen = "no metric of the target shows that it happened".to_owned();
+    let refused: Vec<&String> = run
+        .faults
+        .iter()
+        .filter_map(|fault| {
+            let unproved = (fault.proved == Some(false)).then_some(&not_seen);
+            fault.refused.as_ref().or(fault.refused_on.first()).or(unproved)
+        })
+        .collect();
     // Nothing is proved by faults that did not happen. One may meet a worker that is just being
     // replaced for the last one.
     let most = run.faults.len() / 4;
@@ -209,24 +217,51 @@ fn healing(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
 
 fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
     let tallied = &run.tallied;
-    let share = (tallied.sent_late + tallied.unsent) as f64 / tallied.offered.max(1) as f64;
+    let share = tallied.sent_late as f64 / tallied.offered.max(1) as f64;
     let allowed = &profile.harness;
     findings.push(Finding {
         code: Code::Overloaded,
-        what: "requests that the harness sent late or not at all".to_owned(),
+        what: "requests that the harness sent late".to_owned(),
         found: format!(
-            "{:.3} % ({} late, {} not at all; lag p99 {:.2} ms)",
+            "{:.3} % ({}; lag p99 {:.2} ms)",
             share * 100.0,
             tallied.sent_late,
-            tallied.unsent,
             tallied.lag.p99_ms
         ),
         allowed: format!(
             "{} % later than {} ms",
             allowed.lag_share_max * 100.0,
-            allowed.lag_ms_max
+            late_ms_max(profile)
         ),
         passed: share <= allowed.lag_share_max,
+    });
+    let beats = &run.beats;
+    let stalled = beats.stalled_s / run.measured_s.max(1e-9);
+    findings.push(Finding {
+        code: Code::Overloaded,
+        what: "time for which the harness stood still".to_owned(),
+        found: format!(
+            "{:.3} % (late by p99 {:.2} ms, {:.2} ms at most; a thread of its own by {:.2} ms)",
+            stalled * 100.0,
+            beats.task.p99_ms,
+            beats.task.max_ms,
+            beats.thread.max_ms
+        ),
+        allowed: format!(
+            "{} % in pieces longer than {} ms",
+            allowed.lag_share_max * 100.0,
+            late_ms_max(profile)
+        ),
+        passed: stalled <= allowed.lag_share_max,
+    });
+    let unsent = tallied.unsent as f64 / tallied.offered.max(1) as f64;
+    findings.push(Finding {
+        // The harness would have sent them.
+        code: Code::ObjectiveMissed,
+        what: "requests that had to wait for more than load.outstanding_max under way".to_owned(),
+        found: format!("{:.3} % ({})", unsent * 100.0, tallied.unsent),
+        allowed: format!("{} %", allowed.lag_share_max * 100.0),
+        passed: unsent <= allowed.lag_share_max,
     });
     findings.push(Finding {
         code: Code::Overloaded,
@@ -234,6 +269,13 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         found: run.vectors.to_string(),
         allowed: allowed.vectors_max.to_string(),
         passed: !run.too_many_vectors,
+    });
+    findings.push(Finding {
+        code: Code::Overloaded,
+        what: "history of requests and replies".to_owned(),
+        found: run.not_judged.clone().unwrap_or_else(|| "whole".to_owned()),
+        allowed: "whole and judged".to_owned(),
+        passed: run.not_judged.is_none(),
     });
     findings.push(Finding {
         code: Code::Overloaded,

@@ -50,6 +50,11 @@ fn the_library_survives_faults_and_the_same_seed_gives_the_same_faults() {
 
 #[test]
 fn an_interrupt_leaves_a_partial_report() {
+    interrupted_by(Signal::INT);
+    interrupted_by(Signal::TERM);
+}
+
+fn interrupted_by(signal: Signal) {
     let place = Place::new();
     let profile =
         SHORT.replace("duration_s = 8", "duration_s = 600").replace("quiet_s = 4", "quiet_s = 599");
@@ -62,7 +67,7 @@ fn an_interrupt_leaves_a_partial_report() {
         let history = std::fs::read_to_string(place.file("report.history")).unwrap_or_default();
         (history.lines().filter(|line| line.starts_with("ok,")).count() > 100).then_some(())
     });
-    kill(child.id(), Signal::INT);
+    kill(child.id(), signal);
     assert_eq!(exit_code(&mut child), Some(130));
     let text = std::fs::read(place.file("report.json")).expect("a report");
     let report: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
@@ -74,13 +79,27 @@ fn an_interrupt_leaves_a_partial_report() {
 fn the_capacity_is_searched_for_and_the_knee_is_in_the_report() {
     let place = Place::new();
     // No rate meets this, so the search ends after few probes.
-    let arguments = ["--find-capacity", "--duration", "1s", "--p99", "0.000001", "--rate", "2"];
-    let ran = ran(&place, &mut place.soak(SHORT, &arguments));
+    let never = SHORT.replace("good_share_min", "good_per_s_min = 1e9\ngood_share_min").replace(
+        "kind = \"bursts\", rate = 40, burst = 20, every_s = 1",
+        "kind = \"constant\", rate = 2",
+    );
+    let arguments = ["--find-capacity", "--duration", "3s"];
+    let ran = ran(&place, &mut place.soak(&never, &arguments));
     assert_eq!(ran.code, Some(1), "{}", ran.said);
     let capacity = &ran.report["capacity"];
     assert!(
         capacity["rate"].is_null() && capacity["probes"].as_array().is_some_and(|p| p.len() >= 2)
     );
+}
+
+#[test]
+fn a_search_that_the_harness_cannot_keep_up_with_is_void() {
+    let place = Place::new();
+    let late = SHORT.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");
+    let arguments = ["--find-capacity", "--duration", "1s", "--rate", "2"];
+    let ran = ran(&place, &mut place.soak(&late, &arguments));
+    assert_eq!(ran.code, Some(5), "{}", ran.said);
+    assert_eq!(ran.report["capacity"]["limited_by_harness"], true);
 }
 
 #[test]
@@ -96,11 +115,18 @@ fn a_report_is_no_worse_than_itself() {
     };
     assert_eq!(compared(&path, &path).0, Some(0));
     let mut worse = ran.report.clone();
-    worse["runs"][0]["run"]["tallied"]["from_due"]["p99_ms"] = 1e6.into();
+    let run = &mut worse["runs"][0]["run"];
+    run["tallied"]["calm"]["p99_ms"] = 1e6.into();
+    for interval in run["intervals"].as_array_mut().expect("intervals") {
+        interval["p99_ms"] = 1e6.into();
+    }
     let other = place.file("worse.json");
     std::fs::write(&other, worse.to_string()).expect("writes");
     let (code, said) = compared(&path, &other);
     assert!(code == Some(1) && said.contains("worse"), "{said}");
+    worse["runs"][0]["verdict"]["code"] = "overloaded".into();
+    std::fs::write(&other, worse.to_string()).expect("writes");
+    assert_eq!(compared(&path, &other).0, Some(64), "a void run is compared with nothing");
     assert_eq!(compared(&path, &place.file("texts")).0, Some(64));
 }
 

@@ -153,8 +153,11 @@ fn one_request_in_ten_thousand_that_is_dropped_is_found() {
 
 #[test]
 fn a_second_answer_is_found() {
-    let (_place, ran) = soak(PEAK, "twice", &[]);
+    let (place, ran) = soak(PEAK, "twice", &[]);
     assert_code(&ran, 2, "promise_broken");
+    let run = &ran.report["runs"][0]["run"];
+    assert!(run["counter_example_request"].is_u64(), "{}", run["counter_example"]);
+    assert_example(&place, &ran, "request ");
     let (place, ran) = soak(PEAK, "two_rows", &[]);
     assert_code(&ran, 2, "promise_broken");
     assert_example(&place, &ran, "1 texts and 2 vectors");
@@ -288,6 +291,15 @@ fn a_generator_that_is_late_voids_the_result() {
     let late = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");
     let (_place, ran) = soak(&late, "nothing", &["--duration", "2s"]);
     assert_code(&ran, 5, "overloaded");
+}
+
+#[test]
+fn a_history_that_is_full_leaves_the_figures_and_voids_them() {
+    let short = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 2000\nhistory_mib_max = 0");
+    let (place, ran) = soak(&short, "nothing", &["--duration", "2s"]);
+    assert_code(&ran, 5, "overloaded");
+    assert!(ran.said.contains("history_mib_max"), "{}", ran.said);
+    assert_page_is_whole(&place.file("report.html"));
 }
 
 #[test]

@@ -15,6 +15,17 @@ fn the_profiles_of_the_program_make_sense() {
 }
 
 #[test]
+fn every_file_of_the_folder_is_a_profile() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/soak");
+    let files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert!(files.len() > PROFILES.len());
+    for file in files {
+        Profile::load(&file.display().to_string()).unwrap();
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_named() {
     let smoke = PROFILES[0].1;
     for (from, to, word) in [

@@ -2,9 +2,14 @@
 
 use serde::Serialize;
 
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
 use super::Report;
 use crate::error::SoakError;
 use crate::run::Run;
+use crate::stats::Interval;
+use crate::verdict::Code;
 
 /// A latency may grow by this share.
 const LATENCY_SHARE: f64 = 0.10;
@@ -14,6 +19,15 @@ const LATENCY_MS: f64 = 0.2;
 const RATE_SHARE: f64 = 0.05;
 /// A share of good answers may fall by this.
 const GOOD_SHARE: f64 = 0.005;
+
+/// Intervals without faults that both runs must have for the noise to be known from them.
+const INTERVALS_MIN: usize = 10;
+/// Draws of the bootstrap, and the lowest of them that must still be a change for the worse: 95 of 100
+/// are beyond it.
+const DRAWS: usize = 400;
+const LOWEST: usize = DRAWS / 20;
+/// Neighbouring intervals that are drawn together, as they are alike.
+const BLOCK: usize = 5;
 
 /// One figure of both.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,14 +59,23 @@ impl Comparison {
     }
 }
 
-/// Compares the first run of each report.
+/// Compares the first run of each report. Latencies and rates are judged outside of the windows of
+/// faults: what a fault costs depends on when it struck.
 ///
 /// # Errors
-/// A report has no run.
+/// A report has no run, or one that was interrupted or is void.
 pub fn compare(before: &Report, after: &Report) -> Result<Comparison, SoakError> {
     let first = |report: &Report| {
-        let run = report.runs.first().map(|judged| judged.run.clone());
-        run.ok_or_else(|| SoakError::Usage("a report has no run that could be compared".to_owned()))
+        let Some(judged) = report.runs.first() else {
+            let message = "a report has no run that could be compared".to_owned();
+            return Err(SoakError::Usage(message));
+        };
+        if matches!(judged.verdict.code, Code::Overloaded | Code::Interrupted) {
+            let words = judged.verdict.code.words();
+            let message = format!("a report cannot be compared: its verdict is \"{words}\"");
+            return Err(SoakError::Usage(message));
+        }
+        Ok(judged.run.clone())
     };
     let (one, other) = (first(before)?, first(after)?);
     let mut cautions = Vec::new();
@@ -73,14 +96,63 @@ pub fn compare(before: &Report, after: &Report) -> Result<Comparison, SoakError>
     Ok(Comparison { rows: rows(&one, &other), cautions })
 }
 
+/// The intervals in which no fault lasted.
+fn calm(run: &Run) -> Vec<&Interval> {
+    let is_calm = |interval: &&Interval| {
+        let end_s = interval.at_s + run.interval_s;
+        let overlaps = run.fault_windows.iter().any(|window| {
+            window.from_s < end_s && window.to_s.is_none_or(|to_s| to_s >= interval.at_s)
+        });
+        !overlaps && interval.served > 0
+    };
+    run.intervals.iter().filter(is_calm).collect()
+}
+
+/// Whether a figure of calm intervals grew by more than their noise: whether in 95 of 100 draws of them
+/// its mean is higher. With too few of them nothing speaks against it.
+fn grew(one: &Run, other: &Run, of: fn(&Interval) -> f64) -> bool {
+    let values = |run: &Run| calm(run).into_iter().map(of).collect::<Vec<f64>>();
+    let (before, after) = (values(one), values(other));
+    if before.len().min(after.len()) < INTERVALS_MIN {
+        return true;
+    }
+    // The same reports give the same comparison.
+    let mut random = SmallRng::seed_from_u64(0);
+    let mut mean = |values: &[f64]| {
+        let blocks = values.len().div_ceil(BLOCK);
+        let sum: f64 = (0..blocks)
+            .flat_map(|_| {
+                let start = random.random_range(0..=values.len() - BLOCK);
+                &values[start..start + BLOCK]
+            })
+            .sum();
+        sum / (blocks * BLOCK) as f64
+    };
+    let mut growths: Vec<f64> = (0..DRAWS).map(|_| mean(&after) - mean(&before)).collect();
+    growths.sort_by(f64::total_cmp);
+    growths[LOWEST] > 0.0
+}
+
 fn rows(one: &Run, other: &Run) -> Vec<Row> {
-    let latency = |name, of: fn(&Run) -> f64| {
-        let (before, after) = (of(one), of(other));
-        let is_worse = after > before * (1.0 + LATENCY_SHARE) && after > before + LATENCY_MS;
-        Row { name, before, after, is_worse }
+    let plain = |name, of: fn(&Run) -> f64| Row {
+        name,
+        before: of(one),
+        after: of(other),
+        is_worse: false,
+    };
+    let latency = |name, of: fn(&Run) -> f64, of_interval: fn(&Interval) -> f64| {
+        let row = plain(name, of);
+        let is_more =
+            row.after > row.before * (1.0 + LATENCY_SHARE) && row.after > row.before + LATENCY_MS;
+        Row { is_worse: is_more && grew(one, other, of_interval), ..row }
     };
     let share = |run: &Run| run.tallied.good as f64 / run.tallied.offered.max(1) as f64;
-    let rate = |run: &Run| run.tallied.good as f64 / run.measured_s.max(1e-9);
+    let rate = |run: &Run| {
+        let calm = calm(run);
+        let good: u64 = calm.iter().map(|interval| interval.good).sum();
+        good as f64 / (calm.len() as f64 * run.interval_s).max(1e-9)
+    };
+    let has_faults = !one.faults.is_empty() || !other.faults.is_empty();
     let heal = |run: &Run| {
         let healed = run.faults.iter().filter_map(|fault| fault.healed_ms);
         healed.fold(0.0, f64::max)
@@ -92,21 +164,25 @@ fn rows(one: &Run, other: &Run) -> Vec<Row> {
     let broken = |run: &Run| run.broken.values().sum::<u64>() as f64;
     let (heals, grows) = ((heal(one), heal(other)), (growth(one), growth(other)));
     vec![
-        latency("p50_ms", |run| run.tallied.from_due.p50_ms),
-        latency("p99_ms", |run| run.tallied.from_due.p99_ms),
-        latency("p999_ms", |run| run.tallied.from_due.p999_ms),
-        latency("calm_p99_ms", |run| run.tallied.calm.p99_ms),
+        plain("p50_ms", |run| run.tallied.from_due.p50_ms),
+        plain("p99_ms", |run| run.tallied.from_due.p99_ms),
+        plain("p999_ms", |run| run.tallied.from_due.p999_ms),
+        latency("calm_p50_ms", |run| run.tallied.calm.p50_ms, |interval| interval.p50_ms),
+        latency("calm_p99_ms", |run| run.tallied.calm.p99_ms, |interval| interval.p99_ms),
+        latency("calm_p999_ms", |run| run.tallied.calm.p999_ms, |interval| interval.max_ms),
         Row {
-            name: "good_per_s",
+            name: "calm_good_per_s",
             before: rate(one),
             after: rate(other),
-            is_worse: rate(other) < rate(one) * (1.0 - RATE_SHARE),
+            is_worse: rate(other) < rate(one) * (1.0 - RATE_SHARE)
+                && grew(other, one, |interval| interval.good as f64),
         },
         Row {
             name: "good_share",
             before: share(one),
             after: share(other),
-            is_worse: share(other) < share(one) - GOOD_SHARE,
+            // With faults it depends on when they struck; the verdict of the run has its objective.
+            is_worse: !has_faults && share(other) < share(one) - GOOD_SHARE,
         },
         Row {
             name: "promises_broken",
@@ -123,11 +199,24 @@ fn rows(one: &Run, other: &Run) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::FaultSeen;
+    use crate::stats::FaultTally;
 
-    fn run(p99_ms: f64, good: u64) -> Run {
-        let mut run = Run { measured_s: 10.0, ..Run::default() };
-        run.tallied.offered = 1000;
-        run.tallied.good = good;
+    /// Thirty seconds of 100 requests each, with a 99th percentile that goes up and down by `noise`.
+    fn run(p99_ms: f64, noise: f64, good: u64) -> Run {
+        let interval = |at: u32| Interval {
+            at_s: f64::from(at),
+            offered: 100,
+            served: 100,
+            good,
+            p99_ms: p99_ms + noise * (f64::from(at * 7 % 30) / 15.0 - 1.0),
+            ..Interval::default()
+        };
+        let mut run = Run { measured_s: 30.0, interval_s: 1.0, ..Run::default() };
+        run.intervals = (0..30).map(interval).collect();
+        run.tallied.offered = 3000;
+        run.tallied.good = good * 30;
+        run.tallied.calm.p99_ms = p99_ms;
         run.tallied.from_due.p99_ms = p99_ms;
         run
     }
@@ -139,12 +228,37 @@ mod tests {
 
     #[test]
     fn what_got_worse_by_more_than_noise_is_named() {
-        assert_eq!(worse(&run(10.0, 1000), &run(10.9, 996)), [""; 0]);
-        assert_eq!(worse(&run(10.0, 1000), &run(11.2, 1000)), ["p99_ms"]);
-        assert_eq!(worse(&run(1.0, 1000), &run(1.15, 1000)), [""; 0]);
-        assert_eq!(worse(&run(10.0, 1000), &run(5.0, 900)), ["good_per_s", "good_share"]);
-        let mut broken = run(10.0, 1000);
+        let none = [""; 0];
+        assert_eq!(worse(&run(10.0, 1.0, 100), &run(10.9, 1.0, 100)), none);
+        assert_eq!(worse(&run(10.0, 1.0, 100), &run(12.0, 1.0, 100)), ["calm_p99_ms"]);
+        assert_eq!(worse(&run(1.0, 0.1, 100), &run(1.15, 0.1, 100)), none);
+        assert_eq!(worse(&run(10.0, 40.0, 100), &run(12.0, 40.0, 100)), none);
+        let fewer = worse(&run(10.0, 1.0, 100), &run(5.0, 1.0, 90));
+        assert_eq!(fewer, ["calm_good_per_s", "good_share"]);
+        let mut broken = run(10.0, 1.0, 100);
         broken.broken.insert("x".to_owned(), 1);
-        assert_eq!(worse(&run(10.0, 1000), &broken), ["promises_broken"]);
+        assert_eq!(worse(&run(10.0, 1.0, 100), &broken), ["promises_broken"]);
+    }
+
+    #[test]
+    fn when_faults_struck_is_no_change_for_the_worse() {
+        let struck = |from_s: f64, to_s: f64| {
+            let mut run = run(10.0, 1.0, 100);
+            for interval in &mut run.intervals {
+                if interval.at_s >= from_s && interval.at_s < to_s {
+                    interval.p99_ms = 5000.0;
+                    interval.good = 20;
+                }
+            }
+            run.tallied.good = run.intervals.iter().map(|interval| interval.good).sum();
+            run.tallied.from_due.p99_ms = 5000.0;
+            run.faults = vec![FaultSeen::default()];
+            run.fault_windows =
+                vec![FaultTally { from_s, to_s: Some(to_s), ..FaultTally::default() }];
+            run
+        };
+        let mut short = struck(3.0, 4.0);
+        short.tallied.from_due.p99_ms = 50.0;
+        assert_eq!(worse(&short, &struck(3.0, 12.0)), [""; 0]);
     }
 }

@@ -140,8 +140,7 @@ impl Report {
     pub fn code(&self) -> Code {
         match (self.runs.first(), &self.capacity) {
             (Some(judged), _) => judged.verdict.code,
-            (None, Some(capacity)) if capacity.rate.is_some() => Code::Pass,
-            (None, Some(_)) => Code::ObjectiveMissed,
+            (None, Some(capacity)) => capacity.code(),
             (None, None) => Code::Interrupted,
         }
     }

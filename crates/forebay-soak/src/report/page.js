@@ -10,7 +10,8 @@ const percent = (part, whole) => (whole ? (100 * part / whole).toFixed(part === 
 const ms = (value) => number(value) + ' ms';
 const orDash = (value) => (value === null || value === undefined ? '-' : ms(value));
 const first = report.runs[0];
-const code = first ? first.verdict.code : report.capacity && report.capacity.rate ? 'pass' : 'objective_missed';
+const searched = (found) => found && found.rate ? 'pass' : found && found.limited_by_harness ? 'overloaded' : 'objective_missed';
+const code = first ? first.verdict.code : searched(report.capacity);
 
 const head = () => {
   const made = new Date(report.made_unix_s * 1000).toISOString().replace('T', ' ').slice(0, 16);
@@ -56,13 +57,13 @@ const percentiles = () => {
     { points: run.tallied.curve_from_sent, color: color(place), dash: true, text: run.target + ', from when it was sent' },
   ]).filter((curve) => curve.points.length);
   if (!curves.length) return;
-  const end = Math.max(100, ...report.runs.map(({ run }) => run.tallied.from_due.count));
+  const end = highest(report.runs.map(({ run }) => run.tallied.from_due.count), 100);
   const place = (quantile) => Math.min(1 / Math.max(1 - quantile, 1e-12), end);
   const all = curves.flatMap((curve) => curve.points.map((p) => p[1])).filter((v) => v > 0);
   const ticks = [1, 2, 10, 100, 1e3, 1e4, 1e5, 1e6].filter((value) => value <= end);
   const names = new Map([[1, '0 %'], [2, '50 %'], [10, '90 %'], [100, '99 %'], [1e3, '99.9 %'], [1e4, '99.99 %'], [1e5, '99.999 %'], [1e6, '99.9999 %']]);
   const p = plot(340, { from: 1, to: end, log: true, label: 'percentile', ticks, format: (v) => names.get(v) },
-    { from: Math.min(...all) * 0.8, to: nice(Math.max(...all)), log: true, label: 'latency, ms' }, 'latency by percentile');
+    { from: lowest(all) * 0.8, to: nice(highest(all)), log: true, label: 'latency, ms' }, 'latency by percentile');
   for (const curve of curves) p.line(curve.points.map(([q, v]) => [place(q), v]), curve.color, curve.dash);
   page.append(card('Latency by percentile',
     'Solid: from when a request was due, which is what a caller sees. Dashed: from when it left. Where they part, a client that waits for its turn would not have seen the delay.',
@@ -116,7 +117,7 @@ const rates = ({ run }) => {
   const end = run.intervals.length * run.interval_s, per = (i, name) => i[name] / run.interval_s;
   const names = [['offered', 'c0', true], ['good', 'c2'], ['refused', 'c1'], ['errors', 'c5']]
     .filter(([name]) => ['offered', 'good'].includes(name) || run.intervals.some((i) => i[name]));
-  const top = Math.max(...run.intervals.flatMap((i) => names.map(([name]) => per(i, name))), 1);
+  const top = highest(run.intervals.flatMap((i) => names.map(([name]) => per(i, name))), 1);
   const p = plot(250, { from: 0, to: end, label: 'time', format: clock }, { from: 0, to: nice(top), label: 'requests/s' }, 'rates over time');
   for (const [name, shade, dash] of names) {
     p.line(run.intervals.map((i) => [i.at_s + run.interval_s / 2, per(i, name)]), shade, dash);
@@ -127,25 +128,29 @@ const rates = ({ run }) => {
 
 const memory = ({ run }) => {
   if (!run.samples.length) return;
-  const processes = new Map();
+  const processes = new Map(), totals = new Map();
   for (const s of run.samples) {
     const key = s.role + ' ' + s.pid + ' ' + s.started;
     if (!processes.has(key)) processes.set(key, { role: s.role, points: [] });
     processes.get(key).points.push([s.at_s, s.rss_kib / 1024]);
+    if (!totals.has(s.at_s)) totals.set(s.at_s, 0);
+    totals.set(s.at_s, totals.get(s.at_s) + s.pss_kib / 1024);
   }
   const roles = [...new Set([...processes.values()].map((process) => process.role))];
-  const values = run.samples.map((s) => s.rss_kib / 1024);
+  const values = [...run.samples.map((s) => s.rss_kib / 1024), ...totals.values()];
   const p = plot(260, { from: 0, to: Math.max(run.measured_s, 1), label: 'time', format: clock },
-    { from: 0, to: nice(Math.max(...values)), label: 'memory, MiB' }, 'memory over time');
+    { from: 0, to: nice(highest(values)), label: 'memory, MiB' }, 'memory over time');
   for (const process of processes.values()) p.line(process.points, color(roles.indexOf(process.role)));
+  const soft = color(roles.length);
+  p.line([...totals.entries()], soft, true);
   const judged = run.growth.filter((g) => g.mib_per_hour);
   for (const g of judged) {
     const at = (s) => g.mib_per_hour.intercept + g.mib_per_hour.value * s / 3600;
     p.line([[g.from_s, at(g.from_s)], [g.to_s, at(g.to_s)]], 'bad', true);
   }
   const signed = (value) => (value >= 0 ? '+' : '') + number(value);
-  page.append(card('Memory: ' + run.target, 'Resident memory, each process by itself. Dashed: the fitted slope.',
-    legend([...roles.map((role, at) => [color(at), role]), ['bad', 'fitted slope', 'dash']]), p.root,
+  page.append(card('Memory: ' + run.target, 'Resident memory, each process by itself, and of all together what is proportionally theirs (PSS, shared memory counted once). Dashed red: the fitted slope.',
+    legend([...roles.map((role, at) => [color(at), role]), [soft, 'all together, PSS', 'dash'], ['bad', 'fitted slope', 'dash']]), p.root,
     table([['process'], ['judged', 'n'], ['MiB per hour', 'n'], ['95 of 100 within', 'n'], ['second half alone', 'n'], ['leak']],
       judged.map((g) => [`${g.role} (${g.pid})`, clock(g.to_s - g.from_s), signed(g.mib_per_hour.value),
         `${signed(g.mib_per_hour.low)} to ${signed(g.mib_per_hour.high)}`,
@@ -157,20 +162,41 @@ const memory = ({ run }) => {
 
 const faults = ({ run }) => {
   if (!run.faults.length) return;
-  page.append(card('Faults: ' + run.target, 'Times from the injection. A window ends when the level is back and what had piled up is worked off.',
-    table([['at', 'n'], ['fault'], ['on'], ['noticed', 'n'], ['level lower', 'n'], ['healed', 'n'], ['answered', 'n'], ['refused', 'n'], ['errors', 'n'], ['slowest', 'n']],
+  const spreads = [['until it was noticed', run.detected], ['until the level was lower', run.demoted], ['until all was back', run.healed]].filter(([, s]) => s);
+  page.append(card('Faults: ' + run.target, 'Times from the injection. A window ends when the level is back and what had piled up is worked off; latencies are those within it.',
+    spreads.length ? table([['time'], ['faults', 'n'], ['shortest', 'n'], ['median', 'n'], ['p90', 'n'], ['longest', 'n']],
+      spreads.map(([name, s]) => [name, number(s.count), ms(s.min_ms), ms(s.p50_ms), ms(s.p90_ms), ms(s.max_ms)])) : null,
+    table([['at', 'n'], ['fault'], ['on'], ['noticed', 'n'], ['level lower', 'n'], ['healed', 'n'], ['answered', 'n'], ['refused', 'n'], ['errors', 'n'], ['p50', 'n'], ['p99', 'n'], ['slowest', 'n']],
       run.faults.map((f, at) => {
         const w = run.fault_windows[at] || {};
         return [clock(f.at_s), f.fault, f.on, orDash(f.detected_ms), orDash(f.demoted_ms),
-          f.refused ? 'refused: ' + f.refused : orDash(f.healed_ms), number(w.served), number(w.refused), number(w.errors), orDash(w.slowest_ms)];
+          f.refused ? 'refused: ' + f.refused : orDash(f.healed_ms), number(w.served), number(w.refused), number(w.errors),
+          orDash(w.latency && w.latency.count ? w.latency.p50_ms : null), orDash(w.latency && w.latency.count ? w.latency.p99_ms : null), orDash(w.slowest_ms)];
       }))));
+};
+
+// How many processes have taken the place of others up to each moment.
+const restarts = ({ run }) => {
+  const found = run.restarts || [];
+  if (!found.length) return;
+  const roles = [...new Set(found.map((restart) => restart.role))], end = Math.max(run.measured_s, 1);
+  const p = plot(190, { from: 0, to: end, label: 'time', format: clock },
+    { from: 0, to: nice(highest(roles.map((role) => found.filter((r) => r.role === role).length), 1)), label: 'restarts' }, 'restarts over time');
+  roles.forEach((role, at) => {
+    let count = 0;
+    const points = [[0, 0]];
+    for (const restart of found.filter((r) => r.role === role)) points.push([restart.at_s, count], [restart.at_s, ++count]);
+    p.line([...points, [end, count]], color(at));
+  });
+  page.append(card(`Restarts: ${run.target}`, 'Worker processes that took the place of others, added up.',
+    legend(roles.map((role, at) => [color(at), `${role} (${found.filter((r) => r.role === role).length})`])), p.root));
 };
 
 const devices = ({ run }) => {
   for (const name of [...new Set(run.devices.map((sample) => sample.name))]) {
     const samples = run.devices.filter((sample) => sample.name === name);
     const list = [...new Set(samples.map((sample) => sample.device))];
-    const top = nice(Math.max(...samples.map((sample) => sample.value), 1e-9));
+    const top = nice(highest(samples.map((sample) => sample.value), 1e-9));
     const p = plot(170, { from: 0, to: Math.max(run.measured_s, 1), label: 'time', format: clock },
       { from: 0, to: top, label: name.split('_').pop() }, name);
     list.forEach((device, at) => p.line(samples.filter((s) => s.device === device).map((s) => [s.at_s, s.value]), color(at)));
@@ -184,9 +210,9 @@ const capacity = () => {
   const probes = [...found.probes].sort((a, b) => a.rate - b.rate);
   const limit = report.profile.objectives.p99_ms, rates = probes.map((probe) => probe.rate);
   const times = probes.flatMap((probe) => [probe.p50_ms, probe.p99_ms]).filter((v) => v > 0);
-  const p = plot(320, { from: Math.min(...rates) * 0.9, to: nice(Math.max(...rates)), log: true, label: 'offered, requests/s' },
-    { from: Math.min(...times) * 0.8, to: nice(Math.max(...times, limit || 0)), log: true, label: 'latency, ms' }, 'latency against offered load');
-  if (limit) p.line([[Math.min(...rates) * 0.9, limit], [nice(Math.max(...rates)), limit]], 'bad', true);
+  const p = plot(320, { from: lowest(rates) * 0.9, to: nice(highest(rates)), log: true, label: 'offered, requests/s' },
+    { from: lowest(times) * 0.8, to: nice(highest(times, limit || 0)), log: true, label: 'latency, ms' }, 'latency against offered load');
+  if (limit) p.line([[lowest(rates) * 0.9, limit], [nice(highest(rates)), limit]], 'bad', true);
   // A rate that was tried twice counts by its better try.
   const better = [...new Set(rates)].map((rate) =>
     probes.filter((probe) => probe.rate === rate).reduce((one, other) => (other.p99_ms < one.p99_ms ? other : one)));
@@ -195,8 +221,9 @@ const capacity = () => {
   for (const probe of probes) {
     p.dot([probe.rate, probe.p99_ms], probe.met ? 'c0' : 'bad', !probe.met, `${number(probe.rate)}/s: p99 ${ms(probe.p99_ms)}, ${number(probe.good_per_s)}/s good`);
   }
-  page.append(card('Capacity: ' + (found.rate ? number(found.rate) + ' requests/s' : 'no rate met the objectives'),
-    'Full circles met the objectives, hollow ones did not.',
+  page.append(card('Capacity: ' + (found.rate ? (found.limited_by_harness ? 'at least ' : '') + number(found.rate) + ' requests/s'
+      : found.limited_by_harness ? 'unknown' : 'no rate met the objectives'),
+    'Full circles met the objectives, hollow ones did not.' + (found.limited_by_harness ? ' More than this the harness could not offer.' : ''),
     legend([['c0', 'p99'], ['c2', 'p50'], ...(limit ? [['bad', 'objective for p99', 'dash']] : [])]), p.root,
     table([['offered/s', 'n'], ['good/s', 'n'], ['p50', 'n'], ['p99', 'n'], ['met']],
       probes.map((probe) => [number(probe.rate), number(probe.good_per_s), ms(probe.p50_ms), ms(probe.p99_ms),
@@ -213,7 +240,9 @@ const latencies = () => {
       row(prefix + 'without faults', t.calm), row(prefix + 'while a fault lasted', t.disturbed),
       ...Object.entries(t.by_level).map(([name, s]) => row(`${prefix}answered at level ${name}`, s)),
       ...Object.entries(t.by_class).map(([name, s]) => row(`${prefix}class ${name}`, s)),
-      row(prefix + 'lag of the harness', t.lag)].filter((cells) => cells[1] !== '0');
+      ...(t.submit ? [row(prefix + 'time to hand a request in', t.submit)] : []),
+      row(prefix + 'lag of the harness in sending', t.lag),
+      ...(run.beats ? [row(prefix + 'lag of the harness in waking up', run.beats.task)] : [])].filter((cells) => cells[1] !== '0');
   });
   page.append(card('Latencies', null, table(columns, rows)));
 };
@@ -224,7 +253,7 @@ capacity();
 percentiles();
 latencies();
 for (const judged of report.runs) { heat(judged); rates(judged); }
-for (const judged of report.runs) { faults(judged); memory(judged); devices(judged); }
+for (const judged of report.runs) { faults(judged); restarts(judged); memory(judged); devices(judged); }
 page.append(card('How to repeat it', `Seed ${report.seed}; ${report.texts} texts with known answers` +
   (report.texts_left_out ? ` (${report.texts_left_out} left out, too near to others)` : '') +
   `; a vector is right if 1 - cosine is at most ${report.tolerance}.`, el('code', {}, report.replay)));

@@ -8,8 +8,7 @@ const SCRIPT: [&str; 2] = [include_str!("plots.js"), include_str!("page.js")];
 
 /// The page of a report, which is given as JSON, too.
 pub(super) fn page(json: &str, report: &Report) -> String {
-    // Nothing in the data may end the element that holds it.
-    let data = json.replace("</", "<\\/").replace("<!--", "<\\!--");
+    let data = embedded(json);
     let title = format!("Soak test: {} - {}", report.profile.name, report.code().words());
     PAGE.replace("@TITLE@", &escaped(&title))
         .replace("@STYLE@", STYLE)
@@ -18,6 +17,34 @@ pub(super) fn page(json: &str, report: &Report) -> String {
         .replacen("@DATA@", &data, 1)
 }
 
+/// JSON that nothing in it can end the element of: `<` stands in strings alone, where `\u003c` means it.
+fn embedded(json: &str) -> String {
+    json.replace('<', "\\u003c")
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_in_the_page_is_the_same_json_and_ends_no_element() {
+        let value = serde_json::json!({"a": "</script><!-- <!DOCTYPE <\\/ \u{2028}", "b<": 1});
+        let data = embedded(&value.to_string());
+        assert!(!data.contains('<'), "{data}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&data).unwrap(), value);
+    }
+
+    #[test]
+    fn no_array_that_grows_with_the_run_becomes_arguments() {
+        // A call takes some hundred thousand arguments at most; a night has more samples.
+        for script in SCRIPT {
+            for call in ["Math.max(...", "Math.min(...", "push(..."] {
+                assert!(!script.contains(call), "{call}");
+            }
+        }
+    }
 }

@@ -24,6 +24,9 @@ const number = (value) => {
   if (size >= 10) return value.toFixed(1);
   return size === 0 ? '0' : value.toPrecision(2);
 };
+// Spread into the arguments of a call, the samples of a night would be too many.
+const highest = (values, least = -Infinity) => values.reduce((one, other) => Math.max(one, other), least);
+const lowest = (values) => values.reduce((one, other) => Math.min(one, other), Infinity);
 const clock = (seconds) => {
   if (seconds < 120) return number(seconds) + ' s';
   if (seconds < 7200) return number(seconds / 60) + ' min';

@@ -35,6 +35,10 @@ impl Backlog {
         self.under_way.remove(&number);
     }
 
+    pub(super) fn under_way(&self) -> u64 {
+        self.under_way.len() as u64
+    }
+
     /// The working off begins.
     pub(super) fn start(&self) -> Progress {
         Progress { generation: 0, boundary: self.next }

@@ -9,6 +9,8 @@ use crate::error::SoakError;
 const US_MAX: u64 = 3_600_000_000;
 /// Digits that are kept.
 const DIGITS: u8 = 3;
+/// Digits that are kept of what there is much of.
+const DIGITS_COARSE: u8 = 2;
 
 /// Quantiles of the curve of latency by percentile.
 pub const QUANTILES: [f64; 24] = [
@@ -51,8 +53,22 @@ impl Latencies {
     /// # Errors
     /// There is no memory for them.
     pub fn new() -> Result<Self, SoakError> {
-        let histogram =
-            Histogram::new_with_bounds(1, US_MAX, DIGITS).map_err(SoakError::harness)?;
+        Self::with_digits(DIGITS)
+    }
+
+    /// None yet, and to 1 % only, in a tenth of the memory.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    pub fn coarse() -> Result<Self, SoakError> {
+        Self::with_digits(DIGITS_COARSE)
+    }
+
+    fn with_digits(digits: u8) -> Result<Self, SoakError> {
+        let mut histogram =
+            Histogram::new_with_bounds(1, US_MAX, digits).map_err(SoakError::harness)?;
+        // Written once, it takes its memory now and not little by little, as a leak would.
+        histogram.clear();
         Ok(Self { histogram })
     }
 

@@ -81,7 +81,10 @@ impl Series {
             .collect();
         let histogram = || Histogram::new_with_bounds(1, US_MAX, 2).map_err(SoakError::harness);
         let latencies: Result<Vec<_>, _> = (0..count).map(|_| histogram()).collect();
-        Ok(Self { width_us: (width_s * 1e6) as u64, intervals, latencies: latencies? })
+        let mut latencies = latencies?;
+        // Pages that nobody has written to are not there yet.
+        latencies.iter_mut().for_each(Histogram::clear);
+        Ok(Self { width_us: (width_s * 1e6) as u64, intervals, latencies })
     }
 
     /// The interval of a moment; what is beyond the end belongs to the last.

@@ -1,7 +1,7 @@
 //! What a run's requests come to: counts, latencies, windows of faults. Reads no clock.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,8 @@ use crate::plan::Planned;
 
 /// Intervals of a plot over time at most.
 const INTERVALS_MAX: usize = 600;
+/// Windows that are over and may still get a request, since a fault may be followed by others.
+const WINDOWS_BACK: usize = 8;
 /// Faults whose figures are kept at most.
 const FAULTS_MAX: usize = 100_000;
 
@@ -39,6 +41,9 @@ pub struct FaultTally {
     pub errors: u64,
     /// The longest latency of these, in milliseconds.
     pub slowest_ms: f64,
+    /// Latency from when they were due of those that were answered with vectors.
+    #[serde(default)]
+    pub latency: LatencySummary,
 }
 
 /// What requests came to in the measured time.
@@ -46,7 +51,7 @@ pub struct FaultTally {
 pub struct Tallied {
     /// Requests that were due.
     pub offered: u64,
-    /// Of these, not sent: the harness had too many under way.
+    /// Of these, not sent: the target had too many under way.
     pub unsent: u64,
     /// Requests that were refused.
     pub refused: u64,
@@ -85,8 +90,11 @@ pub struct Tallied {
     /// Latency from when it left: what a client sees that waits with its next request. The
     /// difference is what measuring in a closed loop omits.
     pub from_sent: LatencySummary,
-    /// Time by which the generator was late.
+    /// Time by which the generator was late, what the target held it for apart.
     pub lag: LatencySummary,
+    /// Time until the target let go of whoever handed a request in.
+    #[serde(default)]
+    pub submit: LatencySummary,
     /// Latency from when a request was due, outside of the windows of faults.
     pub calm: LatencySummary,
     /// The same within these windows.
@@ -118,6 +126,7 @@ pub(crate) struct Tally {
     from_due: Latencies,
     from_sent: Latencies,
     lag: Latencies,
+    submit: Latencies,
     calm: Latencies,
     disturbed: Latencies,
     by_level: BTreeMap<String, Latencies>,
@@ -125,6 +134,9 @@ pub(crate) struct Tally {
     series: Series,
     level: String,
     windows: Vec<FaultTally>,
+    /// Latencies of the windows that may still get some: those from this place on.
+    in_windows: VecDeque<Latencies>,
+    summed_up: usize,
     /// The first window that is not over; all before it are.
     open_from: usize,
     backlog: Backlog,
@@ -151,6 +163,7 @@ impl Tally {
             from_due: Latencies::new()?,
             from_sent: Latencies::new()?,
             lag: Latencies::new()?,
+            submit: Latencies::new()?,
             calm: Latencies::new()?,
             disturbed: Latencies::new()?,
             by_level: BTreeMap::new(),
@@ -158,6 +171,8 @@ impl Tally {
             series: Series::new(length_s, INTERVALS_MAX)?,
             level: "unknown".to_owned(),
             windows: Vec::new(),
+            in_windows: VecDeque::new(),
+            summed_up: 0,
             open_from: 0,
             backlog: Backlog::default(),
             healing: Vec::new(),
@@ -192,6 +207,8 @@ impl Tally {
         if self.windows.len() < FAULTS_MAX {
             let from_s = self.seconds(at_us);
             self.windows.push(FaultTally { from_s, ..FaultTally::default() });
+            self.in_windows.extend(Latencies::coarse());
+            self.sum_up(self.open_from.saturating_sub(WINDOWS_BACK));
         }
     }
 
@@ -237,7 +254,7 @@ impl Tally {
     }
 
     pub(crate) fn done(&mut self, done: &Done, ended: &Ended<'_>) {
-        let Done { request, scheduled_us, fired_us, sent_us, at_us, .. } = done;
+        let Done { request, scheduled_us, lag_us, sent_us, at_us, .. } = done;
         let (from_due, from_sent) =
             (at_us.saturating_sub(*scheduled_us), at_us.saturating_sub(*sent_us));
         let deadline_us = request.class.deadline_ms.saturating_mul(1000);
@@ -250,11 +267,11 @@ impl Tally {
         if !self.is_measured(*scheduled_us) {
             return;
         }
-        let lag = fired_us.saturating_sub(*scheduled_us);
-        self.lag.add(lag);
+        self.lag.add(*lag_us);
+        self.submit.add(done.submit_us);
         let counts = &mut self.counts;
         counts.offered += 1;
-        counts.sent_late += u64::from(lag > self.lag_us_max);
+        counts.sent_late += u64::from(*lag_us > self.lag_us_max);
         counts.calm_offered += u64::from(!is_disturbed);
         match ended {
             Ended::Served { right } => {
@@ -327,20 +344,37 @@ impl Tally {
         }
     }
 
+    /// Lets go of the latencies of all windows before this one.
+    fn sum_up(&mut self, before: usize) {
+        while self.summed_up < before
+            && let Some(latencies) = self.in_windows.pop_front()
+        {
+            if let Some(window) = self.windows.get_mut(self.summed_up) {
+                window.latency = latencies.summary();
+            }
+            self.summed_up += 1;
+        }
+    }
+
     /// Counts a request in every window that it was under way in; whether there was one.
     fn window(&mut self, done: &Done, ended: &Ended<'_>, from_due: u64) -> bool {
         let (from_s, to_s) = (self.seconds(done.scheduled_us), self.seconds(done.at_us));
         let mut found = false;
         // Windows that ended before a request was due are all before the last few.
-        let start = self.open_from.saturating_sub(8);
-        for window in self.windows.iter_mut().skip(start) {
+        let start = self.open_from.saturating_sub(WINDOWS_BACK);
+        for (place, window) in self.windows.iter_mut().enumerate().skip(start) {
             if window.from_s > to_s || window.to_s.is_some_and(|end| end < from_s) {
                 continue;
             }
             found = true;
             window.slowest_ms = window.slowest_ms.max(from_due as f64 / 1e3);
             match ended {
-                Ended::Served { .. } => window.served += 1,
+                Ended::Served { .. } => {
+                    window.served += 1;
+                    let latencies = place.checked_sub(self.summed_up);
+                    let latencies = latencies.and_then(|place| self.in_windows.get_mut(place));
+                    latencies.into_iter().for_each(|latencies| latencies.add(from_due));
+                }
                 Ended::Refused(_) => window.refused += 1,
                 Ended::Error(_) | Ended::Lost => window.errors += 1,
             }
@@ -354,6 +388,11 @@ impl Tally {
         [*offered, *served, *good, *refused, errors + lost]
     }
 
+    /// Requests that are sent and not over.
+    pub(crate) fn under_way(&self) -> u64 {
+        self.backlog.under_way()
+    }
+
     /// So far: median and 99th percentile in milliseconds.
     pub(crate) fn latency_so_far(&self) -> (f64, f64) {
         (self.from_due.quantile_ms(0.5), self.from_due.quantile_ms(0.99))
@@ -363,7 +402,8 @@ impl Tally {
         self.series.width_s()
     }
 
-    pub(crate) fn finish(self) -> (Tallied, Vec<Interval>, Vec<FaultTally>) {
+    pub(crate) fn finish(mut self) -> (Tallied, Vec<Interval>, Vec<FaultTally>) {
+        self.sum_up(usize::MAX);
         let summaries = |map: BTreeMap<String, Latencies>| {
             map.into_iter().map(|(name, latencies)| (name, latencies.summary())).collect()
         };
@@ -373,6 +413,7 @@ impl Tally {
             from_due: self.from_due.summary(),
             from_sent: self.from_sent.summary(),
             lag: self.lag.summary(),
+            submit: self.submit.summary(),
             calm: self.calm.summary(),
             disturbed: self.disturbed.summary(),
             by_level: summaries(self.by_level),

@@ -186,11 +186,13 @@ pub(super) fn look(body: &[u8]) -> Option<Look> {
 
 /// What devices show, from metrics in Prometheus' text format.
 pub(super) fn readings(text: &str) -> Vec<Reading> {
-    const NAMES: [&str; 4] = [
+    const NAMES: [&str; 6] = [
         "forebay_device_temperature_celsius",
         "forebay_device_power_watts",
         "forebay_device_memory_used_bytes",
         "forebay_device_utilisation_ratio",
+        "forebay_device_slowdown_margin_celsius",
+        "forebay_device_clocks_event_reasons",
     ];
     let reading = |line: &str| {
         let (series, value) = line.rsplit_once(' ')?;
@@ -202,6 +204,16 @@ pub(super) fn readings(text: &str) -> Vec<Reading> {
         known.then(|| Reading { name: name.to_owned(), device, value })
     };
     text.lines().filter_map(reading).collect()
+}
+
+/// A counter, summed over its labels, from metrics in Prometheus' text format; 0 if it is not there.
+pub(super) fn counted(text: &str, name: &str) -> u64 {
+    let value = |line: &str| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let is_it = series.split('{').next() == Some(name);
+        value.parse::<u64>().ok().filter(|_| is_it)
+    };
+    text.lines().filter_map(value).sum()
 }
 
 #[cfg(test)]
@@ -249,6 +261,7 @@ mod tests {
     #[test]
     fn requests_have_what_their_dialect_knows() {
         let call = Call {
+            number: 0,
             texts: vec!["a".to_owned()],
             priority: Priority::Bulk,
             deadline: None,
@@ -277,6 +290,9 @@ mod tests {
             "# HELP x\nforebay_device_power_watts{rung=\"cuda:0\"} 310.5\n\
              forebay_device_power_limit_watts{rung=\"cuda:0\"} 700\nforebay_tokens_total 3\n",
         );
+        let text =
+            "a_total{x=\"1\"} 2\na_total{x=\"2\"} 3\na_total_more 7\n# HELP a_total 9\nb 4\n";
+        assert_eq!((counted(text, "a_total"), counted(text, "b"), counted(text, "c")), (5, 4, 0));
         assert_eq!(readings.len(), 1);
         assert_eq!((readings[0].device.as_str(), readings[0].value), ("cuda:0", 310.5));
     }

@@ -3,8 +3,8 @@
 //! Each connection carries one request at a time. That bounds them, says when a request really left,
 //! and shows an answer that nobody asked for, which clients that share connections hide.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use super::address::Place;
 use super::dialect::{self, Dialect};
-use super::{Answer, Call, Look, Reading, Sent, Target, within};
+use super::{Answer, Call, Look, Reading, Sent, Stray, Target, within};
 use crate::error::SoakError;
 
 /// Bytes of an answer at most.
@@ -35,10 +35,20 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that was not used for this long is not used again: a server that closes it while a
 /// request is on its way would look as if it had lost that.
 const IDLE_MAX: Duration = Duration::from_secs(2);
+/// What the library says of bytes that came while nothing was asked; a test holds that down.
+const UNASKED: &str = "unexpected message";
 /// Strays that are kept in words between two looks.
 const STRAYS_MAX: usize = 100;
 
-type Sender = SendRequest<Full<Bytes>>;
+/// What [`Connection::last`] holds before the first request.
+const NO_REQUEST: u64 = u64::MAX;
+
+/// A connection, which carries one request at a time.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// The number of the last request that went out on it.
+    last: Arc<AtomicU64>,
+}
 
 /// Where a server is, and what it asks for.
 #[derive(Clone, Debug)]
@@ -76,10 +86,12 @@ struct Inner {
 /// Connections that are not in use, and leave to have more.
 struct Pool {
     /// The latest used last, each with when that was.
-    idle: Mutex<Vec<(Instant, Sender)>>,
+    idle: Mutex<Vec<(Instant, Connection)>>,
     room: Arc<Semaphore>,
-    strays: Arc<Mutex<Vec<String>>>,
+    strays: Strays,
 }
+
+type Strays = Arc<Mutex<VecDeque<Stray>>>;
 
 impl HttpTarget {
     /// A server, which is asked once whether it is there.
@@ -109,11 +121,11 @@ impl HttpTarget {
         };
         let target = Self { inner: Arc::new(inner) };
         let opened = target.inner.open(&target.inner.server.place).await;
-        let sender = opened.map_err(|reason| SoakError::Unreachable {
+        let connection = opened.map_err(|reason| SoakError::Unreachable {
             target: target.inner.server.place.to_string(),
             reason,
         })?;
-        target.inner.keep(sender);
+        target.inner.keep(connection);
         Ok(target)
     }
 }
@@ -124,7 +136,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Inner {
     /// A new connection.
-    async fn open(&self, place: &Place) -> Result<Sender, String> {
+    async fn open(&self, place: &Place) -> Result<Connection, String> {
         let strays = Arc::clone(&self.pool.strays);
         let opening = async {
             match place {
@@ -152,13 +164,15 @@ impl Inner {
     }
 
     /// A connection that is not in use, or a new one.
-    async fn take(&self) -> Result<Sender, String> {
+    async fn take(&self) -> Result<Connection, String> {
         loop {
             let idle = lock(&self.pool.idle).pop();
             match idle {
                 // One that the server has closed meanwhile is not ready.
-                Some((since, sender)) if since.elapsed() < IDLE_MAX && sender.is_ready() => {
-                    return Ok(sender);
+                Some((since, connection))
+                    if since.elapsed() < IDLE_MAX && connection.sender.is_ready() =>
+                {
+                    return Ok(connection);
                 }
                 Some(_) => {}
                 None => return self.open(&self.server.place).await,
@@ -166,8 +180,8 @@ impl Inner {
         }
     }
 
-    fn keep(&self, sender: Sender) {
-        lock(&self.pool.idle).push((Instant::now(), sender));
+    fn keep(&self, connection: Connection) {
+        lock(&self.pool.idle).push((Instant::now(), connection));
     }
 
     fn request(
@@ -190,7 +204,7 @@ impl Inner {
         let taking = async {
             // It never closes.
             let permit = Arc::clone(&self.pool.room).acquire_owned().await;
-            self.take().await.map(|sender| (sender, permit))
+            self.take().await.map(|connection| (connection, permit))
         };
         let until = call.deadline.map(|until| until.saturating_duration_since(Instant::now()));
         let room = until.map_or(call.connection_wait, |until| until.min(call.connection_wait));
@@ -208,28 +222,30 @@ impl Inner {
             // It has not left, so nobody owes an answer.
             Err(_) => Answer::Refused("no_connection".into()),
             Ok(Err(_)) => Answer::Refused("unreachable".into()),
-            Ok(Ok((sender, _permit))) => {
+            Ok(Ok((connection, _permit))) => {
                 let body = self.server.dialect.body(&call, left, self.server.model.as_deref());
-                within(call.wait, self.answered(sender, body)).await
+                within(call.wait, self.answered(connection, call.number, body)).await
             }
         };
         Sent { sent_at, answer }
     }
 
-    async fn answered(&self, mut sender: Sender, body: Vec<u8>) -> Answer {
+    async fn answered(&self, mut connection: Connection, number: u64, body: Vec<u8>) -> Answer {
         let request = self.request(Method::POST, self.server.dialect.path(), body);
         let request = match request {
             Ok(request) => request,
             Err(error) => return Answer::Refused(error.to_string().into()),
         };
-        let response = match sender.try_send_request(request).await {
+        connection.last.store(number, Ordering::Relaxed);
+        let response = match connection.sender.try_send_request(request).await {
             Ok(response) => Ok(response),
             // The connection had ended before anything went out, so nobody owes an answer yet.
             Err(mut error) => match error.take_message() {
                 Some(request) => match self.open(&self.server.place).await {
                     Ok(fresh) => {
-                        sender = fresh;
-                        sender.send_request(request).await
+                        connection = fresh;
+                        connection.last.store(number, Ordering::Relaxed);
+                        connection.sender.send_request(request).await
                     }
                     Err(_) => return Answer::Refused("unreachable".into()),
                 },
@@ -241,8 +257,8 @@ impl Inner {
             Err(error) => return Answer::Lost(error.to_string()),
         };
         // The connection has to have seen the end of the answer.
-        if sender.ready().await.is_ok() {
-            self.keep(sender);
+        if connection.sender.ready().await.is_ok() {
+            self.keep(connection);
         }
         answer
     }
@@ -264,7 +280,7 @@ impl Inner {
         body: Vec<u8>,
     ) -> Result<(u16, Bytes), String> {
         let asking = async {
-            let mut sender = self.open(place).await?;
+            let mut sender = self.open(place).await?.sender;
             let request = self.request(method, path, body).map_err(|error| error.to_string())?;
             let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
             let status = response.status().as_u16();
@@ -277,24 +293,32 @@ impl Inner {
 }
 
 /// Drives a connection until it ends, and notes if it ends because of an answer too many.
-async fn serve<S>(stream: TokioIo<S>, strays: Arc<Mutex<Vec<String>>>) -> Result<Sender, String>
+async fn serve<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let (sender, connection) = handshake(stream).await.map_err(|error| error.to_string())?;
+    let last = Arc::new(AtomicU64::new(NO_REQUEST));
+    let asked = Arc::clone(&last);
     drop(tokio::spawn(async move {
         if let Err(error) = connection.await {
             let text = error.to_string();
             // The library has no other name for bytes that came while nothing was asked.
-            if text.contains("unexpected message") {
+            if text.contains(UNASKED) {
                 let mut strays = lock(&strays);
                 if strays.len() < STRAYS_MAX {
-                    strays.push("bytes of an answer came while nothing was asked".to_owned());
+                    let last = asked.load(Ordering::Relaxed);
+                    strays.push_back(Stray {
+                        at: Instant::now(),
+                        request: (last != NO_REQUEST).then_some(last),
+                        why: "bytes of an answer came on its connection while nothing was asked"
+                            .to_owned(),
+                    });
                 }
             }
         }
     }));
-    Ok(sender)
+    Ok(Connection { sender, last })
 }
 
 impl Target for HttpTarget {
@@ -349,6 +373,21 @@ impl Target for HttpTarget {
         .boxed()
     }
 
+    fn counted<'t>(&'t self, name: &'t str) -> BoxFuture<'t, Option<u64>> {
+        async move {
+            let inner = &self.inner;
+            if inner.server.dialect != Dialect::Native {
+                return None;
+            }
+            let place = &inner.server.place;
+            match inner.ask(place, Method::GET, "/metrics", Vec::new()).await {
+                Ok((200, body)) => Some(dialect::counted(&String::from_utf8_lossy(&body), name)),
+                _ => None,
+            }
+        }
+        .boxed()
+    }
+
     fn inject<'t>(
         &'t self,
         device: Option<&'t str>,
@@ -380,11 +419,14 @@ impl Target for HttpTarget {
         self.inner.server.pid.or((peer > 0).then_some(peer))
     }
 
-    fn strays(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.inner.pool.strays))
+    fn stray(&self) -> Option<Stray> {
+        lock(&self.inner.pool.strays).pop_front()
     }
 
     fn rest(&self) {
         lock(&self.inner.pool.idle).clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,8 @@ use forebay::{BatchTicket, Config, EmbedError, EmbedOptions, Fault, Runtime};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::dialect::readings;
-use super::{Answer, Call, Look, Reading, Sent, Target, WorkerLook, within};
+use super::dialect::{counted, readings};
+use super::{Answer, Call, Look, Reading, Sent, Stray, Target, WorkerLook, within};
 use crate::error::SoakError;
 
 /// A look is a few locks.
@@ -115,6 +115,11 @@ impl Target for LibraryTarget {
         std::future::ready(text.as_deref().map(readings).unwrap_or_default()).boxed()
     }
 
+    fn counted<'t>(&'t self, name: &'t str) -> BoxFuture<'t, Option<u64>> {
+        let text = self.metrics.as_ref().map(PrometheusHandle::render);
+        std::future::ready(text.map(|text| counted(&text, name))).boxed()
+    }
+
     fn inject<'t>(
         &'t self,
         device: Option<&'t str>,
@@ -131,8 +136,8 @@ impl Target for LibraryTarget {
         Some(std::process::id())
     }
 
-    fn strays(&self) -> Vec<String> {
-        Vec::new()
+    fn stray(&self) -> Option<Stray> {
+        None
     }
 
     fn rest(&self) {}

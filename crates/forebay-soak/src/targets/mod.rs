@@ -23,6 +23,8 @@ pub use library::LibraryTarget;
 /// One request.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// The number of the request.
+    pub number: u64,
     /// The texts.
     pub texts: Vec<String>,
     /// How urgent it is, where the target knows such a thing.
@@ -119,6 +121,17 @@ pub struct Reading {
     pub value: f64,
 }
 
+/// An answer that nobody had asked for.
+#[derive(Clone, Debug)]
+pub struct Stray {
+    /// When it was noticed.
+    pub at: Instant,
+    /// The last request before it on its connection.
+    pub request: Option<u64>,
+    /// What came.
+    pub why: String,
+}
+
 /// Waits for an answer as long as one is expected.
 async fn within(wait: Duration, answer: impl Future<Output = Answer>) -> Answer {
     let answered = tokio::time::timeout(wait, answer).await;
@@ -148,6 +161,9 @@ pub trait Target: Send + Sync {
     /// What its devices show; empty if it does not tell.
     fn readings(&self) -> BoxFuture<'_, Vec<Reading>>;
 
+    /// A counter of its metrics, summed over its labels; `None` if it does not tell.
+    fn counted<'t>(&'t self, name: &'t str) -> BoxFuture<'t, Option<u64>>;
+
     /// Brings a fault about.
     fn inject<'t>(
         &'t self,
@@ -158,8 +174,8 @@ pub trait Target: Send + Sync {
     /// The process that everything of it descends from, if it is on this machine and known.
     fn root_pid(&self) -> Option<u32>;
 
-    /// Answers since the last time that nobody had asked for, in words.
-    fn strays(&self) -> Vec<String>;
+    /// The next answer that nobody had asked for.
+    fn stray(&self) -> Option<Stray>;
 
     /// Lets go of what is kept for the next request.
     fn rest(&self);

@@ -25,6 +25,23 @@ fn the_heaviest_finding_decides() {
     assert_eq!(exits, [130, 2, 4, 5, 3, 1]);
 }
 
+#[test]
+fn what_the_target_lets_pile_up_is_not_the_harness_too_slow() {
+    let profile = Profile::load("smoke").unwrap();
+    let code = |run: &Run| {
+        let mut findings = Vec::new();
+        harness(run, &profile, &mut findings);
+        heaviest(&findings)
+    };
+    let mut run = Run { measured_s: 100.0, ..Run::default() };
+    run.tallied.offered = 1000;
+    assert_eq!(code(&run), Code::Pass);
+    run.tallied.unsent = 500;
+    assert_eq!(code(&run), Code::ObjectiveMissed);
+    run.beats.stalled_s = 2.0;
+    assert_eq!(code(&run), Code::Overloaded);
+}
+
 fn run() -> Run {
     let mut run = Run { measured_s: 100.0, ..Run::default() };
     run.tallied.offered = 10_000;

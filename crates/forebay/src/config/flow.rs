@@ -98,7 +98,7 @@ group! {
     /// What is checked before an answer leaves.
     ReplyConfig as "reply" {
         /// How late after its deadline a request may still be told that the deadline has passed.
-        deadline_slack_ms: u32 = 50, "ms", Integer(0, 10_000);
+        deadline_slack_ms: u32 = 5, "ms", Integer(0, 10_000);
         /// How far from 1 the length of a normalised embedding may be before it counts as corrupt.
         norm_tolerance: f64 = 0.001, "", Number(0.000001, 0.1);
     }

@@ -39,8 +39,12 @@ Exit codes:
   4    the best level did not come, or did not come back
   5    void: the harness could not keep up
   64   the command line or the profile is wrong
+  65   a file is no history
+  66   a file is missing
   69   the target cannot be reached
-  130  interrupted; the report is partial"
+  74   a file cannot be written
+  78   the configuration is wrong
+  130  interrupted by SIGINT or SIGTERM; the report is partial"
 )]
 pub(crate) struct SoakArgs {
     #[command(subcommand)]

@@ -101,14 +101,14 @@ async fn soak(
     let stop = Arc::new(AtomicBool::new(false));
     let work = carry_out(&args, settings, config, profile, Arc::clone(&stop));
     tokio::pin!(work);
-    let (mut asked, mut ending) = (None, interrupt.clone());
+    let (mut asked, mut ending) = (false, interrupt.clone());
     let report = loop {
         tokio::select! {
             report = &mut work => break report?,
-            exit = ending.raised(), if asked.is_none() => {
+            _ = ending.raised(), if !asked => {
                 note!("interrupted: the report will be partial");
                 stop.store(true, Ordering::Relaxed);
-                asked = Some(exit);
+                asked = true;
             }
         }
     };
@@ -116,9 +116,10 @@ async fn soak(
     say!("{}", view::summary(&report))?;
     note!("report: {}, {} and {}", files.html.display(), files.json.display(), files.csv.display());
     match (report.code(), asked) {
-        (_, Some(asked)) => Err(Failure::silent(asked)),
-        (Code::Pass, None) => Ok(()),
-        (code, None) => {
+        // By whichever signal: the code says that the report is partial.
+        (_, true) => Err(Failure::silent(Exit::Interrupted)),
+        (Code::Pass, false) => Ok(()),
+        (code, false) => {
             let failure = Failure::new(exit(code), view::objection(&report));
             Err(failure.help(format!("repeat it with: {}", report.replay)))
         }
@@ -202,7 +203,11 @@ async fn carry_out(
     });
     let model = config.model.path.file_name().map(|name| name.to_string_lossy().into_owned());
     note!("computing {} known answers on the CPU", texts.len());
-    let oracle = Arc::new(Oracle::compute(&config, texts, tolerance).await?);
+    let mut oracle = Oracle::compute(&config, texts, tolerance).await?;
+    if args.tolerance.is_none() {
+        oracle.hold_levels(&config);
+    }
+    let oracle = Arc::new(oracle);
     let frame = Frame {
         replay: args.replay(settings),
         seed: args.seed,
@@ -317,12 +322,16 @@ impl Soak<'_> {
                 return Err(Failure::new(Exit::PromiseBroken, message));
             }
             let probe = Probe::of(rate, &run, &verdict);
-            let words = if probe.met { "met" } else { "not met" };
+            let words = match (probe.met, verdict.code) {
+                (true, _) => "met",
+                (false, Code::Overloaded) => "void: the harness could not offer it",
+                (false, _) => "not met",
+            };
             let (good, p99) = (probe.good_per_s, probe.p99_ms);
             note!("{rate:.0}/s: {good:.0}/s good, p99 {p99:.1} ms, {words}");
             search.tell(probe.met);
             probes.push(probe);
         }
-        Ok(Capacity { rate: search.found(), probes })
+        Ok(Capacity::of(search.found(), probes))
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use forebay_soak::stats::LatencySummary;
 use forebay_soak::verdict::Finding;
-use forebay_soak::{Report, SoFar};
+use forebay_soak::{Code, Report, SoFar};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
@@ -76,13 +76,14 @@ fn line(now: &SoFar, last: &SoFar, warm: bool) -> String {
     let seconds = (now.at_s - last.at_s).max(1e-9);
     let rate = |now: u64, last: u64| now.saturating_sub(last) as f64 / seconds;
     format!(
-        "level {}  offered {:.0}/s  good {:.0}/s  p50 {:.1} ms  p99 {:.1} ms  refused {}  errors {}  \
-         faults {}",
+        "level {}  offered {:.0}/s  good {:.0}/s  p50 {:.1} ms  p99 {:.1} ms  under way {}  \
+         refused {}  errors {}  faults {}",
         now.level,
         rate(now.offered, last.offered),
         rate(now.good, last.good),
         now.p50_ms,
         now.p99_ms,
+        now.under_way,
         now.refused,
         now.errors,
         now.faults
@@ -92,7 +93,11 @@ fn line(now: &SoFar, last: &SoFar, warm: bool) -> String {
 /// What stands against a pass, in a line.
 pub(super) fn objection(report: &Report) -> String {
     let Some(judged) = report.runs.first() else {
-        return "no rate met the objectives".to_owned();
+        let is_void = report.code() == Code::Overloaded;
+        return match is_void {
+            true => "void: the harness could not keep up at any rate".to_owned(),
+            false => "no rate met the objectives".to_owned(),
+        };
     };
     let mut text = report.code().words().to_owned();
     if let Some(finding) = judged.verdict.objections().next() {
@@ -165,7 +170,14 @@ pub(super) fn summary(report: &Report) -> String {
     }
     if let Some(capacity) = &report.capacity {
         text.push_str(&match capacity.rate {
+            Some(rate) if capacity.limited_by_harness => format!(
+                "capacity: at least {rate:.1} requests/s; more is more than the harness can offer\n"
+            ),
             Some(rate) => format!("capacity: {rate:.1} requests/s\n"),
+            None if capacity.limited_by_harness => {
+                "capacity: unknown, the harness could not offer any rate that was tried\n"
+                    .to_owned()
+            }
             None => "capacity: no rate met the objectives\n".to_owned(),
         });
     }

@@ -20,7 +20,8 @@ fn done(number: u64, [due, sent, over]: [u64; 3]) -> Done {
     Done {
         request: Planned { number, first: 0, count: 1, class },
         scheduled_us: us(due),
-        fired_us: us(due),
+        lag_us: 0,
+        submit_us: 0,
         sent_us: us(sent),
         at_us: us(over),
         outcome: Outcome::Rows(Vec::new()),
