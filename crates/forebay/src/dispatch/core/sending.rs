@@ -63,7 +63,8 @@ impl<W: WorkerPort> Core<W> {
     /// many, and nothing beside a batch that has all its cores.
     pub(super) fn has_room(&self, side_by_side: usize, load: &Load) -> bool {
         if side_by_side > 1 {
-            return load.free > 0 && !load.whole && load.batches < side_by_side;
+            let whole = load.whole && !mutated!(JoinsWholeBatches);
+            return load.free > 0 && !whole && !load.exclusive && load.batches < side_by_side;
         }
         let busy_for_long = load.batches >= BATCHES_AHEAD
             && self.expected_duration(load.tokens) > self.settings.batch.duration_target;
