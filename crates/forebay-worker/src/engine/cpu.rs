@@ -6,6 +6,7 @@
 //! batches that run side by side. All give a row the same bits.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_arena::{ClaimedSlot, WorkerArena};
@@ -132,12 +133,16 @@ impl Layout {
 }
 
 /// Bytes of the files that hold the weights.
-fn weights_bytes(folder: &ModelFolder) -> std::io::Result<u64> {
+fn weights_bytes(folder: &ModelFolder) -> Result<u64, String> {
     let files = match folder.graph() {
         GraphSource::Safetensors { files } => files.as_slice(),
         GraphSource::Onnx { file } => std::slice::from_ref(file),
     };
-    files.iter().map(|file| Ok(std::fs::metadata(file)?.len())).sum()
+    let bytes = |file: &PathBuf| match std::fs::metadata(file) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) => Err(format!("{}: {error}; put the file back", file.display())),
+    };
+    files.iter().map(bytes).sum()
 }
 
 /// The first run allocates and is slow; it belongs to the start, and its numbers must be sound.
