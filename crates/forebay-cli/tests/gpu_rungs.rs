@@ -17,7 +17,7 @@ use support::tiny::{TinyModel, text};
 use support::{FAKE_WORKER, assert_right, eventually, fake_config, kill, real_config, start};
 
 /// What a probe says on a machine with two GPUs.
-const TWO_GPUS: &str = r#"{"protocol":3,"driver":"13.0","libraries":[],"devices":[
+const TWO_GPUS: &str = r#"{"protocol":4,"driver":"13.0","libraries":[],"devices":[
 {"ordinal":0,"name":"one","capability":[9,0],"memory_bytes":1,"multiprocessors":1,
 "integrated":false,"pci":"","uuid":""},
 {"ordinal":1,"name":"two","capability":[9,0],"memory_bytes":1,"multiprocessors":1,

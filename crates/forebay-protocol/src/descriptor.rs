@@ -20,6 +20,10 @@ pub enum DescriptorKind {
     /// Host to worker: bring this [`Fault`] about. A worker whose host has not enabled faults
     /// ignores it.
     Fault = 3,
+    /// As [`DescriptorKind::Run`], with its share of the cores while others run beside it. Only a
+    /// worker that computes several batches side by side ([`crate::Ready::side_by_side`]) is sent
+    /// it; to any other it means the same as `Run`.
+    RunBeside = 4,
     /// Worker to host: the rows stand in the slot's output area. The host owns the slot again.
     Done = 17,
     /// Worker to host: the batch failed with a class; the host owns the slot again. A message in
@@ -30,8 +34,15 @@ pub enum DescriptorKind {
 }
 
 impl DescriptorKind {
-    const ALL: [Self; 6] =
-        [Self::Run, Self::Drain, Self::Fault, Self::Done, Self::Failed, Self::Drained];
+    const ALL: [Self; 7] = [
+        Self::Run,
+        Self::Drain,
+        Self::Fault,
+        Self::RunBeside,
+        Self::Done,
+        Self::Failed,
+        Self::Drained,
+    ];
 
     fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u16 == code)

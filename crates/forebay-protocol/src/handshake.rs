@@ -9,7 +9,7 @@ use crate::{ArenaSpec, CudaSpec, WorkerExit};
 
 /// Version of everything in this crate. Host and worker must agree exactly: they come from one
 /// build, and a mixture is a deployment mistake worth refusing.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Largest handshake packet in bytes.
 pub const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
@@ -33,9 +33,10 @@ pub enum WaitSpec {
 pub struct CpuSpec {
     /// Path of ONNX Runtime's shared library; empty on a rung that does not need it.
     pub onnxruntime: PathBuf,
-    /// Sessions, each with its own encoder thread.
+    /// Sessions, each with its own encoder thread; 0 means one with all threads for a batch that
+    /// has the machine to itself, and beside it two with half of them for batches side by side.
     pub sessions: u32,
-    /// Threads of one session; 0 means every core.
+    /// Threads of one session, or of all together where `sessions` is 0; 0 means every core.
     pub threads_per_session: u32,
     /// Whether a session's threads spin while they wait for work.
     pub spinning: bool,
@@ -98,6 +99,9 @@ pub struct Ready {
     pub precision: String,
     /// Length of one embedding.
     pub width: u32,
+    /// Batches that it computes side by side, each with its share of the cores, at least 1; see
+    /// [`DescriptorKind::RunBeside`](crate::DescriptorKind::RunBeside).
+    pub side_by_side: u32,
     /// Time from receipt of [`Hello`] until now, in milliseconds.
     pub start_ms: u64,
     /// What else the engine has to say of itself, by name, such as where its kernels come from;

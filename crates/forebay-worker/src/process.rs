@@ -149,10 +149,20 @@ impl Greeting<'_> {
             Ok(prepared) => prepared,
             Err(failure) => return refuse(link, failure),
         };
-        let EngineInfo { engine: name, device, precision, width, details } = engine.info.clone();
+        let EngineInfo { engine: name, device, precision, width, side_by_side, details } =
+            engine.info.clone();
         let start_ms = u64::try_from(received_at.elapsed().as_millis()).unwrap_or(u64::MAX);
         let protocol = PROTOCOL_VERSION;
-        let ready = Ready { protocol, engine: name, device, precision, width, start_ms, details };
+        let ready = Ready {
+            protocol,
+            engine: name,
+            device,
+            precision,
+            width,
+            side_by_side,
+            start_ms,
+            details,
+        };
         say(link, &StartReply::Ready(ready))?;
         let faults = Arc::new(Faults::new(hello.worker.faults_enabled));
         let (link, wait) = (link.clone(), hello.worker.wait);

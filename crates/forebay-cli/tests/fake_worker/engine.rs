@@ -57,6 +57,7 @@ pub(crate) fn open(spec: &WorkerSpec, _: &WorkerArena) -> Result<Engine<(), (), 
         device: spec.device.clone(),
         precision: spec.precision.clone(),
         width: width(&spec.model),
+        side_by_side: 1,
         details: std::collections::BTreeMap::new(),
     };
     let copy_in = CopyIn { held: script.hold_copy_in.then(|| spec.model.clone()) };

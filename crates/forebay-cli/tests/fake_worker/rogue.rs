@@ -39,6 +39,7 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
         device: hello.worker.device.clone(),
         precision: hello.worker.precision.clone(),
         width: engine::width(&hello.worker.model),
+        side_by_side: 1,
         start_ms: 0,
         details: std::collections::BTreeMap::new(),
     });
@@ -49,7 +50,7 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
     while let Some(packet) = receive(socket, RecvFlags::empty()) {
         let request = Descriptor::decode(&packet).expect("the host keeps to the protocol");
         match request.kind {
-            DescriptorKind::Run => {}
+            DescriptorKind::Run | DescriptorKind::RunBeside => {}
             DescriptorKind::Fault => continue,
             DescriptorKind::Drain if breach == Rogue::IgnoreDrain => continue,
             _ => return,

@@ -90,6 +90,45 @@ fn int8_rows_of_a_small_encoder_do_not_see_their_neighbours() {
 }
 
 #[test]
+fn the_real_model_gives_the_same_bits_with_all_threads_alone_and_with_half_of_them_side_by_side() {
+    let folder = support::real_model();
+    let lengths = many_lengths(133, 11);
+    let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, 13);
+    for precision in [Precision::F32, Precision::Int8] {
+        let load = |intra_threads, other: Option<&Session>| {
+            let options = EngineOptions { intra_threads, ..support::options(precision) };
+            Session::load_beside(&folder, &options, other).unwrap()
+        };
+        let mut whole = load(2, None);
+        let halves = [load(1, Some(&whole)), load(1, Some(&whole))];
+        let expected = whole.encode(&ids, &boundaries).unwrap();
+        let rows = lengths.len();
+        // Each half has a part of the rows at a time, as it has in a worker.
+        std::thread::scope(|scope| {
+            let (expected, ids, boundaries) = (&expected, &ids, &boundaries);
+            for (half, mut session) in halves.into_iter().enumerate() {
+                scope.spawn(move || {
+                    for parts in [2, 3, rows] {
+                        for part in (half..parts).step_by(2) {
+                            let (from, to) = (part * rows / parts, (part + 1) * rows / parts);
+                            let start = boundaries[from];
+                            let own: Vec<u32> =
+                                boundaries[from..=to].iter().map(|at| at - start).collect();
+                            let text = &ids[start as usize..boundaries[to] as usize];
+                            let states = session.encode(text, &own).unwrap();
+                            for row in from..to {
+                                let same = bits(states.row(row - from)) == bits(expected.row(row));
+                                assert!(same, "{precision}: row {row}, part {part} of {parts}");
+                            }
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
 fn rows_of_the_real_model_do_not_see_their_neighbours() {
     let folder = support::real_model();
     for precision in [Precision::F32, Precision::Int8] {

@@ -1,17 +1,27 @@
 //! The CPU rung: ONNX Runtime for the encoder, plain Rust for pooling. The slot is host memory, so
 //! the two copy steps have nothing to copy.
+//!
+//! With `cpu.sessions = 0` there are three sessions: one with all threads for a batch that has the
+//! machine to itself, which both encoders share, and one of half the threads for each encoder, for
+//! batches that run side by side. All give a row the same bits.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use forebay_arena::{ClaimedSlot, WorkerArena};
-use forebay_model::{ModelFolder, PoolingSpec, pooling};
+use forebay_model::{GraphSource, ModelFolder, PoolingSpec, pooling};
 use forebay_onnx::{EngineOptions, OnnxError, Precision, Session, SubBatchLimits, TokenStates};
-use forebay_protocol::{ErrorClass, WorkerExit, WorkerSpec};
+use forebay_protocol::{CpuSpec, ErrorClass, WorkerExit, WorkerSpec};
 
 use super::{Engine, EngineInfo, Step, StepError};
 
 /// Token ids of the self-check; every BERT vocabulary has them.
 const SELF_CHECK_IDS: [u32; 5] = [1, 2, 3, 2, 1];
+/// Batches that run side by side where the number of sessions is left to us.
+const SIDE_BY_SIDE: usize = 2;
+/// Above so many bytes of weights that number is one: each further session holds them once more.
+const WEIGHTS_BYTES_MAX: u64 = 512 << 20;
 
 /// Opens the engine of the `cpu` device and runs one batch through it.
 ///
@@ -27,16 +37,11 @@ pub fn open_cpu_engine(
     };
     let folder = ModelFolder::open_unverified(&spec.model).map_err(|error| config(&error))?;
     let precision: Precision = spec.precision.parse().map_err(|error: OnnxError| config(&error))?;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let sessions = spec.cpu.sessions.max(1) as usize;
-    let intra_threads = match spec.cpu.threads_per_session {
-        0 => cores.div_ceil(sessions),
-        threads => threads as usize,
-    };
+    let layout = Layout::of(&spec.cpu, weights_bytes(&folder).map_err(|error| config(&error))?);
     let options = EngineOptions {
         library: spec.cpu.onnxruntime.clone(),
         precision,
-        intra_threads,
+        intra_threads: layout.threads,
         spinning: spec.cpu.spinning,
         sub_batch: SubBatchLimits {
             rows_max: spec.cpu.sub_batch_rows_max as usize,
@@ -44,15 +49,32 @@ pub fn open_cpu_engine(
             ..SubBatchLimits::default()
         },
     };
-    let mut loaded: Vec<Session> = Vec::with_capacity(sessions);
-    for _ in 0..sessions {
-        let mut session = Session::load_beside(&folder, &options, loaded.first())
-            .map_err(|error| config(&error))?;
+    let load = |intra_threads, other: Option<&Session>| {
+        let options = EngineOptions { intra_threads, ..options.clone() };
+        let mut session =
+            Session::load_beside(&folder, &options, other).map_err(|error| config(&error))?;
         self_check(&mut session).map_err(|message| config(&message))?;
-        loaded.push(session);
-    }
-    let step = |session| Box::new(Infer { session, padded_tokens: None }) as Box<dyn Step<_, _>>;
-    let infer: Vec<Box<dyn Step<(), TokenStates>>> = loaded.into_iter().map(step).collect();
+        Ok::<_, StepError>(session)
+    };
+    let first = load(layout.threads, None)?;
+    let mut own = Vec::with_capacity(layout.encoders);
+    let whole = if layout.side_by_side > 1 {
+        for _ in 0..layout.encoders {
+            own.push(load(layout.threads / layout.encoders, Some(&first))?);
+        }
+        Some(Arc::new(Mutex::new(first)))
+    } else {
+        own.push(first);
+        for _ in 1..layout.encoders {
+            own.push(load(layout.threads, own.first())?);
+        }
+        None
+    };
+    let step = |own| {
+        let whole = whole.clone();
+        Box::new(Infer { own, whole, beside: false, padded_tokens: None }) as Box<dyn Step<_, _>>
+    };
+    let infer: Vec<Box<dyn Step<(), TokenStates>>> = own.into_iter().map(step).collect();
     let version =
         forebay_onnx::runtime_version(&options.library).map_err(|error| config(&error))?;
     Ok(Engine {
@@ -61,16 +83,66 @@ pub fn open_cpu_engine(
             device: "cpu".to_owned(),
             precision: spec.precision.clone(),
             width: folder.width() as u32,
-            details: BTreeMap::from([
-                ("sessions".to_owned(), sessions.to_string()),
-                ("threads".to_owned(), (sessions * intra_threads).to_string()),
-            ]),
+            side_by_side: layout.side_by_side as u32,
+            details: layout.details(),
         },
         copy_in: Box::new(SlotView),
         infer,
         pool: Box::new(Pool { spec: PoolingSpec { normalize: false, ..*folder.pooling() } }),
         copy_out: Box::new(SlotView),
     })
+}
+
+/// Which sessions there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Layout {
+    /// Encoders, each with a session of its own.
+    encoders: usize,
+    /// Threads of a session that may use all that its encoder has.
+    threads: usize,
+    /// More than one: the encoders share a session of all threads, and their own have a part of them.
+    side_by_side: usize,
+}
+
+impl Layout {
+    fn of(spec: &CpuSpec, weights_bytes: u64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let sessions = spec.sessions.max(1) as usize;
+        let threads = match spec.threads_per_session {
+            0 => cores.div_ceil(sessions),
+            threads => threads as usize,
+        };
+        if spec.sessions == 0 && threads >= SIDE_BY_SIDE && weights_bytes <= WEIGHTS_BYTES_MAX {
+            Self { encoders: SIDE_BY_SIDE, threads, side_by_side: SIDE_BY_SIDE }
+        } else {
+            Self { encoders: sessions, threads, side_by_side: 1 }
+        }
+    }
+
+    fn details(&self) -> BTreeMap<String, String> {
+        let Self { encoders, threads, side_by_side } = *self;
+        let (sessions, threads) = match side_by_side {
+            1 => (encoders.to_string(), threads * encoders),
+            _ => (format!("1 of all threads, {encoders} of a part"), threads),
+        };
+        BTreeMap::from([
+            ("sessions".to_owned(), sessions),
+            ("threads".to_owned(), threads.to_string()),
+        ])
+    }
+}
+
+/// Bytes of the files that hold the weights.
+fn weights_bytes(folder: &ModelFolder) -> Result<u64, String> {
+    let files = match folder.graph() {
+        GraphSource::Safetensors { files } => files.as_slice(),
+        GraphSource::Onnx { file } => std::slice::from_ref(file),
+    };
+    let bytes = |file: &PathBuf| match std::fs::metadata(file) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) => Err(format!("{}: {error}; put the file back", file.display())),
+    };
+    files.iter().map(bytes).sum()
 }
 
 /// The first run allocates and is slow; it belongs to the start, and its numbers must be sound.
@@ -95,13 +167,26 @@ impl Step<(), ()> for SlotView {
 }
 
 struct Infer {
-    session: Session,
+    own: Session,
+    /// The session of all threads for a batch that runs alone; `None` if `own` is that.
+    whole: Option<Arc<Mutex<Session>>>,
+    /// The batch that comes next runs beside others.
+    beside: bool,
     padded_tokens: Option<u32>,
 }
 
 impl Step<(), TokenStates> for Infer {
     fn run(&mut self, slot: &mut ClaimedSlot, (): ()) -> Result<TokenStates, StepError> {
-        let states = self.session.encode(slot.ids(), slot.cu_seqlens()).map_err(|error| {
+        let (ids, boundaries) = (slot.ids(), slot.cu_seqlens());
+        let states = match &self.whole {
+            // The host sends one such batch at a time, and known answers; those wait here. An encoder
+            // that panicked ends the process.
+            Some(whole) if !self.beside => {
+                whole.lock().unwrap_or_else(PoisonError::into_inner).encode(ids, boundaries)
+            }
+            _ => self.own.encode(ids, boundaries),
+        };
+        let states = states.map_err(|error| {
             let class = if error.is_input() { ErrorClass::Input } else { ErrorClass::Retry };
             StepError::Batch { class, message: error.to_string() }
         })?;
@@ -111,6 +196,10 @@ impl Step<(), TokenStates> for Infer {
 
     fn padded_tokens(&self) -> Option<u32> {
         self.padded_tokens
+    }
+
+    fn runs_beside(&mut self, beside: bool) {
+        self.beside = beside;
     }
 }
 
@@ -133,5 +222,33 @@ impl Step<TokenStates, ()> for Pool {
             length[0] = pooling::normalize(row);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(sessions: u32, threads_per_session: u32, weights_bytes: u64) -> Layout {
+        let spec = CpuSpec {
+            onnxruntime: "/lib".into(),
+            sessions,
+            threads_per_session,
+            spinning: true,
+            sub_batch_rows_max: 64,
+            sub_batch_tokens_max: 1_024,
+        };
+        Layout::of(&spec, weights_bytes)
+    }
+
+    #[test]
+    fn batches_run_side_by_side_where_there_are_threads_and_memory_for_it() {
+        let two = Layout { encoders: 2, threads: 4, side_by_side: 2 };
+        assert_eq!(layout(0, 4, WEIGHTS_BYTES_MAX), two);
+        let one = Layout { encoders: 1, threads: 4, side_by_side: 1 };
+        assert_eq!(layout(0, 4, WEIGHTS_BYTES_MAX + 1), one);
+        assert_eq!(layout(0, 1, 0), Layout { threads: 1, ..one });
+        assert_eq!(layout(1, 4, 0), one);
+        assert_eq!(layout(3, 4, 0), Layout { encoders: 3, ..one });
     }
 }

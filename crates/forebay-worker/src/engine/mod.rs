@@ -39,6 +39,10 @@ pub trait Step<In, Out>: Send + 'static {
         measured
     }
 
+    /// Told a step that encodes, before each batch: whether the batch runs beside others, and has
+    /// only its share of the cores. A step that knows no shares computes it as any other.
+    fn runs_beside(&mut self, _: bool) {}
+
     /// Asked of a step that encodes, before it runs a batch: brings `fault` about with this batch
     /// if the step has a device on which it can happen. Only a worker that has faults enabled asks.
     fn inject(&mut self, _: Fault) -> Injection {
@@ -87,6 +91,9 @@ pub struct EngineInfo {
     pub precision: String,
     /// Length of one embedding.
     pub width: u32,
+    /// Batches that it computes side by side, each with its share of the cores: 1 for an engine that
+    /// makes no difference between batches.
+    pub side_by_side: u32,
     /// What else there is to say of it, by name, such as where its kernels come from.
     pub details: BTreeMap<String, String>,
 }

@@ -38,7 +38,7 @@ pub(crate) fn run<Staged: 'static>(
         let received_at = Instant::now();
         let request = Descriptor::decode(packet).unwrap_or_else(|e| protocol_violation(&e));
         match request.kind {
-            DescriptorKind::Run => {}
+            DescriptorKind::Run | DescriptorKind::RunBeside => {}
             // Dropping the lane lets the stages behind finish what they have.
             DescriptorKind::Drain => return Ok(()),
             DescriptorKind::Fault => {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use forebay_protocol::DescriptorKind;
 use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, run_lane};
 
 use super::{fatal_ends, successor_gone};
@@ -21,6 +22,7 @@ pub(crate) fn run<Staged: 'static, States: 'static>(
     run_lane(lane, clock, |mut work| {
         let start = Instant::now();
         work.times.wait_us = saturating_us(start - work.received_at);
+        step.runs_beside(work.request.kind == DescriptorKind::RunBeside);
         let mut work = work.advance(|slot, staged| {
             faults.before_encoding(|fault| step.inject(fault))?;
             fatal_ends(step.run(slot, staged))

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::company::{Company, longest_wait};
 use super::pace::Pace;
 use super::policy::BatchPolicy;
 use super::queue::ClassQueue;
@@ -26,6 +27,8 @@ pub struct Batcher<T> {
     expired: Vec<Entry<T>>,
     /// By tier.
     paces: [Pace; 2],
+    /// What a batch that runs beside others waits for.
+    company: Company,
     /// The tier of the workers that batches go to now.
     tier: Tier,
     /// See [`Selection::fill`].
@@ -42,6 +45,7 @@ impl<T> Batcher<T> {
             queues: [ClassQueue::new(), ClassQueue::new(), ClassQueue::new()],
             expired: Vec::new(),
             paces: Default::default(),
+            company: Company::default(),
             tier: Tier::Cpu,
             aged_owed: false,
             draining: false,
@@ -96,11 +100,12 @@ impl<T> Batcher<T> {
         }
         self.set_expired_apart(now);
         let rows_max = self.policy.rows_max.min(offer.rows_max);
-        let tokens_target = self.tokens_target().min(offer.tokens_max);
+        let side_by_side = offer.side_by_side.max(1);
+        let tokens_target = self.tokens_target_of(side_by_side).min(offer.tokens_max);
         let reason = if offer.worker_idle && self.rows() > 0 {
             SealReason::Idle
         } else {
-            self.reason_while_busy(rows_max, tokens_target, now)?
+            self.reason_while_busy(rows_max, tokens_target, side_by_side, now)?
         };
         let selected = Selection::new(&mut self.queues, &self.policy, now, rows_max, tokens_target)
             .with_deadline_min(deadline_min)
@@ -148,23 +153,25 @@ impl<T> Batcher<T> {
     }
 
     /// The earliest moment at which time alone makes something possible: [`seal`](Self::seal) for
-    /// a busy worker's slot (of the policy's size), or [`expire`](Self::expire). `now` if
-    /// something is possible already, `None` if nothing is held.
+    /// a busy worker's slot (of the policy's size, and with this [`Offer::side_by_side`]), or
+    /// [`expire`](Self::expire). `now` if something is possible already, `None` if nothing is held.
     ///
     /// For a caller that has a free slot: after `expire` and a `seal` that said `None`, it is
     /// later than `now`. One without a free slot cannot seal, and would spin on it: it sleeps
     /// until [`next_expiry`](Self::next_expiry).
     #[must_use]
-    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+    pub fn next_wakeup(&self, side_by_side: usize, now: Instant) -> Option<Instant> {
+        let side_by_side = side_by_side.max(1);
         if self.next_expiry().is_some_and(|at| at <= now) {
             return Some(now);
         }
-        if self.reason_while_busy(self.policy.rows_max, self.tokens_target(), now).is_some() {
+        let (rows_max, tokens_target) = (self.policy.rows_max, self.tokens_target_of(side_by_side));
+        if self.reason_while_busy(rows_max, tokens_target, side_by_side, now).is_some() {
             return Some(now);
         }
-        let waited = self.oldest_queued_at()?.checked_add(self.policy.max_wait);
+        let waited = self.oldest_queued_at()?.checked_add(self.longest_wait(side_by_side));
         // A deadline comes near before it expires, so it needs no alarm of its own.
-        [waited, self.deadline_near_at()].into_iter().flatten().min()
+        [waited, self.deadline_near_at(side_by_side)].into_iter().flatten().min()
     }
 
     /// The moment from which [`expire`](Self::expire) returns something: the earliest deadline of
@@ -188,6 +195,17 @@ impl<T> Batcher<T> {
         self.paces[place(tier)].observe(&self.policy, tokens, duration);
     }
 
+    /// Takes in that so many rows are in a worker that computes batches side by side, or wait for
+    /// it: what its batches take for company follows from that.
+    pub fn under_way(&mut self, rows: usize) {
+        self.company.under_way(rows);
+    }
+
+    /// Takes in that a worker has given a batch back.
+    pub fn completed(&mut self) {
+        self.company.completed();
+    }
+
     /// The moving average of what [`observe`](Self::observe) saw of one worker of the present tier,
     /// in tokens per second.
     #[must_use]
@@ -201,10 +219,15 @@ impl<T> Batcher<T> {
         self.paces[place(tier)].tokens_per_s()
     }
 
-    /// The tokens that the next batch may have, before the slot's own limit.
+    /// The tokens that the next batch may have if it has a worker to itself, before the slot's own
+    /// limit.
     #[must_use]
     pub fn tokens_target(&self) -> usize {
-        self.pace().tokens_target(&self.policy, self.urgent_waits())
+        self.tokens_target_of(1)
+    }
+
+    fn tokens_target_of(&self, side_by_side: usize) -> usize {
+        self.pace().tokens_target(&self.policy, self.urgent_waits(), side_by_side)
     }
 
     /// What waits for a batch (without expired entries that were set apart).
@@ -239,6 +262,7 @@ impl<T> Batcher<T> {
         &self,
         rows_max: usize,
         tokens_target: usize,
+        side_by_side: usize,
         now: Instant,
     ) -> Option<SealReason> {
         let oldest_queued_at = self.oldest_queued_at()?;
@@ -248,21 +272,38 @@ impl<T> Batcher<T> {
             Some(SealReason::Full)
         } else if self.waits(Priority::Control) {
             Some(SealReason::Control)
-        } else if now.saturating_duration_since(oldest_queued_at) >= self.policy.max_wait {
+        } else if side_by_side > 1 && self.rows() >= self.company.enough(side_by_side) {
+            Some(SealReason::Company)
+        } else if now.saturating_duration_since(oldest_queued_at) >= self.longest_wait(side_by_side)
+        {
             Some(SealReason::Waited)
-        } else if self.deadline_near_at().is_some_and(|at| at <= now) {
+        } else if self.deadline_near_at(side_by_side).is_some_and(|at| at <= now) {
             Some(SealReason::Deadline)
         } else {
             self.draining.then_some(SealReason::Draining)
         }
     }
 
+    /// How long the oldest entry waits for company while the worker is busy.
+    fn longest_wait(&self, side_by_side: usize) -> Duration {
+        let max_wait = self.policy.max_wait;
+        match side_by_side {
+            1 => max_wait,
+            _ => longest_wait(max_wait, self.expected_duration(side_by_side)),
+        }
+    }
+
+    /// The time that a batch of all that waits would take.
+    fn expected_duration(&self, side_by_side: usize) -> Option<Duration> {
+        self.pace().expected_duration(self.tokens(), side_by_side)
+    }
+
     /// The moment after which waiting risks the earliest deadline: it leaves one target duration
     /// for the batch that is in flight, and the expected duration of a batch of all that waits.
-    fn deadline_near_at(&self) -> Option<Instant> {
+    fn deadline_near_at(&self, side_by_side: usize) -> Option<Instant> {
         let deadline = self.earliest_deadline()?;
         let ahead = self.policy.duration_target;
-        let own = self.pace().expected_duration(self.tokens()).unwrap_or(ahead);
+        let own = self.expected_duration(side_by_side).unwrap_or(ahead);
         // Too long for the clock to express: near since ever.
         let near_at = deadline.checked_sub(ahead.saturating_add(own));
         Some(near_at.unwrap_or_else(|| self.oldest_queued_at().unwrap_or(deadline)))

@@ -10,6 +10,11 @@
 //! filled only when waiting cannot pay: the batch is full, a `Control` entry waits, the oldest
 //! entry waited `max_wait`, a deadline is near, or the runtime drains.
 //!
+//! **Side by side.** A worker that computes several batches at a time, each with its share of the
+//! cores, is offered for with [`Offer::side_by_side`]. While it computes another one, a batch is also
+//! due when enough rows wait: an equal part of what was under way at once lately. Until then it waits
+//! longer than `max_wait` if that is little beside the time that it will take.
+//!
 //! **Who.** First in, first out within a class. `Control` goes first, except that an eighth of
 //! each batch is kept for entries of the other classes that waited longer than their ageing time,
 //! so that nothing starves. Between `Interactive` and `Bulk`, the class with the smaller (oldest
@@ -28,6 +33,7 @@
 //! expired; `remove_if` scans everything.
 
 mod batcher;
+mod company;
 mod pace;
 mod policy;
 #[cfg(test)]
@@ -67,6 +73,10 @@ pub struct Entry<T> {
 pub struct Offer {
     /// Nothing is in flight on that worker, so each moment of waiting is lost.
     pub worker_idle: bool,
+    /// Batches that the worker computes side by side, if this is to be one of them: it then has that
+    /// part of the worker's speed. 1 for a batch that has the worker to itself, now or when those
+    /// before it are done.
+    pub side_by_side: usize,
     /// Tokens that the slot can hold. An entry above it is still sealed, alone: the caller sees
     /// `batch.tokens > offer.tokens_max` and must answer it with an error. 0 means no slot.
     pub tokens_max: usize,
@@ -83,7 +93,9 @@ pub enum SealReason {
     Full,
     /// A `Control` entry waited.
     Control,
-    /// The oldest entry had waited `max_wait`.
+    /// Enough waited for a batch that runs beside others.
+    Company,
+    /// The oldest entry had waited `max_wait`, or as long as company is waited for.
     Waited,
     /// Waiting longer would have put a deadline at risk.
     Deadline,
@@ -93,8 +105,15 @@ pub enum SealReason {
 
 impl SealReason {
     /// Every reason, in order of precedence.
-    pub const ALL: [Self; 6] =
-        [Self::Idle, Self::Full, Self::Control, Self::Waited, Self::Deadline, Self::Draining];
+    pub const ALL: [Self; 7] = [
+        Self::Idle,
+        Self::Full,
+        Self::Control,
+        Self::Company,
+        Self::Waited,
+        Self::Deadline,
+        Self::Draining,
+    ];
 
     /// The lowercase name used as a metrics label.
     #[must_use]
@@ -103,6 +122,7 @@ impl SealReason {
             Self::Idle => "idle",
             Self::Full => "full",
             Self::Control => "control",
+            Self::Company => "company",
             Self::Waited => "waited",
             Self::Deadline => "deadline",
             Self::Draining => "draining",

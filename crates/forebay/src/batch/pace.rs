@@ -40,20 +40,28 @@ impl Pace {
             Some(self.tokens_per_s.map_or(measured, |known| known + weight * (measured - known)));
     }
 
-    /// The time that a batch of `tokens` is expected to take; `None` before any measurement.
-    pub(super) fn expected_duration(&self, tokens: usize) -> Option<Duration> {
-        let tokens_per_s = self.tokens_per_s?;
+    /// The time that a batch of `tokens` is expected to take if it is one of `side_by_side` that
+    /// share the worker; `None` before any measurement.
+    pub(super) fn expected_duration(&self, tokens: usize, side_by_side: usize) -> Option<Duration> {
+        let tokens_per_s = self.tokens_per_s? / side_by_side as f64;
         Some(Duration::try_from_secs_f64(tokens as f64 / tokens_per_s).unwrap_or(Duration::MAX))
     }
 
     /// The tokens that a batch may have now. `urgent`: `Control` or `Interactive` entries wait.
     /// A batch is not interrupted once it runs, so batches of nothing but `Bulk` are bounded too:
     /// that bound is what an urgent text that comes late finds in front of it. Before any
-    /// measurement the smallest size holds.
-    pub(super) fn tokens_target(&self, policy: &BatchPolicy, urgent: bool) -> usize {
+    /// measurement the smallest size holds. One of `side_by_side` batches that share the worker gets
+    /// through so many times fewer.
+    pub(super) fn tokens_target(
+        &self,
+        policy: &BatchPolicy,
+        urgent: bool,
+        side_by_side: usize,
+    ) -> usize {
         let Some(tokens_per_s) = self.tokens_per_s else {
             return policy.tokens_min;
         };
+        let tokens_per_s = tokens_per_s / side_by_side as f64;
         let duration = if urgent { policy.duration_target } else { policy.bulk_duration_target };
         // A float that is too large for the integer becomes its largest value.
         let in_time = (tokens_per_s * duration.as_secs_f64()) as usize;
@@ -88,7 +96,7 @@ mod tests {
             let mut tokens = first_tokens;
             for _ in 0..200 {
                 pace.observe(&policy, tokens, Duration::from_micros(1_000 + 2 * tokens as u64));
-                tokens = pace.tokens_target(&policy, true);
+                tokens = pace.tokens_target(&policy, true, 1);
             }
             assert!((4_490..=4_500).contains(&tokens), "from {first_tokens}: {tokens} tokens");
         }
@@ -98,15 +106,15 @@ mod tests {
     fn the_target_stays_within_its_limits() {
         let policy = policy();
         let mut pace = Pace::default();
-        assert_eq!(pace.tokens_target(&policy, true), 256, "unmeasured");
+        assert_eq!(pace.tokens_target(&policy, true, 1), 256, "unmeasured");
         for _ in 0..100 {
             pace.observe(&policy, 256, Duration::from_secs(10));
         }
-        assert_eq!(pace.tokens_target(&policy, true), 256);
+        assert_eq!(pace.tokens_target(&policy, true, 1), 256);
         for _ in 0..100 {
             pace.observe(&policy, 1_000_000, Duration::from_nanos(1));
         }
-        assert_eq!(pace.tokens_target(&policy, true), 16_384);
+        assert_eq!(pace.tokens_target(&policy, true, 1), 16_384);
     }
 
     #[test]
@@ -114,8 +122,8 @@ mod tests {
         let policy = policy();
         let mut pace = Pace::default();
         pace.observe(&policy, 1_000, Duration::from_millis(10));
-        assert_eq!(pace.tokens_target(&policy, true), 1_000);
-        assert_eq!(pace.tokens_target(&policy, false), 4_000);
+        assert_eq!(pace.tokens_target(&policy, true, 1), 1_000);
+        assert_eq!(pace.tokens_target(&policy, false, 1), 4_000);
     }
 
     #[test]
@@ -125,11 +133,21 @@ mod tests {
         pace.observe(&policy, 0, Duration::from_millis(1));
         pace.observe(&policy, 10, Duration::ZERO);
         assert_eq!(pace.tokens_per_s(), None);
-        assert_eq!(pace.expected_duration(100), None);
+        assert_eq!(pace.expected_duration(100, 1), None);
         pace.observe(&policy, 1_000, Duration::from_millis(10));
-        assert_eq!(pace.expected_duration(500), Some(Duration::from_millis(5)));
+        assert_eq!(pace.expected_duration(500, 1), Some(Duration::from_millis(5)));
         pace.observe(&policy, 1, Duration::from_millis(1));
         let after = pace.tokens_per_s().unwrap();
         assert!(after < 100_000.0 && after > 99_500.0, "{after} tokens/s");
+    }
+
+    #[test]
+    fn one_of_several_side_by_side_has_its_part_of_the_speed() {
+        let policy = policy();
+        let mut pace = Pace::default();
+        pace.observe(&policy, 1_000, Duration::from_millis(10));
+        assert_eq!(pace.tokens_target(&policy, true, 2), 500);
+        assert_eq!(pace.tokens_target(&policy, true, 8), 256, "no smaller than the smallest");
+        assert_eq!(pace.expected_duration(500, 2), Some(Duration::from_millis(10)));
     }
 }

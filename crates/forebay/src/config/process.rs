@@ -72,9 +72,12 @@ group! {
         /// `.forebay/onnxruntime` of the current directory or of one above it.
         #[serde(with = "super::value::optional_path_text")]
         onnxruntime: Option<PathBuf> = None, "", Path("searching");
-        /// Sessions that compute side by side; more help only where one cannot use all cores.
-        sessions: u32 = 1, "sessions", Integer(1, 64);
-        /// Threads of each session; 0 shares all cores out among the sessions.
+        /// Sessions, each of which computes one batch. 0: one with all threads for a batch that has
+        /// the machine to itself, and two with half of them for batches side by side; only the first
+        /// of these with fewer than 2 threads or more than 512 MiB of weights.
+        sessions: u32 = 0, "sessions", Integer(0, 64);
+        /// Threads of each session, or of all together where sessions is 0; 0 takes all cores, or
+        /// shares them out among the sessions.
         threads_per_session: u32 = 0, "threads", Integer(0, 256);
         /// Let idle threads of a session look for work for 0.2 ms before they sleep: they are not
         /// woken anew for each layer, nor for each request of a busy caller.

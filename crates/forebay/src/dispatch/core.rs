@@ -166,6 +166,7 @@ impl<W: WorkerPort> Core<W> {
     /// A worker has computed a batch: the measure of later batches.
     pub(crate) fn completed(&mut self, done: &BatchDone, now: Instant) {
         let BatchDone { worker: id, tier, tokens, texts, service, exclusive, good } = *done;
+        self.batcher.completed();
         self.failures.forget(id);
         self.reruns.answered(texts, now);
         self.lateness.observe(tier, tokens, service);
@@ -227,6 +228,7 @@ impl<W: WorkerPort> Core<W> {
             self.judge(now);
         }
         self.send_canaries(now);
+        self.note_company(now);
         while self.send_one(now) {}
         self.publish();
     }
@@ -240,20 +242,20 @@ impl<W: WorkerPort> Core<W> {
 
     fn wakeup(&self, now: Instant) -> Option<Instant> {
         let mut takers = self.ordinary_takers(now).peekable();
-        let (mut has_room, mut busy, mut judgement, mut expiry) = (false, false, None, None);
+        let (mut batcher, mut busy, mut judgement, mut expiry) =
+            (self.batcher.next_expiry(), false, None, None);
         for (index, member) in self.workers.members().iter().enumerate() {
             let view = member.worker.view();
-            has_room |= takers.next_if_eq(&index).is_some() && self.has_room(&view.load);
+            let side_by_side = member.worker.side_by_side();
+            if takers.next_if_eq(&index).is_some() && self.has_room(side_by_side, &view.load) {
+                batcher = earlier(batcher, self.batcher.next_wakeup(side_by_side, now));
+            }
             busy |= view.next_hung.is_some();
             judgement = earlier(judgement, self.next_judgement(member, &view, now));
             expiry = earlier(expiry, view.next_expiry);
         }
         let of_leaving = self.workers.leaving().filter_map(W::next_expiry).min();
         let expiry = earlier(expiry, of_leaving).map(|at| at + self.settings.deadline_slack);
-        let batcher = match has_room {
-            true => self.batcher.next_wakeup(now),
-            false => self.batcher.next_expiry(),
-        };
         let suspects = self.suspects.next_expiry();
         let for_slower = self.slower_overdue_at(now);
         let look = busy.then(|| now + LOOK_AROUND);

@@ -1,5 +1,6 @@
 //! The dispatcher's promises, tested over seeded random histories and a few exact ones.
 
+mod beside;
 mod fake;
 mod late;
 mod suspects;
@@ -38,6 +39,7 @@ fn history(seed: u64, faults: Faults, metrics: &Arc<Metrics>) -> World {
     let mut random = SmallRng::seed_from_u64(seed);
     let mut world = World::new(metrics);
     world.slots = random.random_range(1..4);
+    world.side_by_side = random.random_range(1..=2);
     world.service = Duration::from_micros(random.random_range(200..15_000));
     world.restart_after = Some(ms(random.random_range(1..120)));
     if random.random_bool(0.5) {

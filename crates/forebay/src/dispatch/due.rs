@@ -8,21 +8,30 @@ use std::time::{Duration, Instant};
 /// before it must have been answered. That is the latest that can be said when it is sent: with every
 /// answer the worker shows where it is, and the rest is due sooner. Otherwise what batches leave
 /// unused would add up, and a hang in a long run would go unnoticed for as long.
+///
+/// Batches side by side wait for nothing: they are sent when the worker begins with them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Due {
     pub(crate) at: Instant,
     pub(crate) allowance: Duration,
+    /// Of a batch that runs beside others.
+    pub(crate) beside: bool,
 }
 
 impl Due {
-    /// Of a batch behind those that are late at `before`.
+    /// Of a batch behind these.
     pub(crate) fn behind(
-        before: impl Iterator<Item = Instant>,
+        before: impl Iterator<Item = Self>,
         now: Instant,
         allowance: Duration,
     ) -> Self {
-        let begins = before.max().unwrap_or(now).max(now);
-        Self { at: begins + allowance, allowance }
+        let begins = before.map(|other| other.at).max().unwrap_or(now).max(now);
+        Self { at: begins + allowance, allowance, beside: false }
+    }
+
+    /// Of a batch that begins now, beside others.
+    pub(crate) fn beside(now: Instant, allowance: Duration) -> Self {
+        Self { at: now + allowance, allowance, beside: true }
     }
 
     /// Nobody could be judged for so long.
@@ -30,11 +39,13 @@ impl Due {
         self.at += by;
     }
 
-    /// The batch before these has just been answered.
+    /// A batch before or beside these has just been answered.
     pub(crate) fn advance<'a>(rest: impl Iterator<Item = &'a mut Self>, now: Instant) {
-        let mut rest: Vec<&mut Self> = rest.collect();
+        // Those side by side have begun, and what is behind them may have to wait for each.
+        let (beside, mut rest): (Vec<&mut Self>, Vec<&mut Self>) =
+            rest.partition(|late| late.beside);
         rest.sort_unstable_by_key(|late| late.at);
-        let mut begins = now;
+        let mut begins = beside.iter().map(|late| late.at).max().unwrap_or(now).max(now);
         for late in rest {
             late.at = late.at.min(begins + late.allowance);
             begins = late.at;
@@ -49,7 +60,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn send(in_flight: &mut Vec<Due>, now: Instant, allowance: Duration) {
-        let late = Due::behind(in_flight.iter().map(|late| late.at), now, allowance);
+        let late = Due::behind(in_flight.iter().copied(), now, allowance);
         in_flight.push(late);
     }
 
@@ -98,5 +109,21 @@ mod tests {
             Due::advance(in_flight.iter_mut(), now);
         }
         assert!(in_flight[0].at <= now);
+    }
+
+    #[test]
+    fn batches_side_by_side_begin_when_they_are_sent_and_others_wait_for_all_of_them() {
+        let now = Instant::now();
+        let mut in_flight = vec![Due::beside(now, SECOND), Due::beside(now, 3 * SECOND)];
+        send(&mut in_flight, now, SECOND);
+        assert_eq!(in_flight[2].at, now + 4 * SECOND);
+        // The first is answered; the other has as long as before.
+        in_flight.remove(0);
+        Due::advance(in_flight.iter_mut(), now + SECOND / 2);
+        assert_eq!(in_flight[0].at, now + 3 * SECOND);
+        assert_eq!(in_flight[1].at, now + 4 * SECOND);
+        in_flight.remove(0);
+        Due::advance(in_flight.iter_mut(), now + SECOND);
+        assert_eq!(in_flight[0].at, now + 2 * SECOND);
     }
 }

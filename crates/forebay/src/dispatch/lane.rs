@@ -31,6 +31,8 @@ pub(crate) struct InFlight {
     /// Known answers, and no text of anybody: `rows` is empty.
     pub(crate) canary: bool,
     pub(crate) exclusive: bool,
+    /// It has its share of the cores only, and began when it was sent.
+    beside: bool,
     /// Rows in the slot, answered early or not.
     count: u32,
     /// When its worker counts as hung.
@@ -44,7 +46,7 @@ pub(crate) struct InFlight {
 impl InFlight {
     /// A batch without texts of anybody: rows and tokens written at this moment.
     fn empty((count, tokens): (u32, u32), now: Instant) -> Self {
-        let due = Due { at: now, allowance: Duration::ZERO };
+        let due = Due::behind(std::iter::empty(), now, Duration::ZERO);
         Self {
             rows: Vec::new(),
             tokens,
@@ -52,6 +54,7 @@ impl InFlight {
             span: tracing::Span::none(),
             canary: true,
             exclusive: false,
+            beside: false,
             count,
             hung: due,
             late: due,
@@ -63,7 +66,8 @@ impl InFlight {
 
 struct Books {
     slots: SlotTable<InFlight>,
-    /// When the worker can have begun with the batch that completes next.
+    /// When the worker can have begun with the batch that completes next, unless that runs beside
+    /// others.
     free_since: Instant,
     ended: bool,
 }
@@ -71,11 +75,14 @@ struct Books {
 impl Books {
     fn load(&self) -> Load {
         let free = if self.ended { 0 } else { self.slots.free() };
-        let mut load = Load { free, batches: 0, tokens: 0, exclusive: false };
+        let mut load =
+            Load { free, batches: 0, tokens: 0, rows: 0, exclusive: false, whole: false };
         for batch in self.slots.in_flight() {
             load.batches += 1;
             load.tokens += batch.tokens as usize;
+            load.rows += batch.count as usize;
             load.exclusive |= batch.exclusive;
+            load.whole |= !batch.beside;
         }
         load
     }
@@ -96,6 +103,8 @@ pub(crate) enum Unusable {
 pub(crate) struct LaneSpec {
     pub(crate) id: WorkerId,
     pub(crate) tier: Tier,
+    /// Batches that it computes side by side, as it says; 0 is taken as 1.
+    pub(crate) side_by_side: u32,
     pub(crate) timing: WorkerConfig,
     pub(crate) canary: Arc<Canary>,
     pub(crate) rung: Arc<RungMetrics>,
@@ -104,6 +113,7 @@ pub(crate) struct LaneSpec {
 pub(crate) struct WorkerLane {
     id: WorkerId,
     tier: Tier,
+    side_by_side: u32,
     arena: HostArena,
     canary: Arc<Canary>,
     books: Mutex<Books>,
@@ -120,9 +130,11 @@ impl WorkerLane {
         socket: OwnedFd,
         end: End,
     ) -> Self {
-        let LaneSpec { id, tier, timing, canary, rung } = spec;
+        let LaneSpec { id, tier, side_by_side, timing, canary, rung } = spec;
+        // More than there are slots can never be in flight.
+        let side_by_side = side_by_side.clamp(1, arena.layout().spec().slots.max(1));
         let books = Mutex::new(Books { slots, free_since: Instant::now(), ended: false });
-        Self { id, tier, arena, canary, books, socket, timing, rung, end }
+        Self { id, tier, side_by_side, arena, canary, books, socket, timing, rung, end }
     }
 
     pub(crate) fn arena(&self) -> &HostArena {
@@ -146,7 +158,11 @@ impl WorkerLane {
         }
         let (lease, batch) =
             books.slots.complete(answer.slot, answer.generation).map_err(Unusable::Stale)?;
-        let service = now.saturating_duration_since(batch.sent_at.max(books.free_since));
+        let service = match batch.beside {
+            // Of the worker's time it had its share, whether or not the others have been in use.
+            true => now.saturating_duration_since(batch.sent_at) / self.side_by_side,
+            false => now.saturating_duration_since(batch.sent_at.max(books.free_since)),
+        };
         books.free_since = now;
         Due::advance(books.slots.in_flight_mut().map(|batch| &mut batch.hung), now);
         Due::advance(books.slots.in_flight_mut().map(|batch| &mut batch.late), now);
@@ -234,7 +250,10 @@ impl WorkerLane {
             rows: batch.count,
             tokens: batch.tokens,
             row_values: self.arena.layout().spec().row_values,
-            ..Descriptor::new(DescriptorKind::Run)
+            ..Descriptor::new(match batch.beside {
+                true => DescriptorKind::RunBeside,
+                false => DescriptorKind::Run,
+            })
         };
         {
             let mut books = self.lock();
@@ -243,10 +262,16 @@ impl WorkerLane {
             }
             let (tokens, now) = (batch.tokens, batch.sent_at);
             let hung_after = self.timing.batch_deadline(u64::from(tokens));
-            let late_after = late_after.unwrap_or(hung_after).min(hung_after);
-            let ahead = || books.slots.in_flight();
-            batch.hung = Due::behind(ahead().map(|other| other.hung.at), now, hung_after);
-            batch.late = Due::behind(ahead().map(|other| other.late.at), now, late_after);
+            // With a part of the cores it may take so many times as long.
+            let share = if batch.beside { self.side_by_side } else { 1 };
+            let late_after = late_after.unwrap_or(hung_after).min(hung_after).saturating_mul(share);
+            let hung_after = hung_after.saturating_mul(share);
+            let beside = batch.beside;
+            let due = |of: fn(&InFlight) -> Due, after| match beside {
+                true => Due::beside(now, after),
+                false => Due::behind(books.slots.in_flight().map(of), now, after),
+            };
+            (batch.hung, batch.late) = (due(|b| b.hung, hung_after), due(|b| b.late, late_after));
             books.slots.sent(lease, batch);
         }
         // In the books before it is sent: the answer may be there before this call returns.
@@ -283,12 +308,16 @@ impl WorkerPort for Arc<WorkerLane> {
         (spec.tokens_max as usize, spec.rows_max as usize)
     }
 
+    fn side_by_side(&self) -> usize {
+        self.side_by_side as usize
+    }
+
     fn load(&self) -> Load {
         self.lock().load()
     }
 
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
-        let Batch { batch_id, rows, exclusive, late_after } = batch;
+        let Batch { batch_id, rows, exclusive, beside, late_after } = batch;
         let Some(mut lease) = self.lease() else { return Err(EndedBatch { rows, exclusive }) };
         let ids = rows.iter().map(|pending| pending.ids.as_slice());
         let Some(written) = self.write(&mut lease, ids) else {
@@ -304,6 +333,7 @@ impl WorkerPort for Arc<WorkerLane> {
             rows = written.0,
             tokens = written.1,
             exclusive,
+            beside,
             waited_us = rows.iter().map(waited).max().unwrap_or_default().as_micros() as u64
         );
         let in_flight = InFlight {
@@ -312,6 +342,7 @@ impl WorkerPort for Arc<WorkerLane> {
             rows: rows.into_iter().map(Some).collect(),
             canary: false,
             exclusive,
+            beside,
             span,
             ..InFlight::empty(written, now)
         };
@@ -385,7 +416,7 @@ impl WorkerPort for Arc<WorkerLane> {
     fn view(&self) -> View {
         let books = self.lock();
         let late = books.slots.in_flight().min_by_key(|batch| batch.late.at).map(|batch| {
-            let Due { at, allowance } = batch.late;
+            let Due { at, allowance, .. } = batch.late;
             LateBatch { at, allowance, tokens: batch.tokens as usize }
         });
         let batches = || books.slots.in_flight();

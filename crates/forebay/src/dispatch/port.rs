@@ -63,8 +63,11 @@ pub(crate) struct Batch {
     pub(crate) rows: Vec<Pending>,
     /// A suspect runs alone: nothing else is in that worker until it is back.
     pub(crate) exclusive: bool,
-    /// Time of its own after which it counts as late; `None` for not before its worker counts as
-    /// hung.
+    /// It has its share of the worker's cores and leaves the rest to those beside it. Any other has
+    /// all of them.
+    pub(crate) beside: bool,
+    /// Time of its own after which it counts as late, of a batch beside others so many times as long
+    /// as run side by side; `None` for not before its worker counts as hung.
     pub(crate) late_after: Option<Duration>,
 }
 
@@ -75,7 +78,9 @@ pub(crate) struct BatchDone {
     pub(crate) tokens: usize,
     /// Texts whose rows are good.
     pub(crate) texts: usize,
-    /// Time that it took the worker, without the wait for the batches before it.
+    /// Time that it took the worker, without the wait for the batches before it; of a batch that ran
+    /// beside others its share of that, so that the tokens of all batches by the sum of their times
+    /// are what the worker computes.
     pub(crate) service: Duration,
     /// A suspect, alone.
     pub(crate) exclusive: bool,
@@ -127,8 +132,13 @@ pub(crate) struct Load {
     pub(crate) batches: usize,
     /// Tokens in flight.
     pub(crate) tokens: usize,
+    /// Rows in flight.
+    pub(crate) rows: usize,
     /// The batch in flight must stay alone.
     pub(crate) exclusive: bool,
+    /// A batch in flight has all the cores: any but one that runs beside others, so known answers
+    /// and suspects, too.
+    pub(crate) whole: bool,
 }
 
 /// A worker at one moment: how busy it is, and when something must be done about what it holds.
@@ -150,6 +160,11 @@ pub(crate) trait WorkerPort {
     fn tier(&self) -> Tier;
     /// Tokens and rows that one slot holds.
     fn slot_limits(&self) -> (usize, usize);
+    /// Batches that it computes side by side, each with its share of the cores; 1 if it computes one
+    /// after the other.
+    fn side_by_side(&self) -> usize {
+        1
+    }
     /// How busy it is.
     fn load(&self) -> Load;
     /// Hands a batch over. The rows come back if the worker cannot take it; the worker is of no

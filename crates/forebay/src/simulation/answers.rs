@@ -19,18 +19,23 @@ use crate::request::InWorker;
 use crate::supervisor::EndCause;
 
 impl World {
-    /// Processes that have nothing to do take the next batch.
+    /// Processes that have room for it begin with the next batch.
     pub(super) fn compute(&mut self) {
         let mut begun = Vec::new();
         for process in self.processes.values() {
             let mut process = process.borrow_mut();
-            if process.computing.is_some() || !process.alive || process.stopped || process.lost {
+            if !process.alive || process.stopped || process.lost {
                 continue;
             }
-            let Some(job) = process.jobs.front() else { continue };
-            let (batch_id, tokens) = (job.batch_id, job.tokens);
-            process.computing = Some(batch_id);
-            begun.push((process.id, batch_id, process.service(tokens)));
+            while let Some(job) = process.next_job() {
+                let (batch_id, service) = (job.batch_id, process.service(job));
+                process.computing.push(batch_id);
+                begun.push((process.id, batch_id, service));
+            }
+        }
+        let beside = |process: &RefCell<Process>| process.borrow().computing.len() > 1;
+        if self.processes.values().any(|process| beside(process)) {
+            self.sometimes("batches were computed side by side");
         }
         for (id, batch_id, service) in begun {
             // Honest devices are not all alike, and now and then one is held up.
@@ -49,11 +54,12 @@ impl World {
         let job = {
             let mut process = process.borrow_mut();
             let hears = process.alive && !process.stopped && !process.lost;
-            if !hears || process.computing != Some(batch_id) {
+            if !hears || !process.computing.contains(&batch_id) {
                 return;
             }
-            let front = process.jobs.front().map(|job| job.texts.clone()).unwrap_or_default();
-            let has = |wanted| front.iter().any(|text| self.effects.get(text) == Some(&wanted));
+            let job = process.jobs.iter().find(|job| job.batch_id == batch_id);
+            let texts = job.map(|job| job.texts.clone()).unwrap_or_default();
+            let has = |wanted| texts.iter().any(|text| self.effects.get(text) == Some(&wanted));
             if has(Effect::Kills) {
                 drop(process);
                 return self.die(id, EndCause::Signal(11));
@@ -64,7 +70,7 @@ impl World {
                 return;
             }
             process.reading += 1;
-            process.finish(self.now)
+            process.finish(batch_id, self.now)
         };
         self.soon(300, Due::Released(id));
         let Some((job, service)) = job else { return };

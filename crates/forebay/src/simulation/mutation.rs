@@ -22,6 +22,8 @@ pub enum Mutation {
     LeavesLateWorkersOut,
     /// Wrong known answers are taken for right ones (`supervisor/ladder/slot.rs`).
     BelievesWrongAnswers,
+    /// A batch is sent beside one that has all the cores (`dispatch/core/sending.rs`).
+    JoinsWholeBatches,
     /// Workers are judged right after the dispatcher was held up (`dispatch/core/late.rs`).
     JudgesAfterStalls,
     /// Nobody counts the second runs (`dispatch/budget.rs`).
@@ -36,7 +38,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// Every bug.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LosesBatches,
         Self::SuspectsInCompany,
         Self::ForgetsSuspectsDeadlines,
@@ -44,6 +46,7 @@ impl Mutation {
         Self::RestartsBesideStuck,
         Self::LeavesLateWorkersOut,
         Self::BelievesWrongAnswers,
+        Self::JoinsWholeBatches,
         Self::JudgesAfterStalls,
         Self::IgnoresRerunBudget,
         Self::TwinsAllGiveUp,

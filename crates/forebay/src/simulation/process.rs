@@ -1,5 +1,5 @@
-//! A worker process that is not there: it takes batches as the books of a real one do, computes one
-//! after the other in virtual time, and fails as it is told to.
+//! A worker process that is not there: it takes batches as the books of a real one do, computes them
+//! in virtual time, one after the other or side by side, and fails as it is told to.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +23,7 @@ pub(super) struct Job {
     pub(super) texts: Vec<u32>,
     pub(super) tokens: usize,
     pub(super) exclusive: bool,
+    pub(super) beside: bool,
     pub(super) canary: bool,
     pub(super) sent_at: Instant,
     hung: Due,
@@ -37,12 +38,13 @@ pub(super) struct Process {
     pub(super) id: WorkerId,
     pub(super) device: Device,
     pub(super) slots: usize,
+    pub(super) side_by_side: u32,
     pub(super) tokens_per_ms: usize,
     pub(super) jobs: VecDeque<Job>,
     /// Batches that are answered and whose slot is being read.
     pub(super) reading: usize,
-    /// The batch that is computed.
-    pub(super) computing: Option<u64>,
+    /// The batches that are computed.
+    pub(super) computing: Vec<u64>,
     pub(super) free_since: Instant,
     /// It exists.
     pub(super) alive: bool,
@@ -87,26 +89,48 @@ impl Process {
         }
     }
 
-    /// Time that the device takes for so many tokens now.
-    pub(super) fn service(&self, tokens: usize) -> Duration {
-        let micros = 200 + 1_000 * tokens / self.tokens_per_ms;
-        Duration::from_micros(micros as u64) * self.slow.max(1)
+    /// How many share the device with this batch, itself included.
+    fn share(&self, job: &Job) -> u32 {
+        if job.beside { self.side_by_side } else { 1 }
+    }
+
+    /// Time that the device takes for a batch now.
+    pub(super) fn service(&self, job: &Job) -> Duration {
+        let micros = 200 + 1_000 * job.tokens / self.tokens_per_ms;
+        Duration::from_micros(micros as u64) * self.slow.max(1) * self.share(job)
+    }
+
+    /// The batch that it begins with now: the first one that waits, unless as many as it can are
+    /// computed, or one that has all the cores is and this one would have, too.
+    pub(super) fn next_job(&self) -> Option<&Job> {
+        let is_computed = |job: &Job| self.computing.contains(&job.batch_id);
+        let next = self.jobs.iter().find(|job| !is_computed(job))?;
+        let whole = |job: &Job| !job.beside;
+        let waits = whole(next) && self.jobs.iter().any(|job| whole(job) && is_computed(job));
+        (!waits && self.computing.len() < self.side_by_side as usize).then_some(next)
     }
 
     fn add(&mut self, mut job: Job, late_after: Option<Duration>, now: Instant) {
         // What a real rung allows: half a second and a little per token.
         let hung_after = Duration::from_millis(500 + job.tokens as u64);
         let late_after = late_after.unwrap_or(hung_after).min(hung_after);
-        job.hung = Due::behind(self.jobs.iter().map(|other| other.hung.at), now, hung_after);
-        job.late = Due::behind(self.jobs.iter().map(|other| other.late.at), now, late_after);
+        let due = |of: fn(&Job) -> Due, after: Duration| match job.beside {
+            true => Due::beside(now, after * self.side_by_side),
+            false => Due::behind(self.jobs.iter().map(of), now, after),
+        };
+        (job.hung, job.late) = (due(|job| job.hung, hung_after), due(|job| job.late, late_after));
         self.jobs.push_back(job);
     }
 
     /// Takes the batch out that has just been computed, with the time that it took.
-    pub(super) fn finish(&mut self, now: Instant) -> Option<(Job, Duration)> {
-        let job = self.jobs.pop_front()?;
-        self.computing = None;
-        let service = now.saturating_duration_since(job.sent_at.max(self.free_since));
+    pub(super) fn finish(&mut self, batch_id: u64, now: Instant) -> Option<(Job, Duration)> {
+        let place = self.jobs.iter().position(|job| job.batch_id == batch_id)?;
+        let job = self.jobs.remove(place)?;
+        self.computing.retain(|other| *other != batch_id);
+        let service = match job.beside {
+            true => now.saturating_duration_since(job.sent_at) / self.side_by_side,
+            false => now.saturating_duration_since(job.sent_at.max(self.free_since)),
+        };
         self.free_since = now;
         Due::advance(self.jobs.iter_mut().map(|job| &mut job.hung), now);
         Due::advance(self.jobs.iter_mut().map(|job| &mut job.late), now);
@@ -116,7 +140,7 @@ impl Process {
     /// Takes everything out: no answer can come any more.
     pub(super) fn abandon(&mut self) -> Vec<EndedBatch> {
         self.lost = true;
-        self.computing = None;
+        self.computing.clear();
         let batch = |job: Job| EndedBatch {
             exclusive: job.exclusive,
             rows: job.rows.into_iter().flatten().collect(),
@@ -153,6 +177,10 @@ impl WorkerPort for SimWorker {
         self.0.borrow().limits()
     }
 
+    fn side_by_side(&self) -> usize {
+        self.0.borrow().side_by_side as usize
+    }
+
     fn load(&self) -> Load {
         let process = self.0.borrow();
         let taken = process.jobs.len() + process.reading;
@@ -161,12 +189,14 @@ impl WorkerPort for SimWorker {
             free: if process.lost && !process.refuses { 0 } else { process.slots - taken },
             batches: process.jobs.len(),
             tokens: process.jobs.iter().map(|job| job.tokens).sum(),
+            rows: process.jobs.iter().map(|job| job.rows.len()).sum(),
             exclusive: process.jobs.iter().any(|job| job.exclusive),
+            whole: process.jobs.iter().any(|job| !job.beside),
         }
     }
 
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
-        let Batch { batch_id, rows, exclusive, late_after } = batch;
+        let Batch { batch_id, rows, exclusive, beside, late_after } = batch;
         let mut process = self.0.borrow_mut();
         if process.is_gone() {
             process.unsent = true;
@@ -184,6 +214,14 @@ impl WorkerPort for SimWorker {
         process.breach(!company, "I13", || format!("batch {batch_id} in company of a suspect"));
         let alone = !exclusive || rows.len() == 1;
         process.breach(alone, "I13", || format!("{} suspects together", rows.len()));
+        if process.side_by_side > 1 {
+            let whole = process.jobs.iter().any(|job| !job.beside);
+            let ahead = whole || process.jobs.len() >= process.side_by_side as usize;
+            let shares = beside || process.jobs.is_empty();
+            process.breach(!ahead && shares, "I8", || format!("batch {batch_id} is sent ahead"));
+        } else {
+            process.breach(!beside, "I8", || format!("batch {batch_id} has half of one device"));
+        }
         for pending in &rows {
             let runs = pending.owed.executions();
             let right = runs == 1 || (runs <= 3 && exclusive);
@@ -202,6 +240,7 @@ impl WorkerPort for SimWorker {
             texts,
             tokens,
             exclusive,
+            beside,
             canary: false,
             sent_at: now,
             hung: due,
@@ -231,6 +270,7 @@ impl WorkerPort for SimWorker {
             texts: Vec::new(),
             tokens: CANARY_TOKENS,
             exclusive: false,
+            beside: false,
             canary: true,
             sent_at: now,
             hung: due,
@@ -259,7 +299,7 @@ impl WorkerPort for SimWorker {
     fn next_late(&self) -> Option<LateBatch> {
         let process = self.0.borrow();
         let job = process.jobs.iter().min_by_key(|job| job.late.at)?;
-        let Due { at, allowance } = job.late;
+        let Due { at, allowance, .. } = job.late;
         Some(LateBatch { at, allowance, tokens: job.tokens })
     }
 

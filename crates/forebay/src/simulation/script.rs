@@ -31,6 +31,7 @@ pub(super) struct RungScript {
     pub(super) device: Device,
     pub(super) tokens_per_ms: usize,
     pub(super) slots: usize,
+    pub(super) side_by_side: u32,
 }
 
 /// The ladder of this history, best rung first.
@@ -41,11 +42,13 @@ pub(super) fn rungs(random: &mut SmallRng) -> Vec<RungScript> {
             device: Device::Cuda(index),
             tokens_per_ms: random.random_range(200..2_000),
             slots: random.random_range(2..5),
+            side_by_side: 1,
         })
         .collect();
     if rungs.is_empty() || random.random_bool(0.9) {
         let tokens_per_ms = random.random_range(10..60);
-        rungs.push(RungScript { device: Device::Cpu, tokens_per_ms, slots: 3 });
+        let side_by_side = random.random_range(1..=2);
+        rungs.push(RungScript { device: Device::Cpu, tokens_per_ms, slots: 3, side_by_side });
     }
     rungs
 }

@@ -109,7 +109,7 @@ impl World {
         self.sometimes("a worker stood still and went on");
         self.change(id, |process| {
             process.stopped = false;
-            process.computing = None;
+            process.computing.clear();
         });
     }
 

@@ -26,6 +26,7 @@ use crate::simulation::process::SimWorker;
 use crate::supervisor::{DeviceNews, EndCause, Ladder, LadderEvent, Level, WorkerState};
 
 pub(super) const SOMETIMES: &[&str] = &[
+    "batches were computed side by side",
     "a batch could not be sent",
     "a deadline passed",
     "a lapse was forgiven",

@@ -53,6 +53,7 @@ impl Conversation {
         let spec = LaneSpec {
             id: args.id,
             tier: args.launch.device.tier(),
+            side_by_side: ready.side_by_side,
             timing: args.launch.config.clone(),
             canary: Arc::clone(&args.launch.canary),
             rung: Arc::clone(&args.rung),

@@ -217,6 +217,7 @@ fn describe(info: &PipelineInfo, device: &str, canary: &str) -> EngineInfo {
         device: device.to_owned(),
         precision: info.precision.to_string(),
         width: info.width,
+        side_by_side: 1,
         details: details
             .into_iter()
             .chain(info.plans.map(|plans| ("product_plans", plans_text(plans))))

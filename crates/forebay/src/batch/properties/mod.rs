@@ -37,5 +37,10 @@ fn entry(id: u64, priority: Priority, tokens: usize, queued_at: Instant) -> Entr
 
 /// An offer that the policy's own limits decide.
 fn offer(worker_idle: bool) -> Offer {
-    Offer { worker_idle, tokens_max: usize::MAX, rows_max: usize::MAX }
+    beside(worker_idle, 1)
+}
+
+/// The same for a batch that is one of so many side by side.
+fn beside(worker_idle: bool, side_by_side: usize) -> Offer {
+    Offer { worker_idle, side_by_side, tokens_max: usize::MAX, rows_max: usize::MAX }
 }

@@ -13,6 +13,8 @@ pub(super) struct Model {
     /// Found expired by a `seal` and not collected yet.
     pub(super) set_apart: Vec<Entry<u64>>,
     pub(super) draining: bool,
+    /// Most rows under way lately, a tenth less with each batch that came back.
+    pub(super) peak: f64,
     /// The last batch left a waiting `Control` entry out.
     control_passed_over: bool,
 }
@@ -28,6 +30,7 @@ impl Model {
             classes: [Vec::new(), Vec::new(), Vec::new()],
             set_apart: Vec::new(),
             draining: false,
+            peak: 0.0,
             control_passed_over: false,
         }
     }
@@ -60,9 +63,16 @@ impl Model {
         let tokens: usize = self.waiting().map(|entry| entry.tokens).sum();
         let oldest = self.waiting().map(|entry| entry.queued_at).min()?;
         let ahead = self.policy.duration_target;
-        let own = batcher
+        let share = offer.side_by_side as f64;
+        let takes = batcher
             .tokens_per_s()
-            .map_or(ahead, |rate| std::time::Duration::from_secs_f64(tokens as f64 / rate));
+            .map(|rate| std::time::Duration::from_secs_f64(tokens as f64 / (rate / share)));
+        let own = takes.unwrap_or(ahead);
+        let (mut max_wait, mut enough) = (self.policy.max_wait, usize::MAX);
+        if offer.side_by_side > 1 {
+            max_wait = max_wait.max(takes.unwrap_or_default() / 4);
+            enough = ((self.peak / (share + 1.0)).ceil() as usize).max(1);
+        }
         if offer.worker_idle {
             Some(SealReason::Idle)
         } else if self.waiting().count() >= self.policy.rows_max.min(offer.rows_max)
@@ -71,7 +81,9 @@ impl Model {
             Some(SealReason::Full)
         } else if !self.classes[Priority::Control.index()].is_empty() {
             Some(SealReason::Control)
-        } else if now - oldest >= self.policy.max_wait {
+        } else if self.waiting().count() >= enough {
+            Some(SealReason::Company)
+        } else if now - oldest >= max_wait {
             Some(SealReason::Waited)
         } else if self.waiting().filter_map(|e| e.deadline).any(|at| at <= now + ahead + own) {
             Some(SealReason::Deadline)
@@ -87,13 +99,26 @@ impl Model {
         // The target depends on what waits: ask a copy from which the expired entries have gone.
         let mut swept = batcher.clone();
         let _swept_away = swept.expire(now);
-        let target = swept.tokens_target().min(offer.tokens_max);
+        let target = self.target(&swept, offer.side_by_side).min(offer.tokens_max);
         let expected_reason = self.reason(batcher, offer, target, now);
         let sealed = batcher.seal(offer, now);
         assert_eq!(sealed.as_ref().map(|batch| batch.reason), expected_reason, "when to seal");
         if let Some(batch) = sealed {
             self.check_batch(&batch, offer, target, now);
         }
+    }
+
+    /// The tokens that a batch may have: what one of so many side by side gets through in time.
+    fn target(&self, batcher: &Batcher<u64>, side_by_side: usize) -> usize {
+        let urgent = self.waiting().any(|entry| entry.priority != Priority::Bulk);
+        let BatchPolicy { duration_target, bulk_duration_target, .. } = self.policy;
+        let time = if urgent { duration_target } else { bulk_duration_target };
+        let target = batcher.tokens_per_s().map_or(self.policy.tokens_min, |rate| {
+            let in_time = rate / side_by_side as f64 * time.as_secs_f64();
+            (in_time as usize).clamp(self.policy.tokens_min, self.policy.tokens_max)
+        });
+        assert!(side_by_side > 1 || target == batcher.tokens_target());
+        target
     }
 
     fn check_batch(
@@ -173,16 +198,19 @@ impl Model {
         assert!(batcher.len() <= self.policy.entries_max);
         let held = self.waiting().chain(&self.set_apart);
         assert_eq!(batcher.next_expiry(), held.filter_map(|entry| entry.deadline).min());
-        self.check_wakeup(batcher, now);
+        for side_by_side in 1..4 {
+            self.check_wakeup(batcher, side_by_side, now);
+        }
     }
 
     /// The alarm goes off neither without cause nor a nanosecond late.
-    fn check_wakeup(&self, batcher: &Batcher<u64>, now: Instant) {
+    fn check_wakeup(&self, batcher: &Batcher<u64>, side_by_side: usize, now: Instant) {
         let possible_at = |moment| {
             let mut copy = batcher.clone();
-            !copy.expire(moment).is_empty() || copy.seal(&super::offer(false), moment).is_some()
+            let offer = super::beside(false, side_by_side);
+            !copy.expire(moment).is_empty() || copy.seal(&offer, moment).is_some()
         };
-        let Some(wakeup) = batcher.next_wakeup(now) else {
+        let Some(wakeup) = batcher.next_wakeup(side_by_side, now) else {
             assert_eq!(self.held(), 0, "no alarm although something waits");
             return;
         };

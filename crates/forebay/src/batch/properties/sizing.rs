@@ -113,17 +113,17 @@ fn a_busy_workers_slot_is_filled_for_each_reason_in_its_time() {
     };
 
     let batcher = one(None);
-    assert_eq!(batcher.next_wakeup(start), Some(start + millis(5)));
+    assert_eq!(batcher.next_wakeup(1, start), Some(start + millis(5)));
     assert_eq!((reason(&batcher, 4), reason(&batcher, 5)), (None, Some(SealReason::Waited)));
 
     // Unmeasured: two target durations of 4 ms before the deadline.
     let batcher = one(Some(10));
-    assert_eq!(batcher.next_wakeup(start), Some(start + millis(2)));
+    assert_eq!(batcher.next_wakeup(1, start), Some(start + millis(2)));
     assert_eq!((reason(&batcher, 1), reason(&batcher, 2)), (None, Some(SealReason::Deadline)));
     // Measured: 10 tokens take 1 ms, so 5 ms are enough, and `max_wait` comes no later.
     let mut batcher = one(Some(9));
     batcher.observe(Tier::Cpu, 10, millis(1));
-    assert_eq!(batcher.next_wakeup(start), Some(start + millis(4)));
+    assert_eq!(batcher.next_wakeup(1, start), Some(start + millis(4)));
     assert_eq!((reason(&batcher, 3), reason(&batcher, 4)), (None, Some(SealReason::Deadline)));
 
     let mut batcher = one(None);
@@ -138,7 +138,7 @@ fn a_busy_workers_slot_is_filled_for_each_reason_in_its_time() {
         batcher.push(entry(id, Priority::Bulk, 10, start)).unwrap();
     }
     assert_eq!(reason(&batcher, 0), Some(SealReason::Full), "eight rows");
-    let small = Offer { worker_idle: false, tokens_max: 10, rows_max: 9 };
+    let small = Offer { tokens_max: 10, rows_max: 9, ..offer(false) };
     let mut batcher = one(None);
     assert_eq!(batcher.seal(&small, start).map(|b| b.reason), Some(SealReason::Full), "the slot's");
 }

@@ -21,6 +21,8 @@ enum Step {
     Expire,
     RemoveEach { modulus: u64 },
     Observe { tokens: usize, us: u64 },
+    UnderWay { rows: usize },
+    Completed,
     SetDraining(bool),
     DrainAll,
 }
@@ -40,10 +42,11 @@ fn step() -> impl Strategy<Value = Step> {
             age_us,
             deadline_us,
         });
-    let offer = (any::<bool>(), prop_oneof![3 => Just(1_000), 1 => 1..450_usize], 1..12_usize)
-        .prop_map(|(worker_idle, tokens_max, rows_max)| {
-            Step::Offer(Offer { worker_idle, tokens_max, rows_max })
-        });
+    let offer =
+        (any::<bool>(), 1..4_usize, prop_oneof![3 => Just(1_000), 1 => 1..450_usize], 1..12_usize)
+            .prop_map(|(worker_idle, side_by_side, tokens_max, rows_max)| {
+                Step::Offer(Offer { worker_idle, side_by_side, tokens_max, rows_max })
+            });
     prop_oneof![
         20 => push,
         8 => prop_oneof![0..500_u64, 500..8_000_u64, 20_000..70_000_u64]
@@ -53,6 +56,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (2..6_u64).prop_map(|modulus| Step::RemoveEach { modulus }),
         2 => (1..500_usize, 10..20_000_u64).prop_map(|(tokens, us)| Step::Observe { tokens, us }),
         1 => any::<bool>().prop_map(Step::SetDraining),
+        2 => (0..30_usize).prop_map(|rows| Step::UnderWay { rows }),
+        2 => Just(Step::Completed),
         1 => prop_oneof![9 => Just(Step::Expire), 1 => Just(Step::DrainAll)],
     ]
 }
@@ -90,6 +95,14 @@ fn run(steps: Vec<Step>, policy: &BatchPolicy) {
             }
             Step::Observe { tokens, us } => {
                 batcher.observe(Tier::Cpu, tokens, Duration::from_micros(us))
+            }
+            Step::UnderWay { rows } => {
+                batcher.under_way(rows);
+                model.peak = model.peak.max(rows as f64);
+            }
+            Step::Completed => {
+                batcher.completed();
+                model.peak *= 0.9;
             }
             Step::SetDraining(draining) => {
                 batcher.set_draining(draining);
@@ -169,14 +182,14 @@ fn times_too_long_for_the_clock_mean_never_and_do_not_panic() {
     let now = Instant::now();
     let mut batcher = Batcher::new(endless);
     batcher.push(super::entry(0, Priority::Bulk, 9, now)).unwrap();
-    assert_eq!(batcher.next_wakeup(now), None);
+    assert_eq!(batcher.next_wakeup(1, now), None);
     assert_eq!(batcher.seal(&super::offer(false), now + Duration::from_secs(3_600)), None);
     // A deadline cannot be met by a worker that is far too slow: sealed at once, not divided by.
     batcher.observe(Tier::Cpu, 1, Duration::from_secs(u64::MAX / 4));
     let mut urgent = super::entry(1, Priority::Bulk, 9, now);
     urgent.deadline = Some(now + Duration::from_secs(3_600));
     batcher.push(urgent).unwrap();
-    assert_eq!(batcher.next_wakeup(now), Some(now));
+    assert_eq!(batcher.next_wakeup(1, now), Some(now));
     assert_eq!(batcher.seal(&super::offer(false), now).map(|batch| batch.entries.len()), Some(2));
 }
 
@@ -186,7 +199,7 @@ fn a_slot_that_holds_nothing_is_no_offer() {
     let mut batcher = Batcher::new(policy());
     batcher.push(super::entry(0, Priority::Control, 9, now)).unwrap();
     for (tokens_max, rows_max) in [(0, 8), (400, 0)] {
-        let offer = Offer { worker_idle: true, tokens_max, rows_max };
+        let offer = Offer { worker_idle: true, side_by_side: 1, tokens_max, rows_max };
         assert_eq!(batcher.seal(&offer, now), None);
     }
     assert!(batcher.seal(&super::offer(true), now).is_some());

@@ -50,7 +50,8 @@ impl<W: WorkerPort> Core<W> {
         }
     }
 
-    /// Sends the canary batches that are due to workers with a free slot and no suspect in them.
+    /// Sends the canary batches that are due to workers with a free slot and no suspect in them. One
+    /// may join batches that run side by side; nothing joins it.
     pub(super) fn send_canaries(&mut self, now: Instant) {
         let due = |member: &Member<W>| {
             let can = |load: Load| load.free > 0 && !load.exclusive;

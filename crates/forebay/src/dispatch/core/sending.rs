@@ -5,6 +5,14 @@
 //! texts whose deadline leaves time for a second run, one batch at a time. Credit does not matter while
 //! only a slower tier serves and would not get to all that waits within `hedge.probation_wait_ms`:
 //! what was let in at the speed of a GPU that has just been taken out of use would wait for seconds.
+//!
+//! **Side by side.** Some workers compute several batches at once, each with its share of the cores:
+//! that wastes less, while a batch alone is done sooner with all of them. An idle one is given what
+//! waits in equal parts side by side if it is enough for that, else as one batch for all the cores.
+//! While batches run side by side, another one joins them when it is large enough ([`Batcher`]).
+//! Nothing is sent ahead: the worker is not idle between two batches while another one runs.
+//!
+//! [`Batcher`]: crate::batch::Batcher
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +22,27 @@ use crate::dispatch::port::{Batch, Load, Standing, WorkerPort};
 use crate::metrics::{SealedShape, Stage};
 use crate::request::Pending;
 
-/// Batches that keep a worker busy: one computed, one waiting.
+/// Batches that keep a worker busy that computes one after the other: one computed, one waiting.
 const BATCHES_AHEAD: usize = 2;
+/// Tokens that are worth being shared out among batches side by side: fewer are done soonest with all
+/// cores.
+const SPLIT_TOKENS_MIN: usize = 64;
+/// And rows.
+const SPLIT_ROWS_MIN: usize = 2;
 /// While nothing is known about lateness, a batch on probation is late after so many times what it
 /// is expected to take, or so many times `hedge.floor_ms`.
 const PROBATION_FACTOR: u32 = 10;
+
+/// How a batch runs; see [`Batch`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunAs {
+    /// With all the cores.
+    Whole,
+    /// With its share of the cores.
+    Beside,
+    /// Exclusively, and with all the cores.
+    Suspect,
+}
 
 impl<W: WorkerPort> Core<W> {
     /// Sends one batch if a worker can take one; says whether it did.
@@ -35,8 +59,13 @@ impl<W: WorkerPort> Core<W> {
 
     /// Whether a worker should be given an ordinary batch. One that is computed and one that waits
     /// keep it busy. More are of use only if both are over soon; otherwise what comes later and is
-    /// more urgent would find them in front of it.
-    pub(super) fn has_room(&self, load: &Load) -> bool {
+    /// more urgent would find them in front of it. One that computes batches `side_by_side` gets as
+    /// many, and nothing beside a batch that has all its cores.
+    pub(super) fn has_room(&self, side_by_side: usize, load: &Load) -> bool {
+        if side_by_side > 1 {
+            let whole = load.whole && !mutated!(JoinsWholeBatches);
+            return load.free > 0 && !whole && !load.exclusive && load.batches < side_by_side;
+        }
         let busy_for_long = load.batches >= BATCHES_AHEAD
             && self.expected_duration(load.tokens) > self.settings.batch.duration_target;
         load.free > 0 && !load.exclusive && !busy_for_long
@@ -44,25 +73,76 @@ impl<W: WorkerPort> Core<W> {
 
     /// Seals a batch for the least loaded worker that has a free slot.
     fn send_ordinary(&mut self, now: Instant) -> bool {
-        let mut offers: Vec<(usize, usize, usize)> = self
+        let members = self.workers.members();
+        let mut offers: Vec<(usize, Load)> = self
             .ordinary_takers(now)
-            .map(|index| (index, self.workers.members()[index].worker.load()))
-            .filter(|(_, load)| self.has_room(load))
-            .map(|(index, load)| (load.tokens, load.batches, index))
+            .map(|index| (index, members[index].worker.load()))
+            .filter(|(index, load)| self.has_room(members[*index].worker.side_by_side(), load))
             .collect();
-        offers.sort_unstable();
-        for (_, batches, index) in offers {
-            let offer = self.offer(index, batches);
-            let Some(sealed) = self.batcher.seal(&offer, now) else { continue };
-            let share = self.settings.hedge.probation_share;
-            let on_probation = self.workers.members_mut().iter_mut();
-            for member in on_probation.filter(|member| member.standing == Standing::Probation) {
-                member.credit = (member.credit + share).min(1.0);
+        offers.sort_unstable_by_key(|(index, load)| (load.tokens, load.batches, *index));
+        for (index, load) in offers {
+            let side_by_side = self.workers.members()[index].worker.side_by_side();
+            let sent = match load.batches {
+                0 if side_by_side > 1 && load.free > 1 && self.is_worth_splitting() => {
+                    self.send_split(index, side_by_side.min(load.free), now)
+                }
+                0 => self.send_offered(index, self.offer(index, true, 1), now),
+                _ => self.send_offered(index, self.offer(index, false, side_by_side), now),
+            };
+            if sent {
+                return true;
             }
-            self.send_sealed(index, sealed, now);
-            return true;
         }
         false
+    }
+
+    /// Whether what waits is shared out among batches side by side.
+    fn is_worth_splitting(&self) -> bool {
+        let depth = self.batcher.depth();
+        depth.rows_total() >= SPLIT_ROWS_MIN && depth.tokens_total() >= SPLIT_TOKENS_MIN
+    }
+
+    /// Gives an idle worker what waits in `parts` batches of about as many tokens, or of as many as a
+    /// batch may have. Says whether it sent one.
+    fn send_split(&mut self, index: usize, parts: usize, now: Instant) -> bool {
+        let id = self.workers.members()[index].worker.id();
+        let mut sent = false;
+        for left in (1..=parts).rev() {
+            // One that could not take its part is no longer there.
+            let there = self.workers.members().get(index);
+            let Some(member) = there.filter(|member| member.worker.id() == id) else { break };
+            let side_by_side = member.worker.side_by_side();
+            let part = self.batcher.depth().tokens_total().div_ceil(left);
+            let offer = self.offer(index, true, side_by_side);
+            let offer = Offer { tokens_max: offer.tokens_max.min(part), ..offer };
+            sent |= self.send_offered(index, offer, now);
+        }
+        sent
+    }
+
+    /// Seals a batch for this offer of a worker and sends it; says whether there was one.
+    fn send_offered(&mut self, index: usize, offer: Offer, now: Instant) -> bool {
+        let Some(sealed) = self.batcher.seal(&offer, now) else { return false };
+        let share = self.settings.hedge.probation_share;
+        let on_probation = self.workers.members_mut().iter_mut();
+        for member in on_probation.filter(|member| member.standing == Standing::Probation) {
+            member.credit = (member.credit + share).min(1.0);
+        }
+        let run_as = if offer.side_by_side > 1 { RunAs::Beside } else { RunAs::Whole };
+        self.send_sealed(index, sealed, run_as, now);
+        true
+    }
+
+    /// Lets the batcher know how much is under way where batches run side by side.
+    pub(super) fn note_company(&mut self, now: Instant) {
+        let members = self.workers.members();
+        let takers = self.ordinary_takers(now).map(|index| &members[index].worker);
+        let beside = takers.filter(|worker| worker.side_by_side() > 1);
+        let rows: Vec<usize> = beside.map(|worker| worker.load().rows).collect();
+        if !rows.is_empty() {
+            let all = rows.iter().sum::<usize>() + self.batcher.depth().rows_total();
+            self.batcher.under_way(all.div_ceil(rows.len()));
+        }
     }
 
     /// Gives a worker on probation a batch of its share, while another serves.
@@ -83,13 +163,14 @@ impl<W: WorkerPort> Core<W> {
         let margin = self.late_after_on_probation(index, target);
         let again = self.expected_duration(target).saturating_mul(2);
         let Some(deadline_min) = now.checked_add(margin + again) else { return false };
-        let offer = self.offer(index, 0);
+        // Alone with all the cores: it is the one batch that is at risk.
+        let offer = self.offer(index, true, 1);
         let Some(sealed) = self.batcher.seal_unhurried(&offer, deadline_min, now) else {
             return false;
         };
         let credit = &mut self.workers.members_mut()[index].credit;
         *credit = (*credit - 1.0).max(0.0);
-        self.send_sealed(index, sealed, now);
+        self.send_sealed(index, sealed, RunAs::Whole, now);
         true
     }
 
@@ -101,12 +182,18 @@ impl<W: WorkerPort> Core<W> {
         self.expected_duration(each) > wait_max
     }
 
-    fn offer(&self, index: usize, batches: usize) -> Offer {
+    fn offer(&self, index: usize, worker_idle: bool, side_by_side: usize) -> Offer {
         let (tokens_max, rows_max) = self.workers.members()[index].worker.slot_limits();
-        Offer { worker_idle: batches == 0, tokens_max, rows_max }
+        Offer { worker_idle, side_by_side, tokens_max, rows_max }
     }
 
-    fn send_sealed(&mut self, index: usize, sealed: SealedBatch<Pending>, now: Instant) {
+    fn send_sealed(
+        &mut self,
+        index: usize,
+        sealed: SealedBatch<Pending>,
+        run_as: RunAs,
+        now: Instant,
+    ) {
         self.metrics.batch_sealed(SealedShape {
             rows: sealed.entries.len(),
             tokens: sealed.tokens,
@@ -120,7 +207,7 @@ impl<W: WorkerPort> Core<W> {
             self.cancelled(gone);
         }
         if !rows.is_empty() {
-            self.hand_over(index, rows, false, now);
+            self.hand_over(index, rows, run_as, now);
         }
     }
 
@@ -128,7 +215,7 @@ impl<W: WorkerPort> Core<W> {
         &mut self,
         index: usize,
         mut rows: Vec<Pending>,
-        exclusive: bool,
+        run_as: RunAs,
         now: Instant,
     ) {
         for pending in &mut rows {
@@ -136,12 +223,13 @@ impl<W: WorkerPort> Core<W> {
             let waited = now.saturating_duration_since(pending.queued_at);
             self.metrics.stage_took(Stage::Queue, waited);
         }
+        let (exclusive, beside) = (run_as == RunAs::Suspect, run_as == RunAs::Beside);
         let tokens = rows.iter().map(|pending| pending.ids.len()).sum();
         let late_after = self.late_after(index, tokens);
         let batch_id = self.new_batch_id();
         let worker = &self.workers.members()[index].worker;
         let start = Instant::now();
-        let handed_over = worker.run(Batch { batch_id, rows, exclusive, late_after }, now);
+        let handed_over = worker.run(Batch { batch_id, rows, exclusive, beside, late_after }, now);
         self.metrics.stage_took(Stage::Dispatch, start.elapsed());
         if let Err(mut back) = handed_over {
             // It never reached the worker, so it does not count as a run.
@@ -164,7 +252,7 @@ impl<W: WorkerPort> Core<W> {
         batch_id
     }
 
-    /// When a batch of so many tokens counts as late on this worker.
+    /// When a batch of so many tokens counts as late on this worker if it has all the cores.
     pub(super) fn late_after(&self, index: usize, tokens: usize) -> Option<Duration> {
         let member = &self.workers.members()[index];
         match member.standing {

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Core;
+use super::sending::RunAs;
 use crate::config::Tier;
 use crate::dispatch::port::WorkerPort;
 use crate::dispatch::roster::Member;
@@ -148,7 +149,7 @@ impl<W: WorkerPort> Core<W> {
             return true;
         }
         self.workers.members_mut()[index].alone_since = Some(now);
-        self.hand_over(index, vec![pending], true, now);
+        self.hand_over(index, vec![pending], RunAs::Suspect, now);
         true
     }
 

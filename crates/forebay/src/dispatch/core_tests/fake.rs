@@ -39,6 +39,7 @@ pub(super) struct FakeBatch {
     pub(super) tokens: usize,
     pub(super) exclusive: bool,
     pub(super) canary: bool,
+    pub(super) beside: bool,
     pub(super) begins: Instant,
     pub(super) due: Instant,
     pub(super) hung_at: Instant,
@@ -52,6 +53,7 @@ pub(super) struct FakeState {
     /// What the core takes it for.
     pub(super) standing: Standing,
     pub(super) slots: usize,
+    pub(super) side_by_side: usize,
     pub(super) service: Duration,
     pub(super) hangs: bool,
     /// It fails every batch, whatever is in it.
@@ -74,6 +76,12 @@ impl FakeState {
         self.standing >= Standing::Probation && !self.ended && !self.end_asked && !late
     }
 
+    /// The place of the batch that is done first, of those before which it may be: one after the other
+    /// are done in order.
+    pub(super) fn first(&self) -> Option<usize> {
+        (0..self.in_flight.len()).min_by_key(|place| self.in_flight[*place].due)
+    }
+
     /// It computes nothing for so long.
     pub(super) fn stall(&mut self, time: Duration) {
         for batch in &mut self.in_flight {
@@ -82,19 +90,23 @@ impl FakeState {
     }
 
     fn push(&mut self, rows: Vec<Pending>, effects: Vec<Effect>, kind: Kind, now: Instant) {
-        let Kind { tokens, exclusive, canary, late_after } = kind;
-        let begins = self.in_flight.back().map_or(now, |before| before.due).max(now);
-        let late_begins = self.in_flight.back().map_or(now, |before| before.late.at).max(now);
-        let allowance = late_after.unwrap_or(HUNG).min(HUNG);
+        let Kind { tokens, exclusive, canary, beside, late_after } = kind;
+        let share = if beside { self.side_by_side as u32 } else { 1 };
+        // One beside others waits for none of them.
+        let ahead = || self.in_flight.iter().filter(|_| !beside);
+        let begins = ahead().map(|before| before.due).max().unwrap_or(now).max(now);
+        let late_begins = ahead().map(|before| before.late.at).max().unwrap_or(now).max(now);
+        let allowance = late_after.unwrap_or(HUNG).min(HUNG) * share;
         self.in_flight.push_back(FakeBatch {
             rows: rows.into_iter().map(Some).collect(),
             effects,
             tokens,
             exclusive,
             canary,
+            beside,
             begins,
-            due: begins + self.service,
-            hung_at: begins + HUNG,
+            due: begins + self.service * share,
+            hung_at: begins + HUNG * share,
             late: LateBatch { at: late_begins + allowance, allowance, tokens },
         });
     }
@@ -104,6 +116,7 @@ struct Kind {
     tokens: usize,
     exclusive: bool,
     canary: bool,
+    beside: bool,
     late_after: Option<Duration>,
 }
 
@@ -121,6 +134,7 @@ pub(super) struct Handed {
     pub(super) tier: Tier,
     pub(super) standing: Standing,
     pub(super) exclusive: bool,
+    pub(super) beside: bool,
     pub(super) texts: Vec<u32>,
 }
 
@@ -161,6 +175,10 @@ impl WorkerPort for FakeWorker {
         (TOKENS_MAX, ROWS_MAX)
     }
 
+    fn side_by_side(&self) -> usize {
+        self.state.borrow().side_by_side
+    }
+
     fn load(&self) -> Load {
         let state = self.state.borrow();
         let taken = state.in_flight.len() + state.reading;
@@ -173,12 +191,14 @@ impl WorkerPort for FakeWorker {
             },
             batches: state.in_flight.len(),
             tokens: state.in_flight.iter().map(|batch| batch.tokens).sum(),
+            rows: state.in_flight.iter().map(|batch| batch.rows.len()).sum(),
             exclusive: state.in_flight.iter().any(|batch| batch.exclusive),
+            whole: state.in_flight.iter().any(|batch| !batch.beside),
         }
     }
 
     fn run(&self, batch: Batch, now: Instant) -> Result<(), EndedBatch> {
-        let Batch { rows, exclusive, late_after, .. } = batch;
+        let Batch { rows, exclusive, beside, late_after, .. } = batch;
         let mut state = self.state.borrow_mut();
         if state.ended {
             return Err(EndedBatch { rows, exclusive });
@@ -189,6 +209,14 @@ impl WorkerPort for FakeWorker {
         assert!(!state.in_flight.iter().any(|b| b.exclusive), "a suspect has company");
         assert!(!exclusive || state.in_flight.is_empty(), "a suspect has company");
         assert!(!exclusive || rows.len() == 1, "one suspect at a time");
+        if state.side_by_side > 1 {
+            let whole = state.in_flight.iter().any(|batch| !batch.beside);
+            assert!(!whole, "something beside a batch with all the cores");
+            assert!(state.in_flight.len() < state.side_by_side, "a batch is sent ahead");
+            assert!(beside || state.in_flight.is_empty(), "all the cores beside another batch");
+        } else {
+            assert!(!beside, "it computes one batch after the other");
+        }
         let tokens = rows.iter().map(|pending| pending.ids.len()).sum();
         assert!(rows.len() <= ROWS_MAX && (tokens <= TOKENS_MAX || rows.len() == 1));
         let mut books = self.books.borrow_mut();
@@ -215,10 +243,16 @@ impl WorkerPort for FakeWorker {
             tier: state.tier,
             standing: state.standing,
             exclusive,
+            beside,
             texts: rows.iter().map(|pending| pending.ids[0]).collect(),
         });
         let effects = rows.iter().map(|pending| books.effects[&pending.ids[0]]).collect();
-        state.push(rows, effects, Kind { tokens, exclusive, canary: false, late_after }, now);
+        state.push(
+            rows,
+            effects,
+            Kind { tokens, exclusive, canary: false, beside, late_after },
+            now,
+        );
         Ok(())
     }
 
@@ -236,7 +270,7 @@ impl WorkerPort for FakeWorker {
         assert!(!state.in_flight.iter().any(|b| b.exclusive), "a suspect has company");
         self.books.borrow_mut().canaries.push(state.id);
         let tokens = CANARY_TOKENS;
-        let kind = Kind { tokens, exclusive: false, canary: true, late_after };
+        let kind = Kind { tokens, exclusive: false, canary: true, beside: false, late_after };
         state.push(Vec::new(), Vec::new(), kind, now);
         true
     }

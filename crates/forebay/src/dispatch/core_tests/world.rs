@@ -78,6 +78,8 @@ pub(super) struct World {
     /// Tier, slots and time per batch of the next worker.
     pub(super) tier: Tier,
     pub(super) slots: usize,
+    /// Batches that the next one computes side by side, if it is a CPU.
+    pub(super) side_by_side: usize,
     pub(super) service: Duration,
     pub(super) hang_next: bool,
     pub(super) break_next: bool,
@@ -132,6 +134,7 @@ impl World {
             restart_after: Some(ms(30)),
             tier: Tier::Cpu,
             slots: 3,
+            side_by_side: 1,
             service: ms(7),
             hang_next: false,
             break_next: false,
@@ -317,8 +320,8 @@ impl World {
         let mut coming = Vec::new();
         for (&id, worker) in &self.workers {
             let state = worker.state.borrow();
-            if let Some(batch) = state.in_flight.front().filter(|_| !state.hangs && !state.ended) {
-                coming.push((batch.due, Due::Completion(id)));
+            if let Some(first) = state.first().filter(|_| !state.hangs && !state.ended) {
+                coming.push((state.in_flight[first].due, Due::Completion(id)));
             }
             if state.end_asked && !state.ended {
                 coming.push((self.now + ms(40), Due::Death(id)));

@@ -34,6 +34,11 @@ struct Both {
 }
 
 fn both() -> Both {
+    both_with(1)
+}
+
+/// Of a worker that computes so many batches side by side.
+fn both_with(side_by_side: u32) -> Both {
     let (host, table) = HostArena::create(SPEC).expect("creates");
     let fd = host.fd().try_clone_to_owned().expect("duplicates");
     let arena = WorkerArena::open(fd, SPEC).expect("opens");
@@ -46,6 +51,7 @@ fn both() -> Both {
     let spec = LaneSpec {
         id: WorkerId { slot: 0, incarnation: 1 },
         tier: Tier::Cpu,
+        side_by_side,
         timing: WorkerConfig::default(),
         canary: Arc::clone(&canary),
         rung: Arc::clone(&rung),
@@ -85,10 +91,14 @@ impl Both {
         (pending, group)
     }
 
-    fn run(&self, mut rows: Vec<Pending>) {
+    fn run(&self, rows: Vec<Pending>) {
+        self.run_at(Instant::now(), rows, false);
+    }
+
+    fn run_at(&self, now: Instant, mut rows: Vec<Pending>, beside: bool) {
         rows.iter_mut().for_each(|pending| pending.owed.begin_run());
-        let batch = Batch { batch_id: 1, rows, exclusive: false, late_after: None };
-        assert!(self.delivery.lane.run(batch, Instant::now()).is_ok());
+        let batch = Batch { batch_id: 1, rows, exclusive: false, beside, late_after: None };
+        assert!(self.delivery.lane.run(batch, now).is_ok());
     }
 
     fn run_canary(&self) {
@@ -96,8 +106,12 @@ impl Both {
     }
 
     /// The worker computes the next batch, with these bits flipped in its first value, and its
-    /// answer is handled.
-    fn compute(&self, flipped: u32) {
+    /// answer is handled. What it was asked for.
+    fn compute(&self, flipped: u32) -> DescriptorKind {
+        self.compute_until(Instant::now(), flipped)
+    }
+
+    fn compute_until(&self, now: Instant, flipped: u32) -> DescriptorKind {
         let mut packet = [0; DESCRIPTOR_BYTES];
         recv(&self.socket, &mut packet, RecvFlags::empty()).expect("a batch");
         let asked = Descriptor::decode(&packet).expect("a descriptor");
@@ -113,8 +127,9 @@ impl Both {
         let output_checksum = output_checksum(slot.output_mut());
         drop(slot);
         let answer = Descriptor { kind: DescriptorKind::Done, output_checksum, ..asked };
-        let answered = self.delivery.answer(&answer, Instant::now(), &mut Vec::new());
+        let answered = self.delivery.answer(&answer, now, &mut Vec::new());
         answered.expect("within the protocol");
+        asked.kind
     }
 
     fn canary_done(&self) -> (Result<(), String>, u64) {
@@ -167,6 +182,31 @@ fn answers_count_from_canary_to_canary_and_a_wrong_one_ends_all_belief() {
     assert!(!group.is_complete());
     drop(failed);
     assert_eq!(both.admission.under_way(Priority::Bulk), 0);
+}
+
+#[test]
+fn batches_side_by_side_have_their_share_and_each_its_own_time() {
+    let both = both_with(2);
+    assert_eq!(both.delivery.lane.side_by_side(), 2);
+    let (start, ms) = (Instant::now(), Duration::from_millis);
+    let hung = |both: &Both| both.delivery.lane.next_hung().expect("in flight") - start;
+    both.run_at(start, vec![both.text(&[1, 2]).0], false);
+    let whole = hung(&both);
+    assert!(both.delivery.lane.load().whole);
+    assert_eq!(both.compute_until(start + ms(8), 0), DescriptorKind::Run);
+    assert_eq!(both.done().service, ms(8));
+    both.run_at(start, vec![both.text(&[1, 2]).0], true);
+    both.run_at(start + ms(10), vec![both.text(&[3]).0, both.text(&[4]).0], true);
+    assert_eq!(hung(&both), whole * 2, "with half of the cores");
+    let load = both.delivery.lane.load();
+    assert_eq!((load.batches, load.rows, load.whole), (2, 3, false));
+    assert_eq!(both.compute_until(start + ms(20), 0), DescriptorKind::RunBeside);
+    assert_eq!(both.compute_until(start + ms(40), 0), DescriptorKind::RunBeside);
+    // Neither waited for the other, and each had half of the worker.
+    assert_eq!([both.done().service, both.done().service], [ms(10), ms(15)]);
+    both.run_at(start, vec![both.text(&[1]).0], true);
+    both.run_canary();
+    assert!(both.delivery.lane.load().whole);
 }
 
 #[test]

@@ -26,6 +26,7 @@ impl World {
             id,
             tier,
             slots: self.slots,
+            side_by_side: if tier == Tier::Cpu { self.side_by_side } else { 1 },
             service: self.service,
             standing: Standing::Warming,
             corrupt: std::mem::take(&mut self.corrupt_next),
@@ -97,31 +98,35 @@ impl World {
         acted
     }
 
-    /// The oldest batch of a worker is done: its effects come true.
+    /// The first batch of a worker is done: its effects come true.
     pub(super) fn complete(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id).cloned() else { return };
-        let due = worker.state.borrow().in_flight.front().map(|batch| batch.due);
-        if due.is_none_or(|due| due > self.now) {
+        let first = worker.state.borrow().first();
+        let Some(first) = first else { return };
+        if worker.state.borrow().in_flight[first].due > self.now {
             return;
         }
         let kills = |batch: &FakeBatch| batch.effects.contains(&Effect::Kills);
-        if worker.state.borrow().in_flight.front().is_some_and(kills) {
+        if kills(&worker.state.borrow().in_flight[first]) {
             self.die(id);
             return;
         }
-        let Some(batch) = worker.state.borrow_mut().in_flight.pop_front() else { return };
+        let Some(batch) = worker.state.borrow_mut().in_flight.remove(first) else { return };
         worker.state.borrow_mut().reading += 1;
         self.at(self.now + Duration::from_micros(300), Due::Release(id));
-        let (tier, broken, corrupt) = {
+        let (tier, broken, corrupt, side_by_side) = {
             let state = worker.state.borrow();
-            (state.tier, state.broken, state.corrupt)
+            (state.tier, state.broken, state.corrupt, state.side_by_side)
         };
-        let service = self.now.saturating_duration_since(batch.begins);
+        let share = if batch.beside { side_by_side as u32 } else { 1 };
+        let service = self.now.saturating_duration_since(batch.begins) / share;
         {
             // The rest is due sooner if this one was late.
             let mut state = worker.state.borrow_mut();
-            let (mut hung, mut late) = (self.now, self.now);
-            for next in &mut state.in_flight {
+            let beside = || state.in_flight.iter().filter(|other| other.beside);
+            let mut hung = beside().map(|other| other.hung_at).fold(self.now, Ord::max);
+            let mut late = beside().map(|other| other.late.at).fold(self.now, Ord::max);
+            for next in state.in_flight.iter_mut().filter(|next| !next.beside) {
                 next.hung_at = next.hung_at.min(hung + HUNG);
                 next.late.at = next.late.at.min(late + next.late.allowance);
                 (hung, late) = (next.hung_at, next.late.at);
