@@ -15,6 +15,7 @@ const svg = (name, attributes = {}, text) => {
 };
 const number = (value) => {
   if (value === null || value === undefined || !Number.isFinite(value)) return '-';
+  if (value === 0) return '0'; // And not '-0'.
   const size = Math.abs(value);
   if (Number.isInteger(value) && size < 1e6) return value.toLocaleString('en');
   if (size >= 1e9) return (value / 1e9).toPrecision(3) + 'G';
@@ -22,7 +23,7 @@ const number = (value) => {
   if (size >= 1e4) return Math.round(value).toLocaleString('en');
   if (size >= 100) return value.toFixed(0);
   if (size >= 10) return value.toFixed(1);
-  return size === 0 ? '0' : value.toPrecision(2);
+  return value.toPrecision(2);
 };
 // Spread into the arguments of a call, the samples of a night would be too many.
 const highest = (values, least = -Infinity) => values.reduce((one, other) => Math.max(one, other), least);
