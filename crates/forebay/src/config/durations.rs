@@ -39,6 +39,7 @@ milliseconds!(ReplyConfig { deadline_slack: deadline_slack_ms });
 milliseconds!(SupervisorConfig {
     backoff_min: backoff_min_ms,
     backoff_max: backoff_max_ms,
+    backoff_alone_max: backoff_alone_max_ms,
     restart_window: restart_window_ms,
     dwell_min: dwell_min_ms,
     dwell_max: dwell_max_ms,

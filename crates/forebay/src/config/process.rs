@@ -153,6 +153,8 @@ group! {
         backoff_min_ms: u32 = 200, "ms", Integer(1, 60_000);
         /// Longest wait between two restarts.
         backoff_max_ms: u32 = 30_000, "ms", Integer(1, 3_600_000);
+        /// Longest wait before a restart while nothing serves.
+        backoff_alone_max_ms: u32 = 1_000, "ms", Integer(1, 3_600_000);
         /// Restarts within the window after which the rung is quarantined.
         restarts_max: u32 = 5, "restarts", Integer(1, 1_000);
         /// The window in which restarts are counted.

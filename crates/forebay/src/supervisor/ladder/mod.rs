@@ -282,7 +282,11 @@ impl Ladder {
     /// Does what is due now, and says what level that makes.
     fn settle(&mut self, now: Instant) {
         if !self.stopping {
+            let serves = self.states().any(|state| state == WorkerState::Serving);
             for slot in &mut self.slots {
+                if !serves {
+                    slot.hurry(now);
+                }
                 slot.tick(now, &mut self.actions);
             }
             self.keep_to_cap();

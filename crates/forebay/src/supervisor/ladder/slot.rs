@@ -167,6 +167,14 @@ impl Slot {
         out.push(Action::Launch(self.id()));
     }
 
+    /// Nothing serves: a restart does not wait for long.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if self.state == WorkerState::Backoff {
+            let soon = now + self.limits.restarts.backoff_alone_max();
+            self.launch_at = self.launch_at.map(|at| at.min(soon));
+        }
+    }
+
     /// Starts what is due and asks for the canaries that are.
     pub(super) fn tick(&mut self, now: Instant, out: &mut Out) {
         match self.state {

@@ -310,18 +310,23 @@ fn the_first_start_has_no_dwell_and_each_relapse_doubles_it() {
 }
 
 #[test]
-fn while_nothing_else_serves_a_probation_is_over_at_once() {
-    let mut watched = Watched::new(1);
-    watched.go_well(ms(1));
-    for _ in 0..4 {
-        for id in watched.processes.clone() {
-            watched.crash(id.slot);
+fn while_nothing_else_serves_a_restart_comes_soon_and_its_probation_is_over_at_once() {
+    let soon = limits().restarts.backoff_alone_max() + ms(100);
+    for seed in 0..20 {
+        let mut watched = Watched::new(seed);
+        watched.go_well(ms(1));
+        for _ in 0..4 {
+            for id in watched.processes.clone() {
+                watched.crash(id.slot);
+            }
+            assert_eq!(watched.level, Level::Down);
+            let down_at = watched.now;
+            let next = watched.ladder.next_wakeup().expect("a restart is planned");
+            watched.to(next);
+            watched.go_well(ms(0));
+            assert!(watched.level > Level::Down, "{:?}", watched.states);
+            assert!(watched.now - down_at <= soon, "{:?}", watched.now - down_at);
         }
-        assert_eq!(watched.level, Level::Down);
-        let next = watched.ladder.next_wakeup().expect("a restart is planned");
-        watched.to(next);
-        watched.go_well(ms(0));
-        assert!(watched.level > Level::Down, "{:?}", watched.states);
     }
 }
 
