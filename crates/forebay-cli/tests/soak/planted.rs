@@ -86,7 +86,23 @@ lag_ms_max = 2000
 rest_s = 0.5
 "#;
 
+/// Runs until one is not void: that the machine was too busy for the harness says nothing of the
+/// target.
+const CONCLUSIVE_IN: usize = 3;
+
+/// What this target gives under this profile, once the harness has kept up.
 fn soak(profile: &str, planted: &str, arguments: &[&str]) -> (Place, Ran) {
+    let mut runs = (0..CONCLUSIVE_IN).map(|_| soak_once(profile, planted, arguments));
+    let mut last = runs.next().expect("one at least");
+    while last.1.code == Some(5)
+        && let Some(next) = runs.next()
+    {
+        last = next;
+    }
+    last
+}
+
+fn soak_once(profile: &str, planted: &str, arguments: &[&str]) -> (Place, Ran) {
     let place = Place::new();
     let _server = Server::start(&place, planted);
     let target = format!("unix:{}", place.file("socket").display());
@@ -194,16 +210,12 @@ fn a_stall_of_200_ms_misses_the_objective() {
 
 #[test]
 fn the_profile_of_the_program_finds_a_stall_of_200_ms() {
-    let place = Place::new();
-    let _server = Server::start(&place, "stall_200ms");
-    let target = format!("unix:{}", place.file("socket").display());
-    // The machine of a test may be busy, which is no matter here.
+    // At equal distances, so that whenever the stall comes it meets as many requests.
     let profile = include_str!("../../../../config/soak/smoke.toml")
-        .replace("lag_ms_max = 100", "lag_ms_max = 10000");
+        .replace(r#"kind = "poisson""#, r#"kind = "constant""#);
     // From the warm-up to the second stall.
-    let short = ["--no-faults", "--remote", "--duration", "30s", "--seed", "7"];
-    let mut command = place.soak(&profile, &["--target", &target]);
-    let ran = ran(&place, command.args(short));
+    let short = ["--no-faults", "--remote", "--duration", "30s", "--rate", "100"];
+    let (_place, ran) = soak(&profile, "stall_200ms", &short);
     assert_code(&ran, 1, "objective_missed");
     assert!(ran.said.contains("calm_p999_ms"), "{}", ran.said);
 }
@@ -289,14 +301,14 @@ fn a_target_whose_processes_were_not_seen_long_enough_does_not_pass() {
 fn a_generator_that_is_late_voids_the_result() {
     // No thread wakes up within a nanosecond of the time asked for.
     let late = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");
-    let (_place, ran) = soak(&late, "nothing", &["--duration", "2s"]);
+    let (_place, ran) = soak_once(&late, "nothing", &["--duration", "2s"]);
     assert_code(&ran, 5, "overloaded");
 }
 
 #[test]
 fn a_history_that_is_full_leaves_the_figures_and_voids_them() {
     let short = STEADY.replace("lag_ms_max = 2000", "lag_ms_max = 2000\nhistory_mib_max = 0");
-    let (place, ran) = soak(&short, "nothing", &["--duration", "2s"]);
+    let (place, ran) = soak_once(&short, "nothing", &["--duration", "2s"]);
     assert_code(&ran, 5, "overloaded");
     assert!(ran.said.contains("history_mib_max"), "{}", ran.said);
     assert_page_is_whole(&place.file("report.html"));

@@ -127,22 +127,9 @@ impl<W: WorkerPort> Core<W> {
             self.suspects.too_many = false;
             return false;
         }
-        let free = |(index, member): (usize, &Member<W>)| member.is_free().then_some(index);
         let to_slower = self.slower_takes_them(now);
         self.suspects.too_many = !to_slower;
-        // One shows what they take there.
-        let unknown = self.workers.slower().find(|(_, member)| {
-            self.suspects.mean(member.worker.tier()).is_none() && member.is_free()
-        });
-        let place = match to_slower {
-            _ if unknown.is_some() => unknown.map(|(index, _)| index),
-            true => self.workers.slower().find_map(free),
-            false => {
-                let mut turns = self.workers.takers().filter(|(_, member)| self.is_turn(member));
-                turns.find_map(free)
-            }
-        };
-        let Some(index) = place else { return false };
+        let Some(index) = self.free_for_suspect(to_slower) else { return false };
         let Some(pending) = self.suspects.queue.pop_front() else { return false };
         if pending.owed.is_cancelled() {
             self.cancelled(pending);
@@ -151,6 +138,20 @@ impl<W: WorkerPort> Core<W> {
         self.workers.members_mut()[index].alone_since = Some(now);
         self.hand_over(index, vec![pending], RunAs::Suspect, now);
         true
+    }
+
+    /// The place of a worker that is free for the next suspect.
+    fn free_for_suspect(&self, to_slower: bool) -> Option<usize> {
+        // Where none has run yet, one shows what they take there.
+        let mut slower = self
+            .workers
+            .slower()
+            .filter(|(_, member)| to_slower || self.suspects.mean(member.worker.tier()).is_none());
+        let mut turns =
+            self.workers.takers().filter(|(_, member)| !to_slower && self.is_turn(member));
+        let is_free = |(_, member): &(usize, &Member<W>)| member.is_free();
+        let free = slower.find(is_free).or_else(|| turns.find(is_free));
+        free.map(|(index, _)| index)
     }
 
     /// The workers, by their places, that ordinary batches must leave alone now so that suspects can

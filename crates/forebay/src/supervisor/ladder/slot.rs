@@ -196,6 +196,7 @@ impl Slot {
     /// From now on it gets no text.
     pub(super) fn hold_back(&mut self, out: &mut Out) {
         self.serving_since = None;
+        self.lapse.close();
         out.push(Action::Standing(self.id(), Standing::Warming));
     }
 
@@ -336,6 +337,17 @@ impl Slot {
             self.relapse(now);
         }
         self.fall(reason, out);
+    }
+
+    /// Counts a fall; a long time of good service before it wipes out the earlier ones.
+    pub(super) fn relapse(&mut self, now: Instant) {
+        self.lapse.close();
+        let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
+        if served.is_some_and(|served| served >= self.limits.restarts.clean()) {
+            self.relapses = 0;
+            self.wrong_numbers = 0;
+        }
+        self.relapses = self.relapses.saturating_add(1);
     }
 
     /// Its worker answers no more.

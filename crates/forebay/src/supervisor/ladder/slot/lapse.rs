@@ -91,15 +91,4 @@ impl Slot {
         out.push(Action::Standing(self.id(), Standing::Warming));
         self.ask_for_canary(out);
     }
-
-    /// Counts a fall; a long time of good service before it wipes out the earlier ones.
-    pub(super) fn relapse(&mut self, now: Instant) {
-        self.lapse.close();
-        let served = self.serving_since.take().map(|since| now.saturating_duration_since(since));
-        if served.is_some_and(|served| served >= self.limits.restarts.clean()) {
-            self.relapses = 0;
-            self.wrong_numbers = 0;
-        }
-        self.relapses = self.relapses.saturating_add(1);
-    }
 }

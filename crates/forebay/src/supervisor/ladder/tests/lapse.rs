@@ -44,35 +44,55 @@ fn who_lapses_again_soon_or_is_late_for_long_goes_on_probation() {
     assert_eq!(watched.states[0], WorkerState::Probation);
 }
 
+/// How long the first GPU is on probation after this and the end of its worker.
+fn dwell_after(falls: impl FnOnce(&mut Watched)) -> Duration {
+    let mut watched = with_a_relapse();
+    falls(&mut watched);
+    watched.handle(Event::Lost(watched.of(0), "end of socket".to_owned()));
+    watched.handle(Event::Capped(None));
+    while watched.states[0] != WorkerState::Probation {
+        watched.go_well(ms(0));
+        if let Some(next) = watched.ladder.next_wakeup() {
+            watched.to(next);
+        }
+    }
+    let from = watched.now;
+    while watched.states[0] == WorkerState::Probation {
+        let next = watched.ladder.next_wakeup().expect("a canary or the end of the dwell");
+        watched.to(next);
+        watched.go_well(ms(0));
+    }
+    watched.now - from
+}
+
+fn late(watched: &mut Watched) {
+    watched.handle(Event::Late(watched.of(0), "20 ms".to_owned()));
+}
+
+fn catch_up(watched: &mut Watched) {
+    late(watched);
+    watched.handle(Event::CaughtUp(watched.of(0)));
+}
+
 #[test]
 fn who_ends_while_it_is_late_has_fallen() {
-    let dwell = |falls: &dyn Fn(&mut Watched)| {
-        let mut watched = with_a_relapse();
-        falls(&mut watched);
-        watched.handle(Event::Lost(watched.of(0), "end of socket".to_owned()));
-        while watched.states[0] != WorkerState::Probation {
-            watched.go_well(ms(0));
-            if let Some(next) = watched.ladder.next_wakeup() {
-                watched.to(next);
-            }
-        }
-        let from = watched.now;
-        while watched.states[0] == WorkerState::Probation {
-            let next = watched.ladder.next_wakeup().expect("a canary or the end of the dwell");
-            watched.to(next);
-            watched.go_well(ms(0));
-        }
-        watched.now - from
+    let of_a_crash = dwell_after(|_| {});
+    assert_eq!(dwell_after(late), of_a_crash, "one fall, not two and not none");
+    assert_eq!(dwell_after(catch_up), of_a_crash);
+}
+
+#[test]
+fn a_lapse_is_over_when_the_level_is_capped() {
+    let cap = |watched: &mut Watched| {
+        watched.handle(Event::Capped(Some(Level::Cpu)));
+        watched.handle(Event::Canary(watched.of(0), Ok(())));
+        assert_eq!(watched.states[0], WorkerState::Capped);
     };
-    let late = |watched: &mut Watched| {
-        let id = watched.of(0);
-        watched.handle(Event::Late(id, "20 ms".to_owned()));
-    };
-    let caught_up = |watched: &mut Watched| {
-        late(watched);
-        watched.handle(Event::CaughtUp(watched.of(0)));
-    };
-    let of_a_crash = dwell(&|_| {});
-    assert_eq!(dwell(&late), of_a_crash, "one fall, not two and not none");
-    assert_eq!(dwell(&caught_up), of_a_crash);
+    let of_a_capped_one = dwell_after(cap);
+    assert!(of_a_capped_one < dwell_after(|_| {}), "it served nobody, so it has not fallen");
+    let of_a_late_one = dwell_after(|watched| {
+        catch_up(watched);
+        cap(watched);
+    });
+    assert_eq!(of_a_late_one, of_a_capped_one);
 }
