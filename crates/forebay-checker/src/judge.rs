@@ -1,16 +1,18 @@
 //! The rules: what a history must hold, said once more and apart from everything that was tested.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io::BufRead;
 
+use crate::doubts::Doubt;
 use crate::lateness::{Late, Lateness};
-use crate::levels::{Doubt, Levels};
+use crate::levels::Levels;
 use crate::read::{self, Line};
 use crate::vectors::Vectors;
-use crate::{CheckError, CounterExample, Length, Rules, Verdict};
+use crate::{Broken, CheckError, CounterExample, Length, Rules, Verdict};
 
 /// First line of a history.
-const HEADER: &str = "forebay-soak-history,1";
+const HEADER: &str = "forebay-soak-history,2";
 
 /// An accepted request without a reply.
 const REPLY: &str = "every accepted request is answered";
@@ -48,7 +50,6 @@ pub(crate) struct Judge {
     vectors: Vectors,
     levels: Levels,
     lateness: Lateness,
-    answers: HashMap<u64, Vec<u64>>,
     open: BTreeMap<u64, Open>,
     /// One bit for each request that is over.
     closed: Vec<u64>,
@@ -56,7 +57,7 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
-    pub(crate) fn run(history: impl BufRead) -> Result<Verdict, CheckError> {
+    pub(crate) fn run(mut history: impl BufRead) -> Result<Verdict, CheckError> {
         let mut judge = Self {
             verdict: Verdict::default(),
             rules: None,
@@ -64,25 +65,26 @@ impl Judge {
             vectors: Vectors::default(),
             levels: Levels::default(),
             lateness: Lateness::default(),
-            answers: HashMap::new(),
             open: BTreeMap::new(),
             closed: Vec::new(),
             ended: false,
         };
-        let mut lines = history.split(b'\n');
-        let head = lines.next().transpose()?.unwrap_or_default();
+        let mut buffer = Vec::new();
+        let head = read::next_line(&mut history, &mut buffer)?.unwrap_or_default();
         if head != HEADER.as_bytes() {
-            let found = String::from_utf8_lossy(&head).chars().take(80).collect();
+            let found = String::from_utf8_lossy(head).chars().take(80).collect();
             return Err(CheckError::Header { found, expected: HEADER });
         }
         let mut number = 1;
-        for line in lines {
-            let line = line?;
+        while let Some(line) = read::next_line(&mut history, &mut buffer)? {
             number += 1;
-            match std::str::from_utf8(&line).ok().and_then(read::line) {
-                Some(parsed) if !judge.ended => judge.take(number, parsed),
+            match std::str::from_utf8(line).ok().and_then(read::line) {
+                // Requests are numbered from 0 on, and each begins with a line of its own.
+                Some(parsed) if !judge.ended && parsed.request() < Some(number) => {
+                    judge.take(number, parsed);
+                }
                 _ => {
-                    let text: String = String::from_utf8_lossy(&line).chars().take(80).collect();
+                    let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
                     judge.breaks(FORM, number, format!("{text:?}"), None, None);
                 }
             }
@@ -99,12 +101,24 @@ impl Judge {
         request: Option<u64>,
         text: Option<u64>,
     ) {
-        *self.verdict.broken.entry(promise).or_default() += 1;
         let what = match request {
             Some(request) => format!("request {request}: {what}"),
             None => what,
         };
-        self.verdict.first.get_or_insert(CounterExample { line, promise, what, request, text });
+        let example = CounterExample { line, promise, what, request, text };
+        match self.verdict.broken.entry(promise) {
+            Entry::Vacant(entry) => {
+                entry.insert(Broken { count: 1, first: example });
+            }
+            Entry::Occupied(entry) => {
+                let broken = entry.into_mut();
+                broken.count += 1;
+                // What waited for what comes later is told late.
+                if line < broken.first.line {
+                    broken.first = example;
+                }
+            }
+        }
     }
 
     fn take(&mut self, number: u64, line: Line<'_>) {
@@ -116,7 +130,7 @@ impl Judge {
             Line::Text { text, vector } => self.vectors.know(text, vector),
             Line::Invoke { request, first, count, deadline_us, scheduled_us, at_us } => {
                 counts.requests += 1;
-                counts.texts += count;
+                counts.texts = counts.texts.saturating_add(count);
                 if self.is_closed(request) || self.open.contains_key(&request) {
                     let what = "its number was used before".to_owned();
                     return self.breaks(ASKED, number, what, Some(request), Some(first));
@@ -138,24 +152,24 @@ impl Judge {
                     self.breaks(FINITE, number, what, None, None);
                 }
             }
-            Line::Answer { id, vectors } => {
-                self.answers.insert(id, vectors);
-            }
-            Line::Ok { request, sent_us, at_us, answer } => {
+            Line::Ok { request, sent_us, at_us, vectors } => {
                 counts.answered += 1;
+                self.settle(at_us);
                 if let Some(open) = self.close(number, request) {
-                    self.compare(number, request, &open, answer, [sent_us, at_us]);
+                    self.compare(number, request, &open, &vectors, [sent_us, at_us]);
                     self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }
             Line::Err { request, sent_us, at_us } => {
                 counts.errors += 1;
+                self.settle(at_us);
                 if let Some(open) = self.close(number, request) {
                     self.in_time(number, request, &open, [sent_us, at_us]);
                 }
             }
             Line::Unreadable { request, sent_us, at_us, why } => {
                 counts.errors += 1;
+                self.settle(at_us);
                 if let Some(open) = self.close(number, request) {
                     let what = format!("text {}: {why}", open.first);
                     self.breaks(READABLE, number, what, Some(request), Some(open.first));
@@ -171,7 +185,11 @@ impl Judge {
             Line::Stray { request, why } => {
                 self.breaks(ONE_REPLY, number, why.to_owned(), request, None);
             }
-            Line::Stall { from_us, to_us } => self.lateness.stall(from_us, to_us),
+            Line::Stall { from_us, to_us } => {
+                if let Err(what) = self.lateness.stall(from_us, to_us) {
+                    self.breaks(FORM, number, what, None, None);
+                }
+            }
             Line::Fault => counts.faults += 1,
             Line::Level { at_us, level } => self.levels.change(level, at_us),
             Line::End => self.ended = true,
@@ -206,16 +224,10 @@ impl Judge {
         line: u64,
         request: u64,
         open: &Open,
-        answer: u64,
+        vectors: &[u64],
         [sent_us, at_us]: [u64; 2],
     ) {
-        self.settle(at_us);
         let first = Some(open.first);
-        let vectors = self.answers.get(&answer).cloned();
-        let Some(vectors) = vectors else {
-            let what = format!("there is no answer {answer}");
-            return self.breaks(FORM, line, what, Some(request), first);
-        };
         if vectors.len() as u64 != open.count {
             let what = format!("{} texts and {} vectors", open.count, vectors.len());
             // A second vector for the one text is a second answer to it.
@@ -224,8 +236,9 @@ impl Judge {
         }
         let tolerance = self.rules.map_or(0.0, |rules| rules.tolerance);
         let of_level = self.levels.tolerance(sent_us);
-        for (text, vector) in (open.first..).zip(vectors) {
-            match self.vectors.compare(text, vector, tolerance, self.length) {
+        // A line whose texts have no numbers was not taken.
+        for (text, vector) in (open.first..open.first.saturating_add(open.count)).zip(vectors) {
+            match self.vectors.compare(text, *vector, tolerance, self.length) {
                 Err(what) => {
                     let what = format!("text {text}: {what}");
                     self.breaks(RIGHT, line, what, Some(request), Some(text));
@@ -243,11 +256,19 @@ impl Judge {
         }
     }
 
-    /// Replies that no change of the level can explain any more are wrong.
+    /// What nothing can explain any more is broken.
     fn settle(&mut self, now_us: u64) {
-        while let Some(Doubt { line, request, text, what, .. }) = self.levels.certain(now_us) {
-            self.breaks(RIGHT, line, what, Some(request), Some(text));
+        while let Some(doubt) = self.levels.certain(now_us) {
+            self.is_certain(RIGHT, doubt);
         }
+        while let Some(doubt) = self.lateness.certain(now_us) {
+            self.is_certain(IN_TIME, doubt);
+        }
+    }
+
+    fn is_certain(&mut self, promise: &'static str, doubt: Doubt) {
+        let Doubt { line, request, text, what, .. } = doubt;
+        self.breaks(promise, line, what, Some(request), Some(text));
     }
 
     /// A deadline counts from when the request was due, and one that left has told what was left of it.
@@ -271,29 +292,17 @@ impl Judge {
                 "due at {} us, sent at {sent_us}, answered at {at_us}, allowed until {until}",
                 open.scheduled_us
             );
-            let late = Late {
-                line,
-                request,
-                first: open.first,
-                what,
-                from_us: sent_us,
-                at_us,
-                over_us: at_us - until,
-            };
-            if let Some(late) = self.lateness.late(late) {
-                self.is_late(late);
-            }
+            let doubt = Doubt { line, request, text: open.first, at_us, what };
+            self.lateness.late(doubt, Late { from_us: sent_us, over_us: at_us - until });
         }
     }
 
-    fn is_late(&mut self, late: Late) {
-        self.breaks(IN_TIME, late.line, late.what, Some(late.request), Some(late.first));
-    }
-
     fn finish(&mut self, lines: u64) {
-        self.settle(u64::MAX);
-        for late in self.lateness.judged() {
-            self.is_late(late);
+        while let Some(doubt) = self.levels.last() {
+            self.is_certain(RIGHT, doubt);
+        }
+        while let Some(doubt) = self.lateness.last() {
+            self.is_certain(IN_TIME, doubt);
         }
         if self.rules.is_none() {
             self.breaks(FORM, lines, "there are no rules in it".to_owned(), None, None);

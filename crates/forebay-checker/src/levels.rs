@@ -4,23 +4,12 @@
 //! that left when the level was known and was answered well before another one was seen; whether that
 //! is so shows later, and until then a break waits.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
-/// A look at the level takes this long at most, in microseconds; until then the level may have been
-/// another one unseen.
-const LOOK_US: u64 = 6_000_000;
+use crate::doubts::{Doubt, Doubts};
+
 /// Levels at which nothing computes.
 const NOTHING: [&str; 2] = ["down", "unreachable"];
-
-/// A reply that is wrong unless another level computed it.
-#[derive(Debug)]
-pub(crate) struct Doubt {
-    pub(crate) line: u64,
-    pub(crate) request: u64,
-    pub(crate) text: u64,
-    pub(crate) at_us: u64,
-    pub(crate) what: String,
-}
 
 /// The level so far.
 #[derive(Default)]
@@ -28,7 +17,8 @@ pub(crate) struct Levels {
     tolerances: HashMap<String, f64>,
     /// The last level at which anything computes, and since when nothing else has.
     last: Option<(String, u64)>,
-    doubts: VecDeque<Doubt>,
+    /// Replies that are wrong unless another level computed them.
+    doubts: Doubts<()>,
 }
 
 impl Levels {
@@ -42,7 +32,7 @@ impl Levels {
             return;
         }
         self.last = Some((level.to_owned(), at_us));
-        self.doubts.retain(|doubt| doubt.at_us.saturating_add(LOOK_US) < at_us);
+        self.doubts.dispel(at_us);
     }
 
     /// The tolerance of the level that a request was sent at, if that has one.
@@ -52,12 +42,16 @@ impl Levels {
     }
 
     pub(crate) fn doubt(&mut self, doubt: Doubt) {
-        self.doubts.push_back(doubt);
+        self.doubts.push(doubt, ());
     }
 
     /// The next doubt that no change of the level before `now_us` can dispel.
     pub(crate) fn certain(&mut self, now_us: u64) -> Option<Doubt> {
-        let is_old = |doubt: &Doubt| doubt.at_us.saturating_add(LOOK_US) < now_us;
-        self.doubts.front().is_some_and(is_old).then(|| self.doubts.pop_front()).flatten()
+        self.doubts.settled(now_us).map(|(doubt, ())| doubt)
+    }
+
+    /// The next doubt when nothing more comes.
+    pub(crate) fn last(&mut self) -> Option<Doubt> {
+        self.doubts.last().map(|(doubt, ())| doubt)
     }
 }

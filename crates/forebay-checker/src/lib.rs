@@ -6,33 +6,34 @@
 //! microseconds since the run began.
 //!
 //! ```text
-//! forebay-soak-history,1
+//! forebay-soak-history,2
 //! rule,TOLERANCE,SLACK,WAIT               the rules of this run, see [`Rules`]
 //! length,unit|own                         vectors are of length 1, which holds without this line, or
 //!                                         as long as the known answer of their text
 //! tolerance,LEVEL,TOLERANCE               what was sent and answered at this level is held to this
 //! text,TEXT,VECTOR                        the known answer of a text (base64 of little-endian F32)
 //! invoke,REQUEST,FIRST,COUNT,DEADLINE,SCHEDULED,AT
-//!                                         COUNT texts from FIRST on are about to be sent; a deadline
+//!                                         requests are numbered from 0 on; COUNT texts from FIRST on are about to be sent; a deadline
 //!                                         counts from SCHEDULED, 0 is none
 //! unsent,REQUEST,AT,KIND                  it was not sent after all
 //! refused,REQUEST,AT,KIND                 it was not accepted
 //! vector,ID,VECTOR                        a vector that was not seen before
-//! answer,ID,VECTORS                       a list of vectors that was not seen before
-//! ok,REQUEST,SENT,AT,ANSWER               an accepted request, which had left at SENT, was answered
-//!                                         with these vectors
+//! ok,REQUEST,SENT,AT,VECTORS              an accepted request, which had left at SENT, was answered
+//!                                         with these vectors: their IDs with spaces between them
 //! err,REQUEST,SENT,AT,KIND                the same with an error
 //! unreadable,REQUEST,SENT,AT,WHY          it was answered with what is no list of vectors
 //! lost,REQUEST,AT,WHY                     it is certain that no answer will come
 //! stray,AT,WHY[,REQUEST]                  an answer came that nobody had asked for, after that of this
 //!                                         request on its connection
 //! stall,FROM,TO                           who takes the replies stood still meanwhile, so that as much
-//!                                         of a reply's time is not the target's
+//!                                         of a reply's time is not the target's; none begins before
+//!                                         the last has ended
 //! fault,AT,WHERE,FAULT                    a fault is about to be injected
 //! level,AT,LEVEL                          the level from now on
 //! end,AT                                  every reply is here, or was waited for long enough
 //! ```
 
+mod doubts;
 mod judge;
 mod lateness;
 mod levels;
@@ -51,7 +52,10 @@ pub enum CheckError {
     #[error("the history cannot be read: {0}")]
     Read(#[from] std::io::Error),
     /// It is something else.
-    #[error("its first line is {found:?} and not {expected:?}: name the history of a soak test")]
+    #[error(
+        "its first line is {found:?} and not {expected:?}: name the history of a soak test; one in \
+         another version is judged by the release that wrote it"
+    )]
     Header {
         /// The line found, cut.
         found: String,
@@ -103,7 +107,16 @@ pub struct Counts {
     pub faults: u64,
 }
 
-/// The first line that breaks a promise.
+/// A promise that is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken {
+    /// How often.
+    pub count: u64,
+    /// The break in the lowest line.
+    pub first: CounterExample,
+}
+
+/// A line that breaks a promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CounterExample {
     /// The line in the history, from 1.
@@ -123,10 +136,8 @@ pub struct CounterExample {
 pub struct Verdict {
     /// How many of each.
     pub counts: Counts,
-    /// How often each promise is broken.
-    pub broken: BTreeMap<&'static str, u64>,
-    /// The first break.
-    pub first: Option<CounterExample>,
+    /// The promises that are broken.
+    pub broken: BTreeMap<&'static str, Broken>,
 }
 
 impl Verdict {
@@ -135,10 +146,17 @@ impl Verdict {
     pub fn is_sound(&self) -> bool {
         self.broken.is_empty()
     }
+
+    /// The break in the lowest line.
+    #[must_use]
+    pub fn first(&self) -> Option<&CounterExample> {
+        self.broken.values().map(|broken| &broken.first).min_by_key(|first| first.line)
+    }
 }
 
-/// Judges a history. It is read line by line; what is kept is what is open, and of each
-/// different vector whether it is right.
+/// Judges a history. It is read line by line; what is kept is what is open, what may still be explained
+/// (a bounded number of breaks), and of each different vector whether it is right. No line makes it take
+/// more memory than the lines so far are long.
 ///
 /// # Errors
 /// [`CheckError`]; what breaks a promise is no error but in the verdict.

@@ -1,6 +1,8 @@
 //! One line of a history, taken apart. A field that is not what it should be gives `None`: the judge
 //! counts the line as one that cannot be read.
 
+use std::io::{self, BufRead, Read};
+
 use crate::{Length, Rules};
 
 /// What a line says.
@@ -14,8 +16,7 @@ pub(crate) enum Line<'t> {
     Unsent { request: u64 },
     Refused { request: u64 },
     Vector { id: u64, vector: Vec<f32> },
-    Answer { id: u64, vectors: Vec<u64> },
-    Ok { request: u64, sent_us: u64, at_us: u64, answer: u64 },
+    Ok { request: u64, sent_us: u64, at_us: u64, vectors: Vec<u64> },
     Err { request: u64, sent_us: u64, at_us: u64 },
     Unreadable { request: u64, sent_us: u64, at_us: u64, why: &'t str },
     Lost { request: u64, why: &'t str },
@@ -26,9 +27,27 @@ pub(crate) enum Line<'t> {
     End,
 }
 
+impl Line<'_> {
+    /// The request that it is about.
+    pub(crate) fn request(&self) -> Option<u64> {
+        match self {
+            Self::Invoke { request, .. }
+            | Self::Unsent { request }
+            | Self::Refused { request }
+            | Self::Ok { request, .. }
+            | Self::Err { request, .. }
+            | Self::Unreadable { request, .. }
+            | Self::Lost { request, .. } => Some(*request),
+            Self::Stray { request, .. } => *request,
+            _ => None,
+        }
+    }
+}
+
 /// Takes a line apart.
 pub(crate) fn line(text: &str) -> Option<Line<'_>> {
-    let fields: Vec<&str> = text.split(',').collect();
+    // One more than any line has.
+    let fields: Vec<&str> = text.split(',').take(8).collect();
     Some(match fields.as_slice() {
         ["rule", tolerance, slack, wait] => {
             let (tolerance, slack_us) = (share(tolerance)?, number(slack)?);
@@ -41,14 +60,19 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
             Line::Tolerance { level, tolerance: share(tolerance)? }
         }
         ["text", text, vector] => Line::Text { text: number(text)?, vector: floats(vector)? },
-        ["invoke", request, first, count, deadline, scheduled, at] => Line::Invoke {
-            request: number(request)?,
-            first: number(first)?,
-            count: number(count)?,
-            deadline_us: number(deadline)?,
-            scheduled_us: number(scheduled)?,
-            at_us: number(at)?,
-        },
+        ["invoke", request, first, count, deadline, scheduled, at] => {
+            let (first, count) = (number(first)?, number(count)?);
+            // Its texts have numbers, too.
+            first.checked_add(count)?;
+            Line::Invoke {
+                request: number(request)?,
+                first,
+                count,
+                deadline_us: number(deadline)?,
+                scheduled_us: number(scheduled)?,
+                at_us: number(at)?,
+            }
+        }
         ["unsent", request, at, kind] => {
             word(kind).and(number(at))?;
             Line::Unsent { request: number(request)? }
@@ -58,17 +82,16 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
             Line::Refused { request: number(request)? }
         }
         ["vector", id, vector] => Line::Vector { id: number(id)?, vector: floats(vector)? },
-        ["answer", id, vectors] => {
+        ["ok", request, sent, at, vectors] => {
             let vectors: Option<Vec<u64>> =
                 vectors.split(' ').filter(|id| !id.is_empty()).map(number).collect();
-            Line::Answer { id: number(id)?, vectors: vectors? }
+            Line::Ok {
+                request: number(request)?,
+                sent_us: number(sent)?,
+                at_us: number(at)?,
+                vectors: vectors?,
+            }
         }
-        ["ok", request, sent, at, answer] => Line::Ok {
-            request: number(request)?,
-            sent_us: number(sent)?,
-            at_us: number(at)?,
-            answer: number(answer)?,
-        },
         ["err", request, sent, at, kind] => {
             word(kind)?;
             Line::Err { request: number(request)?, sent_us: number(sent)?, at_us: number(at)? }
@@ -91,7 +114,10 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
             number(at)?;
             Line::Stray { request: Some(number(request)?), why }
         }
-        ["stall", from, to] => Line::Stall { from_us: number(from)?, to_us: number(to)? },
+        ["stall", from, to] => {
+            let (from_us, to_us) = (number(from)?, number(to)?);
+            (from_us <= to_us).then_some(Line::Stall { from_us, to_us })?
+        }
         ["fault", at, place, fault] => {
             word(place).and(word(fault)).and(number(at))?;
             Line::Fault
@@ -106,6 +132,29 @@ pub(crate) fn line(text: &str) -> Option<Line<'_>> {
         }
         _ => return None,
     })
+}
+
+/// The longest line, in bytes, that is taken for one: some million vectors in one answer.
+const LINE_BYTES_MAX: u64 = 16 << 20;
+
+/// The next line without its end; `None` after the last. Of one that is too long its start.
+pub(crate) fn next_line<'b>(
+    history: &mut impl BufRead,
+    line: &'b mut Vec<u8>,
+) -> io::Result<Option<&'b [u8]>> {
+    line.clear();
+    if history.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+    } else if line.len() as u64 == LINE_BYTES_MAX {
+        history.skip_until(b'\n')?;
+        // What is left of it must not be taken for the whole of it.
+        line.truncate(80);
+        line.push(b'\xff');
+    }
+    Ok(Some(line))
 }
 
 fn share(text: &str) -> Option<f64> {

@@ -9,7 +9,7 @@ use crate::error::SoakError;
 use crate::oracle::Oracle;
 
 /// First line of a history.
-const HEADER: &str = "forebay-soak-history,1";
+const HEADER: &str = "forebay-soak-history,2";
 
 /// The rules of a run, as its history states them.
 #[derive(Clone, Copy, Debug)]

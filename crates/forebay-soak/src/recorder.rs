@@ -66,11 +66,10 @@ pub(crate) struct Recorder {
     pub(crate) seen: Seen,
 }
 
-/// Vectors and answers that have a number.
+/// Vectors that have a number: as many as `vectors_max`, and those that were under way beyond.
 #[derive(Default)]
 pub(crate) struct Seen {
     vectors: HashMap<u64, u64>,
-    answers: HashMap<Vec<u64>, u64>,
     /// Pairs of text and vector that are right.
     right: HashSet<(u32, u64)>,
     faults: u64,
@@ -164,10 +163,10 @@ impl Recorder {
         let (number, sent_us, at_us) = (done.request.number, done.sent_us, done.at_us);
         match &done.outcome {
             Outcome::Rows(rows) => {
-                let (answer, right) = self.answer(done.request.first, rows);
+                let (vectors, right) = self.vectors(done.request.first, rows);
                 let right = right && rows.len() == done.request.count as usize;
                 self.tally.done(done, &Ended::Served { right });
-                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{answer}"));
+                self.history.line(format_args!("ok,{number},{sent_us},{at_us},{vectors}"));
             }
             Outcome::Refused(kind) => {
                 self.tally.done(done, &Ended::Refused(kind));
@@ -190,9 +189,9 @@ impl Recorder {
         }
     }
 
-    /// The number of an answer, noted if it is new, and whether each vector is right.
-    fn answer(&mut self, first: u32, rows: &[(u64, Vec<f32>)]) -> (u64, bool) {
-        let mut ids = Vec::with_capacity(rows.len());
+    /// The numbers of an answer's vectors, which are noted if they are new, and whether each is right.
+    fn vectors(&mut self, first: u32, rows: &[(u64, Vec<f32>)]) -> (String, bool) {
+        let mut ids = String::new();
         let mut right = true;
         for (text, (digest, vector)) in (first..).zip(rows) {
             let next = self.seen.vectors.len() as u64;
@@ -210,16 +209,12 @@ impl Recorder {
                     right = false;
                 }
             }
-            ids.push(id);
+            if !ids.is_empty() {
+                ids.push(' ');
+            }
+            ids.push_str(&id.to_string());
         }
-        let next = self.seen.answers.len() as u64;
-        if let Some(answer) = self.seen.answers.get(&ids) {
-            return (*answer, right);
-        }
-        let list: Vec<String> = ids.iter().map(u64::to_string).collect();
-        self.history.line(format_args!("answer,{next},{}", list.join(" ")));
-        self.seen.answers.insert(ids, next);
-        (next, right)
+        (ids, right)
     }
 
     fn view(&self, at_us: u64) {

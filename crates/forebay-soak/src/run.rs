@@ -88,13 +88,15 @@ pub async fn run(
     run.checked_requests = verdict.counts.requests;
     run.checked_texts = verdict.counts.texts;
     run.vectors = verdict.counts.vectors;
-    run.broken = verdict.broken.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect();
+    let mut verdict = verdict;
     if run.not_judged.is_some() {
         // What its end would say is not in it, and that is known.
-        run.broken.remove(forebay_checker::WHOLE);
-        run.broken.remove(forebay_checker::FORM);
+        verdict.broken.remove(forebay_checker::WHOLE);
+        verdict.broken.remove(forebay_checker::FORM);
     }
-    let first = verdict.first.as_ref().filter(|first| run.broken.contains_key(first.promise));
+    let counts = verdict.broken.iter().map(|(name, broken)| ((*name).to_owned(), broken.count));
+    run.broken = counts.collect();
+    let first = verdict.first();
     run.counter_example = first.map(|first| {
         let history = options.history.display();
         format!("{} ({history}:{}): {}", first.promise, first.line, first.what)

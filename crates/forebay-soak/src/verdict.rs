@@ -135,17 +135,35 @@ fn heaviest(findings: &[Finding]) -> Code {
 }
 
 fn promises(run: &Run, findings: &mut Vec<Finding>) {
+    let reason = run.not_judged.as_ref();
+    findings.push(Finding {
+        code: Code::Overloaded,
+        what: "history of requests and replies".to_owned(),
+        found: reason.cloned().unwrap_or_else(|| "whole".to_owned()),
+        allowed: "whole and judged".to_owned(),
+        passed: reason.is_none(),
+    });
+    // Of a history that was cut off the checker has seen what there is of it.
+    let (is_cut, is_seen) = (reason.is_some(), run.checked_requests > 0 || reason.is_none());
+    let of_the_file = [forebay_checker::FORM, forebay_checker::WHOLE];
     for promise in forebay_checker::PROMISES {
+        if is_cut && of_the_file.contains(&promise) {
+            continue;
+        }
         let broken = run.broken.get(promise).copied().unwrap_or(0);
+        let found = match (broken, is_seen, is_cut) {
+            (0, false, _) => "not judged".to_owned(),
+            (0, true, true) => "kept as far as the history goes".to_owned(),
+            (0, true, false) => "kept".to_owned(),
+            (count, ..) => format!("broken {count} times"),
+        };
         findings.push(Finding {
-            code: Code::PromiseBroken,
+            // Nothing is known of a promise that nobody judged.
+            code: if is_seen { Code::PromiseBroken } else { Code::Overloaded },
             what: promise.to_owned(),
-            found: match broken {
-                0 => "kept".to_owned(),
-                count => format!("broken {count} times"),
-            },
+            found,
             allowed: "never broken".to_owned(),
-            passed: broken == 0,
+            passed: is_seen && broken == 0,
         });
     }
 }
@@ -269,13 +287,6 @@ fn harness(run: &Run, profile: &Profile, findings: &mut Vec<Finding>) {
         found: run.vectors.to_string(),
         allowed: allowed.vectors_max.to_string(),
         passed: !run.too_many_vectors,
-    });
-    findings.push(Finding {
-        code: Code::Overloaded,
-        what: "history of requests and replies".to_owned(),
-        found: run.not_judged.clone().unwrap_or_else(|| "whole".to_owned()),
-        allowed: "whole and judged".to_owned(),
-        passed: run.not_judged.is_none(),
     });
     findings.push(Finding {
         code: Code::Overloaded,

@@ -42,6 +42,29 @@ fn what_the_target_lets_pile_up_is_not_the_harness_too_slow() {
     assert_eq!(code(&run), Code::Overloaded);
 }
 
+#[test]
+fn a_promise_that_nobody_judged_was_not_kept() {
+    let of = |run: &Run| {
+        let mut findings = Vec::new();
+        promises(run, &mut findings);
+        findings
+    };
+    let mut run = Run { checked_requests: 9, ..Run::default() };
+    assert!(of(&run).iter().skip(1).all(|finding| finding.passed && finding.found == "kept"));
+    run.not_judged = Some("the disk is full".to_owned());
+    let cut = of(&run);
+    assert_eq!((heaviest(&cut), cut[0].found.as_str()), (Code::Overloaded, "the disk is full"));
+    assert!(cut.iter().skip(1).all(|f| f.passed && f.found == "kept as far as the history goes"));
+    assert!(cut.iter().all(|finding| finding.what != forebay_checker::WHOLE));
+    // A break in what there is of it is one.
+    run.broken = [(forebay_checker::PROMISES[0].to_owned(), 2)].into();
+    assert_eq!(heaviest(&of(&run)), Code::PromiseBroken);
+    let failed = Run { not_judged: run.not_judged, ..Run::default() };
+    let none = of(&failed);
+    assert_eq!(heaviest(&none), Code::Overloaded);
+    assert!(none.iter().skip(1).all(|finding| !finding.passed && finding.found == "not judged"));
+}
+
 fn run() -> Run {
     let mut run = Run { measured_s: 100.0, ..Run::default() };
     run.tallied.offered = 10_000;

@@ -31,10 +31,10 @@ pub(super) fn run(args: &CheckArgs) -> Result<(), Failure> {
             counts.unsent,
             counts.faults
         )?;
-        for (promise, count) in &verdict.broken {
-            say!("  broken {count} times: {promise}\n")?;
+        for (promise, how) in &verdict.broken {
+            say!("  broken {} times: {promise}\n", how.count)?;
         }
-        if let Some(first) = &verdict.first {
+        if let Some(first) = verdict.first() {
             say!(
                 "  the first: {}:{}: {}: {}\n",
                 path.display(),
