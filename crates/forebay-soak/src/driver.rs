@@ -2,16 +2,18 @@
 //! many are under way as was asked for (closed loop).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use crate::clock::{us, us_since};
 use crate::error::SoakError;
 use crate::event::{Done, Event, Outcome, digest};
 use crate::oracle::Oracle;
 use crate::plan::{Plan, Planned};
 use crate::profile::Class;
+use crate::sync::Stop;
 use crate::targets::{Answer, Call, Target};
 
 /// Longest sleep of the generator: within it, it hears that it is to stop.
@@ -30,7 +32,7 @@ pub(crate) struct Driver {
     /// When the run began.
     pub(crate) zero: Instant,
     /// Set when the run has to end early.
-    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) stop: Stop,
     /// Requests that are sent and not over.
     pub(crate) outstanding: Arc<AtomicU64>,
     /// The number of the next request.
@@ -50,10 +52,6 @@ fn prefer_this_thread() {
     }
 }
 
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
 /// By how much a request was fired later than it could be: when it was due, and the target had let go of
 /// the thread that fires. What the target holds it for is the target's.
 fn lag(due: Instant, free: Instant, fired: Instant) -> Duration {
@@ -67,7 +65,7 @@ impl Driver {
     }
 
     fn us(&self, moment: Instant) -> u64 {
-        us(moment.saturating_duration_since(self.zero))
+        us_since(self.zero, moment)
     }
 
     fn next_request(&self) -> Planned {
@@ -99,7 +97,7 @@ impl Driver {
     /// `false` if the run ends first.
     fn wait_until(&self, due: Instant) -> bool {
         loop {
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.is_set() {
                 return false;
             }
             let left = due.saturating_duration_since(Instant::now());
@@ -148,7 +146,7 @@ impl Driver {
     /// Keeps this many requests under way until `end`.
     pub(crate) async fn closed_loop(&self, concurrency: u32, end: Instant) {
         let client = || async {
-            while Instant::now() < end && !self.stop.load(Ordering::Relaxed) {
+            while Instant::now() < end && !self.stop.is_set() {
                 let request = self.next_request();
                 let due = Instant::now();
                 let at_us = self.us(due);
@@ -208,7 +206,7 @@ impl Driver {
         [lag_us, submit_us]: [u64; 2],
         sent: crate::targets::Sent,
     ) {
-        let at_us = self.now_us();
+        let at_us = self.us(sent.over_at);
         let outcome = match sent.answer {
             Answer::Rows(rows) => {
                 Outcome::Rows(rows.into_iter().map(|vector| (digest(&vector), vector)).collect())

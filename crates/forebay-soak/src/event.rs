@@ -25,8 +25,8 @@ pub(crate) enum Event {
     Stall { from_us: u64, to_us: u64 },
     /// A fault is about to be injected. Faults are counted from 0, in the order of these.
     Fault { at_us: u64, on: String, fault: String },
-    /// The fault with this number is over.
-    Healed { at_us: u64, index: usize },
+    /// The fault with this number is over: it has healed, or its time to heal has passed.
+    FaultOver { at_us: u64, index: usize },
     /// The level from now on.
     Level { at_us: u64, level: String },
     /// Everything is there, or was waited for long enough.

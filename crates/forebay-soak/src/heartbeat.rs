@@ -3,23 +3,27 @@
 //! the task's, so its delays are in their latencies and must not be blamed on the target.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::clock::{us, us_since};
 use crate::error::SoakError;
 use crate::event::Event;
 use crate::profile::Profile;
 use crate::stats::{Latencies, LatencySummary};
+use crate::sync::lock;
 
 /// Time between two beats.
 const BEAT: Duration = Duration::from_millis(5);
 /// Time between two views of the figures so far.
 const TICK: Duration = Duration::from_millis(250);
 
-/// No harness on a machine that it shares is more punctual than this, in milliseconds.
+/// No harness on a machine that it shares is more punctual than this, in milliseconds. A task that stood
+/// still for longer is noted in the history, allowed or not: replies that came late by it are not the
+/// target's.
 const LATE_MS_LEAST: f64 = 10.0;
 
 /// By how much the harness may be late, in milliseconds: never by more than what is asked of the target,
@@ -31,6 +35,7 @@ pub(crate) fn late_ms_max(profile: &Profile) -> f64 {
     let asked = quantiles
         .chain(objectives.calm_p99_ms)
         .chain(objectives.calm_p999_ms)
+        .chain(objectives.calm_max_ms)
         .chain(objectives.disturbed_max_ms)
         .fold(f64::INFINITY, f64::min);
     profile.harness.lag_ms_max.min(asked.max(LATE_MS_LEAST))
@@ -67,7 +72,7 @@ pub(crate) struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Begins to beat; a task later than `late_max` is noted in the history.
+    /// Begins to beat; what is later than `late_max` counts against the harness.
     pub(crate) fn start(
         events: mpsc::Sender<Event>,
         zero: Instant,
@@ -75,13 +80,14 @@ impl Heartbeat {
     ) -> Result<Self, SoakError> {
         let (pulse, stop) = (Arc::new(Mutex::new(Pulse::new()?)), Arc::new(AtomicBool::new(false)));
         let noted = Arc::clone(&pulse);
+        let noted_min = late_max.min(Duration::from_secs_f64(LATE_MS_LEAST / 1e3));
         let task = tokio::spawn(async move {
             let mut ticked = Instant::now();
             loop {
                 if ticked.elapsed() >= TICK {
                     ticked = Instant::now();
                     // One that finds no room is not missed: the next comes soon.
-                    events.try_send(Event::Tick { at_us: us(zero.elapsed()) }).ok();
+                    events.try_send(Event::Tick { at_us: us_since(zero, ticked) }).ok();
                 }
                 let due = Instant::now() + BEAT;
                 tokio::time::sleep_until(due.into()).await;
@@ -91,8 +97,8 @@ impl Heartbeat {
                     pulse.task.add(us(late));
                     pulse.stalled_us += if late > late_max { us(late) } else { 0 };
                 }
-                if late > late_max {
-                    let from_us = us(due.saturating_duration_since(zero));
+                if late > noted_min {
+                    let from_us = us_since(zero, due);
                     let stall = Event::Stall { from_us, to_us: from_us + us(late) };
                     events.send(stall).await.ok();
                 }
@@ -135,14 +141,6 @@ impl Drop for Heartbeat {
     }
 }
 
-fn us(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn lock(pulse: &Mutex<Pulse>) -> std::sync::MutexGuard<'_, Pulse> {
-    pulse.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +164,19 @@ mod tests {
         assert_eq!(heart.beats().stalled_s, 0.0);
     }
 
+    #[tokio::test]
+    async fn what_is_allowed_is_noted_all_the_same() {
+        let (events, mut noted) = mpsc::channel(16);
+        let heart = Heartbeat::start(events, Instant::now(), Duration::from_secs(60)).unwrap();
+        tokio::time::sleep(BEAT / 5).await;
+        std::thread::sleep(Duration::from_millis(50));
+        match noted.recv().await {
+            Some(Event::Stall { from_us, to_us }) => assert!(to_us - from_us > 10_000),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(heart.beats().stalled_s, 0.0);
+    }
+
     #[test]
     fn the_harness_may_not_be_later_than_what_is_asked_of_the_target() {
         let mut profile = Profile::load("smoke").unwrap();
@@ -175,6 +186,8 @@ mod tests {
         profile.objectives.p99_ms = Some(40.0);
         profile.objectives.max_ms = Some(400.0);
         assert_eq!(late_ms_max(&profile), 40.0);
+        profile.objectives.calm_max_ms = Some(25.0);
+        assert_eq!(late_ms_max(&profile), 25.0);
         profile.objectives.p50_ms = Some(0.1);
         assert_eq!(late_ms_max(&profile), 10.0);
     }

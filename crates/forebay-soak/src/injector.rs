@@ -1,16 +1,20 @@
 //! Injects the planned faults at their time and follows each until it is over.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use forebay::{Fault, Level};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::clock::us;
+use crate::error::SoakError;
 use crate::event::Event;
-use crate::faults::{FaultSeen, Follow, Place, PlannedFault};
+use crate::faults::{Place, PlannedFault};
+use crate::follow::{FaultSeen, Follow};
+use crate::sync::{Stop, lock};
 use crate::targets::{Look, Target};
 
 /// Time between two looks at what became of a fault.
@@ -57,13 +61,16 @@ pub(crate) struct Injector {
     /// Whether the next fault waits until the last one has healed, and this long after that: what
     /// piled up has to be worked off.
     pub(crate) pause: Option<Duration>,
-    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) stop: Stop,
     pub(crate) ongoing: Arc<Ongoing>,
 }
 
 impl Injector {
     /// Injects each fault; gives what was seen of each, in their order.
-    pub(crate) async fn run(self, planned: Vec<PlannedFault>) -> Vec<FaultSeen> {
+    ///
+    /// # Errors
+    /// What follows a fault failed, so that nothing is known of it.
+    pub(crate) async fn run(self, planned: Vec<PlannedFault>) -> Result<Vec<FaultSeen>, SoakError> {
         let mut seen = Vec::new();
         let mut under_way = JoinSet::new();
         let mut not_before = self.start;
@@ -84,11 +91,13 @@ impl Injector {
             let this = self.clone();
             let following = async move {
                 let seen = this.one(index, planned.fault, &devices).await;
-                let at_us = this.now_us();
-                if seen.healed_ms.is_some() || seen.refused.is_some() {
-                    this.events.send(Event::Healed { at_us, index }).await.ok();
+                // One that did not heal in its time is over, too: what comes then is not its doing alone.
+                let is_cut = seen.healed_ms.is_none() && this.stop.is_set();
+                if !is_cut {
+                    let at_us = this.now_us();
+                    this.events.send(Event::FaultOver { at_us, index }).await.ok();
                 }
-                (index, seen)
+                seen
             };
             if let Some(pause) = self.pause {
                 seen.push(following.await);
@@ -98,18 +107,18 @@ impl Injector {
             }
         }
         while let Some(followed) = under_way.join_next().await {
-            seen.extend(followed.ok());
+            seen.push(followed.map_err(SoakError::harness)?);
         }
-        seen.sort_by_key(|(index, _)| *index);
-        seen.into_iter().map(|(_, seen)| seen).collect()
+        seen.sort_by_key(|seen| seen.number);
+        Ok(seen)
     }
 
     fn is_over(&self) -> bool {
-        Instant::now() >= self.until || self.stop.load(Ordering::Relaxed)
+        Instant::now() >= self.until || self.stop.is_set()
     }
 
     fn now_us(&self) -> u64 {
-        u64::try_from(self.zero.elapsed().as_micros()).unwrap_or(u64::MAX)
+        us(self.zero.elapsed())
     }
 
     fn devices(&self, place: &Place) -> Vec<String> {
@@ -134,6 +143,7 @@ impl Injector {
     async fn one(&self, index: usize, fault: Fault, devices: &[String]) -> FaultSeen {
         let start = Instant::now();
         let mut seen = FaultSeen {
+            number: Some(index),
             fault: fault.to_string(),
             on: self.name(devices, fault),
             at_s: start.saturating_duration_since(self.start).as_secs_f64(),
@@ -152,20 +162,30 @@ impl Injector {
         let devices: Vec<String> = struck.iter().filter_map(|s| s.device.clone()).collect();
         seen.on = self.name(&devices, fault);
         let lasts = if fault.undo().is_some() { self.lasts } else { SETTLE };
+        // What shows has ended as it struck, and what need not show once it has had its time.
+        let mut ended = match (fault.undo(), fault.shows()) {
+            (None, true) => Some(struck_at),
+            (None, false) => Some(struck_at + lasts),
+            (Some(_), _) => None,
+        };
         self.ongoing.begin(index, &devices, struck_at + lasts);
         let mut follow = Follow::new(start, self.best.level, &devices, fault.shows(), &look);
         let mut count_at = Instant::now();
         let until = || self.ongoing.end_of(&devices, struck_at + lasts) + self.heal_within;
-        while Instant::now() < until() && !self.stop.load(Ordering::Relaxed) {
+        while Instant::now() < until() && !self.stop.is_set() {
             tokio::time::sleep(LOOK).await;
             let has_lasted = struck_at.elapsed() >= lasts;
             let look = self.looks.borrow().clone();
             if has_lasted {
                 seen.not_undone = self.take_back(fault, &mut struck, look.as_ref()).await;
+                if seen.not_undone.is_none() {
+                    ended.get_or_insert_with(Instant::now);
+                }
             }
             if let Some(look) = look {
-                let is_undone = has_lasted && seen.not_undone.is_none();
-                follow.see(&look, Instant::now(), is_undone, self.ongoing.has_others(index));
+                let now = Instant::now();
+                let ended = ended.filter(|ended| *ended <= now);
+                follow.see(&look, now, ended, self.ongoing.has_others(index));
             }
             if seen.proved != Some(true) && Instant::now() >= count_at {
                 count_at = Instant::now() + COUNT;
@@ -182,6 +202,9 @@ impl Injector {
         let ms = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
         seen.detected_ms = ms(follow.detected);
         seen.demoted_ms = ms(follow.demoted);
+        let is_over = |ended: &Instant| seen.not_undone.is_none() && *ended <= Instant::now();
+        let ended = ended.filter(is_over);
+        seen.ended_ms = ms(ended.map(|ended| ended.saturating_duration_since(start)));
         seen.healed_ms = ms(follow.healed).filter(|_| seen.not_undone.is_none());
         seen
     }
@@ -216,6 +239,12 @@ impl Injector {
             if asked.is_ok() && matches!(fault, Fault::FailStarts(_)) {
                 // A fault of a start needs a start.
                 asked = self.ask(device, Fault::Kill, until).await;
+                if let Err(reason) = &mut asked
+                    && let Err(why) = self.target.inject(Some(device), Fault::FailStarts(0)).await
+                {
+                    reason
+                        .push_str(&format!("; starts that are to fail were not taken back: {why}"));
+                }
             }
             match asked {
                 Ok(()) => struck.push(Struck {
@@ -229,11 +258,13 @@ impl Injector {
         (struck, refusals)
     }
 
-    /// Asks a device for a fault until `until`.
+    /// Asks a device for a fault until `until`, or until the run ends.
     async fn ask(&self, device: &str, fault: Fault, until: Instant) -> Result<(), String> {
         loop {
             match self.target.inject(Some(device), fault).await {
-                Err(_) if Instant::now() < until => tokio::time::sleep(LOOK).await,
+                Err(_) if Instant::now() < until && !self.stop.is_set() => {
+                    tokio::time::sleep(LOOK).await;
+                }
                 asked => return asked,
             }
         }
@@ -318,10 +349,6 @@ impl Ongoing {
         let ends = lock(&self.ends);
         devices.iter().filter_map(|device| ends.get(device)).fold(own, |last, end| last.max(*end))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

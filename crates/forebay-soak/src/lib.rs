@@ -13,10 +13,12 @@
 //! the history, for the verdict.
 
 pub mod capacity;
+mod clock;
 mod driver;
 mod error;
 mod event;
 pub mod faults;
+pub mod follow;
 mod heartbeat;
 mod history;
 mod injector;
@@ -30,6 +32,7 @@ mod run;
 pub mod samples;
 pub mod schedule;
 pub mod stats;
+mod sync;
 pub mod targets;
 pub mod texts;
 pub mod verdict;

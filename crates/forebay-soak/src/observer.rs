@@ -1,15 +1,17 @@
 //! Watches how a target is while it is under load: level, workers, processes, devices.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
+use crate::clock::us_since;
 use crate::error::SoakError;
 use crate::event::Event;
 use crate::samples::{self, Sample};
+use crate::sync::lock;
 use crate::targets::{Look, Stray, Target};
 
 /// Changes of the level that are kept at most.
@@ -75,8 +77,7 @@ impl Observer {
                     if look.level != level {
                         level.clone_from(&look.level);
                         let now = Instant::now();
-                        let at_us = now.saturating_duration_since(zero).as_micros();
-                        let at_us = u64::try_from(at_us).unwrap_or(u64::MAX);
+                        let at_us = us_since(zero, now);
                         note(&noted, now, &level);
                         events.send(Event::Level { at_us, level: level.clone() }).await.ok();
                     }
@@ -137,9 +138,7 @@ pub(crate) async fn pass_strays(target: &dyn Target, events: &mpsc::Sender<Event
     while let Ok(room) = events.reserve().await
         && let Some(Stray { at, request, why }) = target.stray()
     {
-        let at_us = at.saturating_duration_since(zero).as_micros();
-        let at_us = u64::try_from(at_us).unwrap_or(u64::MAX);
-        room.send(Event::Stray { at_us, request, why });
+        room.send(Event::Stray { at_us: us_since(zero, at), request, why });
     }
 }
 
@@ -153,10 +152,6 @@ fn note(changes: &Mutex<Vec<(Instant, String)>>, now: Instant, level: &str) {
     if changes.len() < CHANGES_MAX {
         changes.push((now, level.to_owned()));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks at processes and devices again and again, in a thread of its own.

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, watch};
 
@@ -12,6 +11,7 @@ use crate::event::{Done, Event, Outcome};
 use crate::history::{History, base64, field};
 use crate::oracle::Oracle;
 use crate::stats::{Ended, FaultTally, Interval, Tallied, Tally};
+use crate::sync::Stop;
 
 /// The figures so far.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -62,7 +62,7 @@ pub(crate) struct Recorder {
     pub(crate) vectors_max: usize,
     pub(crate) so_far: watch::Sender<SoFar>,
     /// Set when the run has to end early.
-    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) stop: Stop,
     pub(crate) seen: Seen,
 }
 
@@ -95,7 +95,7 @@ impl Recorder {
             self.take(event);
             if self.history.failed().is_some() {
                 // Nothing more can be proved.
-                self.stop.store(true, Ordering::Relaxed);
+                self.stop.set();
             }
             if is_last {
                 break;
@@ -147,8 +147,8 @@ impl Recorder {
                 self.seen.faults += 1;
                 self.history.line(format_args!("fault,{at_us},{on},{fault}"))
             }
-            Event::Healed { at_us, index } => {
-                self.tally.healed(index, at_us);
+            Event::FaultOver { at_us, index } => {
+                self.tally.fault_over(index, at_us);
             }
             Event::Level { at_us, level } => {
                 self.tally.level(&level);
@@ -199,7 +199,7 @@ impl Recorder {
             if id == next {
                 self.history.line(format_args!("vector,{id},{}", base64(vector)));
                 if self.seen.vectors.len() > self.vectors_max {
-                    self.stop.store(true, Ordering::Relaxed);
+                    self.stop.set();
                 }
             }
             if !self.seen.right.contains(&(text, id)) {
@@ -258,7 +258,7 @@ mod tests {
             knows_deadlines: true,
             vectors_max: 10,
             so_far,
-            stop: Arc::default(),
+            stop: Stop::default(),
             seen: Seen::default(),
         };
         let (events, arrived) = mpsc::channel(16);

@@ -199,7 +199,7 @@ fn rows(one: &Run, other: &Run) -> Vec<Row> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::faults::FaultSeen;
+    use crate::follow::FaultSeen;
     use crate::stats::FaultTally;
 
     /// Thirty seconds of 100 requests each, with a 99th percentile that goes up and down by `noise`.

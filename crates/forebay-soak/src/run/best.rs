@@ -1,6 +1,5 @@
 //! The best level of a target: which it is, and the wait for it.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forebay::Level;
@@ -30,11 +29,11 @@ pub(super) async fn best_level(
         match found {
             // Nothing that serves is nothing to test.
             Some((level, best)) if level >= best && best > Level::Down => return Ok(Some(best)),
-            Some((_, best)) if driver.stop.load(Ordering::Relaxed) => return Ok(Some(best)),
+            Some((_, best)) if driver.stop.is_set() => return Ok(Some(best)),
             Some((found, expected)) if Instant::now() >= until => {
                 return Err(SoakError::NotBest { target: target.name(), found, expected, wait_s });
             }
-            None if Instant::now() >= until || driver.stop.load(Ordering::Relaxed) => {
+            None if Instant::now() >= until || driver.stop.is_set() => {
                 let reason = "it does not say how it is, so that no level can be judged".to_owned();
                 return Err(SoakError::Unreachable { target: target.name(), reason });
             }

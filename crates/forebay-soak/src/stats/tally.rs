@@ -17,7 +17,7 @@ const INTERVALS_MAX: usize = 600;
 /// Windows that are over and may still get a request, since a fault may be followed by others.
 const WINDOWS_BACK: usize = 8;
 /// Faults whose figures are kept at most.
-const FAULTS_MAX: usize = 100_000;
+pub(super) const FAULTS_MAX: usize = 100_000;
 
 /// The measured part of a run, in microseconds since it began. Times in reports count from its start.
 #[derive(Clone, Copy, Debug, Default)]
@@ -31,7 +31,8 @@ pub(crate) struct Span {
 pub struct FaultTally {
     /// When it was injected, in seconds since the run began.
     pub from_s: f64,
-    /// When the best level was back and what had piled up was worked off.
+    /// When the best level was back, or the time for that had passed, and what had piled up was worked
+    /// off.
     pub to_s: Option<f64>,
     /// Requests that were answered with vectors.
     pub served: u64,
@@ -59,7 +60,8 @@ pub struct Tallied {
     pub served: u64,
     /// Of these, rightly and within their deadline.
     pub good: u64,
-    /// Of the served, with a wrong vector or another number of vectors.
+    /// Of the served, with a wrong vector or another number of vectors, by the tolerance of the coarsest
+    /// arithmetic of the target; the checker holds what was sent and answered at some levels to less.
     pub wrong: u64,
     /// Of the served, after their deadline.
     pub late: u64,
@@ -83,6 +85,10 @@ pub struct Tallied {
     /// Of these, answered rightly and within their deadline.
     #[serde(default)]
     pub calm_good: u64,
+    /// Faults beyond those whose figures are kept: requests under way in their windows count as if no
+    /// fault lasted.
+    #[serde(default)]
+    pub faults_not_kept: u64,
     /// Requests that were sent late by the harness.
     pub sent_late: u64,
     /// Latency from when a request was due to its answer: what a caller of an open loop sees.
@@ -137,10 +143,11 @@ pub(crate) struct Tally {
     /// Latencies of the windows that may still get some: those from this place on.
     in_windows: VecDeque<Latencies>,
     summed_up: usize,
-    /// The first window that is not over; all before it are.
+    /// The first window that is not over; all before it are. Each ends with its fault, which has a time
+    /// to heal.
     open_from: usize,
     backlog: Backlog,
-    /// Windows whose fault has healed, and how far what had piled up is worked off.
+    /// Windows whose fault is over, and how far what had piled up is worked off.
     healing: Vec<(usize, Progress)>,
 }
 
@@ -209,11 +216,13 @@ impl Tally {
             self.windows.push(FaultTally { from_s, ..FaultTally::default() });
             self.in_windows.extend(Latencies::coarse());
             self.sum_up(self.open_from.saturating_sub(WINDOWS_BACK));
+        } else {
+            self.counts.faults_not_kept += 1;
         }
     }
 
-    /// The fault with this number has healed; its window ends when what had piled up is worked off.
-    pub(crate) fn healed(&mut self, index: usize, at_us: u64) {
+    /// The fault with this number is over; its window ends when what had piled up is worked off.
+    pub(crate) fn fault_over(&mut self, index: usize, at_us: u64) {
         self.healing.push((index, self.backlog.start()));
         self.work_off(at_us);
     }

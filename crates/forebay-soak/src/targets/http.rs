@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use super::address::Place;
 use super::dialect::{self, Dialect};
 use super::{Answer, Call, Look, Reading, Sent, Stray, Target, within};
 use crate::error::SoakError;
+use crate::sync::lock;
 
 /// Bytes of an answer at most.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -37,6 +38,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 const IDLE_MAX: Duration = Duration::from_secs(2);
 /// What the library says of bytes that came while nothing was asked; a test holds that down.
 const UNASKED: &str = "unexpected message";
+/// Time for the end of a request whose answer is there already: the next one goes out on a connection
+/// that carries nothing else.
+const READY_TIME_MAX: Duration = Duration::from_millis(500);
 /// Strays that are kept in words between two looks.
 const STRAYS_MAX: usize = 100;
 
@@ -48,6 +52,8 @@ struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// The number of the last request that went out on it.
     last: Arc<AtomicU64>,
+    /// What drives it.
+    task: tokio::task::AbortHandle,
 }
 
 /// Where a server is, and what it asks for.
@@ -128,10 +134,6 @@ impl HttpTarget {
         target.inner.keep(connection);
         Ok(target)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -224,17 +226,30 @@ impl Inner {
             Ok(Err(_)) => Answer::Refused("unreachable".into()),
             Ok(Ok((connection, _permit))) => {
                 let body = self.server.dialect.body(&call, left, self.server.model.as_deref());
-                within(call.wait, self.answered(connection, call.number, body)).await
+                let answering = self.answered(connection, call.number, body);
+                let answered = within(call.wait, answering).await;
+                let (answer, connection) = answered.unwrap_or_else(|lost| (lost, None));
+                let over_at = Instant::now();
+                if let Some(connection) = connection {
+                    self.keep_once_ready(connection).await;
+                }
+                return Sent { sent_at, over_at, answer };
             }
         };
-        Sent { sent_at, answer }
+        Sent { sent_at, over_at: sent_at, answer }
     }
 
-    async fn answered(&self, mut connection: Connection, number: u64, body: Vec<u8>) -> Answer {
+    /// The answer, and the connection if it came on it.
+    async fn answered(
+        &self,
+        mut connection: Connection,
+        number: u64,
+        body: Vec<u8>,
+    ) -> (Answer, Option<Connection>) {
         let request = self.request(Method::POST, self.server.dialect.path(), body);
         let request = match request {
             Ok(request) => request,
-            Err(error) => return Answer::Refused(error.to_string().into()),
+            Err(error) => return (Answer::Refused(error.to_string().into()), None),
         };
         connection.last.store(number, Ordering::Relaxed);
         let response = match connection.sender.try_send_request(request).await {
@@ -247,20 +262,26 @@ impl Inner {
                         connection.last.store(number, Ordering::Relaxed);
                         connection.sender.send_request(request).await
                     }
-                    Err(_) => return Answer::Refused("unreachable".into()),
+                    Err(_) => return (Answer::Refused("unreachable".into()), None),
                 },
                 None => Err(error.into_error()),
             },
         };
-        let answer = match response {
-            Ok(response) => self.read(response).await,
-            Err(error) => return Answer::Lost(error.to_string()),
-        };
-        // The connection has to have seen the end of the answer.
-        if connection.sender.ready().await.is_ok() {
-            self.keep(connection);
+        match response {
+            Ok(response) => (self.read(response).await, Some(connection)),
+            Err(error) => (Answer::Lost(error.to_string()), None),
         }
-        answer
+    }
+
+    /// Keeps a connection that has seen the end of an answer and of its request; a server that has
+    /// answered need not read the rest of that, so it is not waited for long.
+    async fn keep_once_ready(&self, mut connection: Connection) {
+        match tokio::time::timeout(READY_TIME_MAX, connection.sender.ready()).await {
+            Ok(Ok(())) => self.keep(connection),
+            // It has ended.
+            Ok(Err(_)) => {}
+            Err(_) => connection.task.abort(),
+        }
     }
 
     async fn read(&self, response: http::Response<hyper::body::Incoming>) -> Answer {
@@ -300,7 +321,7 @@ where
     let (sender, connection) = handshake(stream).await.map_err(|error| error.to_string())?;
     let last = Arc::new(AtomicU64::new(NO_REQUEST));
     let asked = Arc::clone(&last);
-    drop(tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             let text = error.to_string();
             // The library has no other name for bytes that came while nothing was asked.
@@ -317,8 +338,8 @@ where
                 }
             }
         }
-    }));
-    Ok(Connection { sender, last })
+    });
+    Ok(Connection { sender, last, task: task.abort_handle() })
 }
 
 impl Target for HttpTarget {

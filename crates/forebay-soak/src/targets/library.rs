@@ -75,9 +75,9 @@ impl Target for LibraryTarget {
         async move {
             let answer = match submitted {
                 Err(error) => Answer::Refused(code(&error)),
-                Ok(ticket) => within(wait, answered(ticket)).await,
+                Ok(ticket) => within(wait, answered(ticket)).await.unwrap_or_else(|lost| lost),
             };
-            Sent { sent_at, answer }
+            Sent { sent_at, over_at: Instant::now(), answer }
         }
         .boxed()
     }

@@ -53,11 +53,13 @@ pub enum Answer {
     Lost(String),
 }
 
-/// What came of a request, and when it left.
+/// What came of a request, and when it left and was over.
 #[derive(Clone, Debug)]
 pub struct Sent {
     /// When it went out: after it had found a connection.
     pub sent_at: Instant,
+    /// When its answer was there, or given up.
+    pub over_at: Instant,
     /// What came.
     pub answer: Answer,
 }
@@ -132,10 +134,10 @@ pub struct Stray {
     pub why: String,
 }
 
-/// Waits for an answer as long as one is expected.
-async fn within(wait: Duration, answer: impl Future<Output = Answer>) -> Answer {
+/// Waits for an answer as long as one is expected; what there is to say if none came.
+async fn within<T>(wait: Duration, answer: impl Future<Output = T>) -> Result<T, Answer> {
     let answered = tokio::time::timeout(wait, answer).await;
-    answered.unwrap_or_else(|_| Answer::Lost(format!("no reply within {} ms", wait.as_millis())))
+    answered.map_err(|_| Answer::Lost(format!("no reply within {} ms", wait.as_millis())))
 }
 
 /// Something that is tested.

@@ -46,11 +46,22 @@ fn what_comes_while_no_fault_lasts_is_counted_apart() {
     tally.fault(5_000_000);
     tally.done(&done(2, [4, 4, 6]), &Ended::Error(&lost));
     tally.done(&done(3, [6, 6, 7]), &Ended::Lost);
-    tally.healed(0, 8_000_000);
+    tally.fault_over(0, 8_000_000);
     tally.done(&done(4, [9, 9, 10]), &Ended::Lost);
     let (tallied, ..) = tally.finish();
     assert_eq!((tallied.calm_offered, tallied.calm_good), (3, 1));
     let counts = |map: &BTreeMap<String, u64>| (map["worker_lost"], map["lost"]);
     assert_eq!(counts(&tallied.errors_by_kind), (2, 2));
     assert_eq!(counts(&tallied.calm_errors), (1, 1));
+}
+
+#[test]
+fn faults_beyond_those_that_are_kept_are_counted() {
+    let mut tally = tally();
+    for index in 0..FAULTS_MAX + 3 {
+        tally.fault(1_000_000);
+        tally.fault_over(index, 1_000_000);
+    }
+    let (tallied, _, windows) = tally.finish();
+    assert_eq!((windows.len(), tallied.faults_not_kept), (FAULTS_MAX, 3));
 }

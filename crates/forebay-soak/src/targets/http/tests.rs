@@ -3,6 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
+use crate::targets::Address;
 
 #[tokio::test]
 async fn a_second_answer_is_noted_with_the_request_that_it_came_after() {
@@ -35,4 +36,50 @@ async fn a_second_answer_is_noted_with_the_request_that_it_came_after() {
     };
     let stray = tokio::time::timeout(ASK_TIME_MAX, noted).await.expect("a stray");
     assert_eq!(stray.request, Some(17));
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_before_the_request_was_read_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = tokio::spawn(async move {
+        let mut streams = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut start = [0; 64];
+            if stream.read(&mut start).await.unwrap_or(0) > 0 {
+                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 24\r\n\r\n";
+                stream.write_all(head).await.unwrap();
+                stream.write_all(b"{\"embeddings\": [[1, 0]]}").await.unwrap();
+            }
+            // The rest of the request is never read.
+            streams.push(stream);
+        }
+    });
+    let address = format!("unix:{}", path.display());
+    let Ok(Address::Server { dialect, place }) = address.parse() else { panic!("{address}") };
+    let server = Server {
+        dialect,
+        place,
+        admin: None,
+        key: None,
+        model: None,
+        pid: None,
+        connections_max: 1,
+    };
+    let target = HttpTarget::connect(server).await.unwrap();
+    let call = Call {
+        number: 0,
+        // More than a socket takes.
+        texts: vec!["x".repeat(16 << 20)],
+        priority: forebay::Priority::Bulk,
+        deadline: None,
+        connection_wait: ASK_TIME_MAX,
+        wait: Duration::from_secs(20),
+    };
+    let sent = target.send(call).await;
+    assert_eq!(sent.answer, Answer::Rows(vec![vec![1.0, 0.0]]));
+    assert!(lock(&target.inner.pool.idle).is_empty(), "its connection cannot be used again");
+    serving.abort();
 }
