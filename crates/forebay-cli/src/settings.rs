@@ -126,21 +126,21 @@ impl Settings {
         (cpu, gpu)
     }
 
-    /// These options as they were given, for a line that repeats a command.
-    pub(crate) fn replay(&self) -> String {
+    /// These options as they were given, as words of a line that repeats a command.
+    pub(crate) fn replay(&self) -> Vec<String> {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let precision =
             self.precision.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let devices = self.device_names().map_or("auto".to_owned(), |names| names.join(","));
         let given = [
-            ("config", path(&self.config)),
-            ("model", path(&self.model)),
-            ("device", self.device.as_ref().map(|_| devices)),
-            ("precision", Some(precision).filter(|list| !list.is_empty())),
-            ("onnxruntime", path(&self.onnxruntime)),
+            ("--config", path(&self.config)),
+            ("--model", path(&self.model)),
+            ("--device", self.device.as_ref().map(|_| devices)),
+            ("--precision", Some(precision).filter(|list| !list.is_empty())),
+            ("--onnxruntime", path(&self.onnxruntime)),
         ];
-        let given = given.into_iter().filter_map(|(name, value)| Some((name, value?)));
-        given.map(|(name, value)| format!(" --{name} {value}")).collect()
+        let given = given.into_iter().filter_map(|(name, value)| Some([name.to_owned(), value?]));
+        given.flatten().collect()
     }
 
     /// The configuration in effect, with a model and the program that serves as worker.

@@ -1,5 +1,6 @@
 //! The options of `forebay soak`.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -180,16 +181,35 @@ impl From<ScenarioName> for Scenario {
     }
 }
 
+/// Whether a variable of the environment changes what a run is; the configuration file has an option, and
+/// who may use a daemon is nobody's business who reads a report.
+fn is_replayed(name: &str) -> bool {
+    name.starts_with("FOREBAY_") && name != "FOREBAY_CONFIG" && !name.starts_with("FOREBAY_AUTH__")
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    // No argument and no variable holds the one byte that cannot be quoted.
+    shlex::try_quote(word).map_or_else(|_| word.to_owned(), Cow::into_owned)
+}
+
 impl SoakRun {
-    /// The line that repeats this run, with what was left to its default where it decides.
-    pub(super) fn replay(&self, settings: &Settings) -> String {
-        let mut line = format!("forebay soak --profile {} --seed {}", self.profile, self.seed);
+    /// The line that repeats this run, with what was left to its default where it decides, and with the
+    /// variables of the environment that are Forebay's.
+    pub(super) fn replay(
+        &self,
+        settings: &Settings,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> String {
+        let mut words = vec!["forebay".to_owned(), "soak".to_owned()];
         let mut add = |name: &str, value: Option<String>| {
             if let Some(value) = value {
-                line.push_str(&format!(" --{name} {value}"));
+                words.extend([format!("--{name}"), value]);
             }
         };
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        add("profile", Some(self.profile.clone()));
+        add("seed", Some(self.seed.to_string()));
         add("target", Some(self.target.to_string()));
         for address in &self.beside {
             add("beside", Some(address.to_string()));
@@ -197,25 +217,92 @@ impl SoakRun {
         add("admin", path(&self.admin));
         add("key-file", path(&self.key_file));
         add("model-name", self.model_name.clone());
+        add("target-pid", self.target_pid.map(|pid| pid.to_string()));
         add("texts", path(&self.texts));
         add("faults", path(&self.faults));
         add("scenario", self.scenario.map(ScenarioName::name));
         add("rate", self.rate.map(|rate| rate.to_string()));
         add("duration", self.duration.map(|duration| format!("{}ms", duration.as_millis())));
         add("tolerance", self.tolerance.map(|tolerance| tolerance.to_string()));
-        add("expect-level", self.expect_level.map(|level| format!("'{level}'")));
+        add("expect-level", self.expect_level.map(|level| level.to_string()));
         add("p99", self.p99_ms.map(|p99| p99.to_string()));
         let flags = [
-            ("no-faults", self.no_faults),
-            ("find-capacity", self.find_capacity),
-            ("remote", self.remote),
+            ("--no-faults", self.no_faults),
+            ("--find-capacity", self.find_capacity),
+            ("--remote", self.remote),
         ];
-        for (name, is_set) in flags {
-            if is_set {
-                line.push_str(&format!(" --{name}"));
-            }
-        }
-        line.push_str(&settings.replay());
-        line
+        words
+            .extend(flags.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| (*name).to_owned()));
+        words.extend(settings.replay());
+        let mut set: Vec<(String, String)> =
+            environment.filter(|(name, _)| is_replayed(name)).collect();
+        set.sort();
+        let set = set.into_iter().map(|(name, value)| format!("{name}={}", quoted(&value)));
+        set.chain(words.iter().map(|word| quoted(word))).collect::<Vec<_>>().join(" ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        run: SoakRun,
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn the_line_that_repeats_a_run_is_read_again_as_what_it_was() {
+        let given = [
+            "soak",
+            "--profile",
+            "my profile.toml",
+            "--seed",
+            "7",
+            "--target",
+            "unix:/run/a b.sock",
+            "--beside",
+            "tei+http://127.0.0.1:80",
+            "--admin",
+            "/run/it's.sock",
+            "--target-pid",
+            "42",
+            "--texts",
+            "$HOME/texts",
+            "--expect-level",
+            "gpu(1)",
+            "--duration",
+            "90s",
+            "--rate",
+            "2.5",
+            "--no-faults",
+            "--remote",
+            "--model",
+            "a model",
+            "--device",
+            "cuda:0,cpu",
+        ];
+        let line = Line::parse_from(given);
+        let set = [
+            ("FOREBAY_LANES__WAIT", "spin"),
+            ("FOREBAY_AUTH__KEY_HASHES", "secret"),
+            ("FOREBAY_WORKER", "/my worker"),
+            ("HOME", "/root"),
+        ];
+        let set = || set.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter();
+        let replayed = line.run.replay(&line.settings, set());
+        let words = shlex::split(&replayed).unwrap();
+        assert_eq!(
+            words[..3],
+            ["FOREBAY_LANES__WAIT=spin", "FOREBAY_WORKER=/my worker", "forebay"]
+        );
+        let again = Line::parse_from(&words[3..]);
+        assert_eq!(again.run.replay(&again.settings, set()), replayed);
+        assert_eq!(format!("{:?}", again.run), format!("{:?}", line.run));
     }
 }

@@ -174,7 +174,15 @@ struct Soak<'a> {
     args: &'a SoakRun,
     profile: Profile,
     oracle: Arc<Oracle>,
+    /// Set when the command is interrupted. What ends one run early does not set it.
     stop: Arc<AtomicBool>,
+}
+
+/// The variables of the environment that can be shown.
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    })
 }
 
 async fn carry_out(
@@ -209,7 +217,7 @@ async fn carry_out(
     }
     let oracle = Arc::new(oracle);
     let frame = Frame {
-        replay: args.replay(settings),
+        replay: args.replay(settings, variables()),
         seed: args.seed,
         profile: profile.clone(),
         model: model.unwrap_or_default(),
@@ -232,7 +240,8 @@ async fn carry_out(
     runs.push(ran?);
     for (place, address) in (1..).zip(&args.beside) {
         if soak.stop.load(Ordering::Relaxed) {
-            break;
+            note!("interrupted: {address} was not tested");
+            continue;
         }
         let profile = soak.profile.beside();
         let opened = targets::open(address, args, &profile, &config, false).await?;
@@ -307,6 +316,7 @@ impl Soak<'_> {
         let history = history(&self.args.report, 0);
         while let Some(rate) = search.next() {
             if self.stop.load(Ordering::Relaxed) {
+                note!("interrupted: {rate:.0}/s and what would have come after it was not tried");
                 break;
             }
             let mut profile = self.profile.clone();
@@ -324,6 +334,7 @@ impl Soak<'_> {
             let probe = Probe::of(rate, &run, &verdict);
             let words = match (probe.met, verdict.code) {
                 (true, _) => "met",
+                (false, Code::Overloaded) if run.not_judged.is_some() => "void: not judged",
                 (false, Code::Overloaded) => "void: the harness could not offer it",
                 (false, _) => "not met",
             };
