@@ -2,13 +2,14 @@
 """Another server with text-embeddings-inference's `/embed`, to put beside ours: Qdrant's fastembed, which
 runs ONNX Runtime, behind FastAPI and uvicorn. A request's texts are its batch, as in most such servers.
 
-  python3 -m venv peer && peer/bin/pip install fastembed fastapi uvicorn
+  python3 -m venv peer && peer/bin/pip install -r benches/peers/fastembed-requirements.txt
   peer/bin/python benches/peers/fastembed_server.py --model MODEL --graph MODEL.onnx --port 8090
 
 MODEL is a folder with tokenizer.json, MODEL.onnx its graph from ids to embeddings (`bert_onnx.py` writes one).
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -25,8 +26,9 @@ def load(model: Path, graph: Path, folder: Path) -> TextEmbedding:
   for name in FILES:
     shutil.copy(model / name, folder)
   (folder / "model.onnx").symlink_to(graph.resolve())
+  width = json.loads((model / "config.json").read_text())["hidden_size"]
   TextEmbedding.add_custom_model(
-    model="peer", pooling=PoolingType.DISABLED, normalization=False, dim=384, model_file="model.onnx",
+    model="peer", pooling=PoolingType.DISABLED, normalization=False, dim=width, model_file="model.onnx",
     sources=ModelSource(url="http://127.0.0.1/none"))
   return TextEmbedding("peer", specific_model_path=str(folder))
 

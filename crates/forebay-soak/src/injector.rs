@@ -106,8 +106,16 @@ impl Injector {
                 under_way.spawn(following);
             }
         }
+        // The others take their faults back all the same.
+        let mut failed = None;
         while let Some(followed) = under_way.join_next().await {
-            seen.push(followed.map_err(SoakError::harness)?);
+            match followed {
+                Ok(followed) => seen.push(followed),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(SoakError::harness(error));
         }
         seen.sort_by_key(|seen| seen.number);
         Ok(seen)
@@ -199,6 +207,9 @@ impl Injector {
         // However it ended, nothing of it is left behind for the next run.
         seen.not_undone = self.take_back(fault, &mut struck, None).await;
         self.ongoing.end(index);
+        if seen.not_undone.is_none() {
+            ended.get_or_insert_with(Instant::now);
+        }
         let ms = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1e3);
         seen.detected_ms = ms(follow.detected);
         seen.demoted_ms = ms(follow.demoted);

@@ -69,7 +69,7 @@ good_share_min = 0.9
 required = []
 drift_max = { mappings = 40 }
 [harness]
-lag_ms_max = 2000
+lag_share_max = 1
 rest_s = 1
 "#;
 

@@ -26,7 +26,7 @@ good_share_min = 0.9
 required = []
 drift_max = { mappings = 40 }
 [harness]
-lag_ms_max = 2000
+lag_share_max = 1
 rest_s = 1
 "#;
 
@@ -95,7 +95,7 @@ fn the_capacity_is_searched_for_and_the_knee_is_in_the_report() {
 #[test]
 fn a_search_that_the_harness_cannot_keep_up_with_is_void() {
     let place = Place::new();
-    let late = SHORT.replace("lag_ms_max = 2000", "lag_ms_max = 0.000001");
+    let late = SHORT.replace("lag_share_max = 1", "lag_ms_max = 0.000001");
     let arguments = ["--find-capacity", "--duration", "1s", "--rate", "2"];
     let ran = ran(&place, &mut place.soak(&late, &arguments));
     assert_eq!(ran.code, Some(5), "{}", ran.said);

@@ -22,7 +22,7 @@ heal_within_s = 30
 sample_s = 0.2
 drift_max = { mappings = 40 }
 [harness]
-lag_ms_max = 2000
+lag_share_max = 1
 rest_s = 0.5
 "#;
 

@@ -162,14 +162,16 @@ const memory = ({ run }) => {
 
 const faults = ({ run }) => {
   if (!run.faults.length) return;
-  const spreads = [['until it was noticed', run.detected], ['until the level was lower', run.demoted], ['until all was back', run.healed]].filter(([, s]) => s);
-  page.append(card('Faults: ' + run.target, 'Times from the injection. A window ends when the level is back and what had piled up is worked off; latencies are those within it.',
+  const spreads = [['until it was noticed', run.detected], ['until the level was lower', run.demoted], ['from its end until all was back', run.healed]].filter(([, s]) => s);
+  page.append(card('Faults: ' + run.target, 'Noticed, level lower and ended count from the injection, healed from when the fault had ended: at once, or when what lasts was taken back. ' +
+    'A window ends when the level is back, or the time for that is over, and what had piled up is worked off; latencies are those within it.' +
+    (run.tallied.faults_not_kept ? ` Of ${run.tallied.faults_not_kept} more faults no window was kept.` : ''),
     spreads.length ? table([['time'], ['faults', 'n'], ['shortest', 'n'], ['median', 'n'], ['p90', 'n'], ['longest', 'n']],
       spreads.map(([name, s]) => [name, number(s.count), ms(s.min_ms), ms(s.p50_ms), ms(s.p90_ms), ms(s.max_ms)])) : null,
-    table([['at', 'n'], ['fault'], ['on'], ['noticed', 'n'], ['level lower', 'n'], ['healed', 'n'], ['answered', 'n'], ['refused', 'n'], ['errors', 'n'], ['p50', 'n'], ['p99', 'n'], ['slowest', 'n']],
+    table([['at', 'n'], ['fault'], ['on'], ['noticed', 'n'], ['level lower', 'n'], ['ended', 'n'], ['healed', 'n'], ['answered', 'n'], ['refused', 'n'], ['errors', 'n'], ['p50', 'n'], ['p99', 'n'], ['slowest', 'n']],
       run.faults.map((f, at) => {
-        const w = run.fault_windows[at] || {};
-        return [clock(f.at_s), f.fault, f.on, orDash(f.detected_ms), orDash(f.demoted_ms),
+        const w = run.fault_windows[f.number ?? at] || {};
+        return [clock(f.at_s), f.fault, f.on, orDash(f.detected_ms), orDash(f.demoted_ms), orDash(f.ended_ms),
           f.refused ? 'refused: ' + f.refused : orDash(f.healed_ms), number(w.served), number(w.refused), number(w.errors),
           orDash(w.latency && w.latency.count ? w.latency.p50_ms : null), orDash(w.latency && w.latency.count ? w.latency.p99_ms : null), orDash(w.slowest_ms)];
       }))));
@@ -256,4 +258,4 @@ for (const judged of report.runs) { heat(judged); rates(judged); }
 for (const judged of report.runs) { faults(judged); restarts(judged); memory(judged); devices(judged); }
 page.append(card('How to repeat it', `Seed ${report.seed}; ${report.texts} texts with known answers` +
   (report.texts_left_out ? ` (${report.texts_left_out} left out, too near to others)` : '') +
-  `; a vector is right if 1 - cosine is at most ${report.tolerance}.`, el('code', {}, report.replay)));
+  `; a vector counts as right here if 1 - cosine is at most ${report.tolerance}; the checker holds what was sent and answered at some levels to less.`, el('code', {}, report.replay)));

@@ -40,10 +40,27 @@ mod tests {
 
     #[test]
     fn no_array_that_grows_with_the_run_becomes_arguments() {
-        // A call takes some hundred thousand arguments at most; a night has more samples.
+        // A call takes some hundred thousand arguments at most; a night has more samples. In an array
+        // (`[...`) they may stand, and these are few, or stand in one.
+        const FEW: [&str; 11] = [
+            "children",
+            "entries.map(",
+            "head.map(",
+            "roles.map(",
+            "row.map(",
+            "totals.values()",
+            "Object.entries(t.by_class)",
+            "Object.entries(t.by_level)",
+            "(limit ?",
+            "(run.beats ?",
+            "(t.submit ?",
+        ];
         for script in SCRIPT {
-            for call in ["Math.max(...", "Math.min(...", "push(..."] {
-                assert!(!script.contains(call), "{call}");
+            for (place, _) in script.match_indices("...") {
+                let (before, after) = (&script[..place], &script[place + 3..]);
+                let is_few = FEW.iter().any(|few| after.starts_with(few));
+                let line = after.lines().next().unwrap_or_default();
+                assert!(before.ends_with('[') || is_few, "...{line}");
             }
         }
     }

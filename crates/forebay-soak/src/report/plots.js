@@ -96,7 +96,11 @@ const legend = (entries) => el('div', { class: 'legend' }, ...entries.map(([colo
 }));
 const card = (title, text, ...children) =>
   el('section', { class: 'card' }, el('h2', {}, title), text ? el('p', { class: 'soft' }, text) : null, ...children);
-const table = (head, rows) => el('table', {},
-  el('thead', {}, el('tr', {}, ...head.map(([name, kind]) => el('th', { class: kind || '' }, name)))),
-  el('tbody', {}, ...rows.map((row) => el('tr', {}, ...row.map((cell, place) =>
-    el('td', { class: head[place][1] || '' }, cell))))));
+const table = (head, rows) => {
+  const body = el('tbody');
+  for (const row of rows) {
+    body.append(el('tr', {}, ...row.map((cell, place) => el('td', { class: head[place][1] || '' }, cell))));
+  }
+  return el('table', {},
+    el('thead', {}, el('tr', {}, ...head.map(([name, kind]) => el('th', { class: kind || '' }, name)))), body);
+};

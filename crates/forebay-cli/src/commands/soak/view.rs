@@ -149,11 +149,13 @@ pub(super) fn summary(report: &Report) -> String {
         for fault in &run.faults {
             let ms = |time: Option<f64>| time.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
             text.push_str(&format!(
-                "  fault {:<22} on {:<8} at {:>6.1} s: noticed {:>8}, healed {:>9}{}\n",
+                "  fault {:<22} on {:<8} at {:>6.1} s: noticed {:>8}, ended {:>8}, healed {:>9} \
+                 later{}\n",
                 fault.fault,
                 fault.on,
                 fault.at_s,
                 ms(fault.detected_ms),
+                ms(fault.ended_ms),
                 ms(fault.healed_ms),
                 fault.refused.as_ref().map_or(String::new(), |why| format!(", refused: {why}"))
             ));
