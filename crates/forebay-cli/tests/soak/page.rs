@@ -19,6 +19,7 @@ gap_min_s = 0.5
 gap_max_s = 1
 heal_within_s = 30
 [leak]
+required = []
 sample_s = 0.2
 drift_max = { mappings = 40 }
 [harness]

@@ -198,8 +198,11 @@ fn rows(one: &Run, other: &Run) -> Vec<Row> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::follow::FaultSeen;
+    use crate::profile::Profile;
     use crate::stats::FaultTally;
 
     /// Thirty seconds of 100 requests each, with a 99th percentile that goes up and down by `noise`.
@@ -260,5 +263,28 @@ mod tests {
         let mut short = struck(3.0, 4.0);
         short.tallied.from_due.p99_ms = 50.0;
         assert_eq!(worse(&short, &struck(3.0, 12.0)), [""; 0]);
+    }
+
+    #[test]
+    fn the_reports_of_the_repository_are_read() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/reports");
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+        let reports = files.filter(|path| path.extension().is_some_and(|name| name == "json"));
+        let mut count = 0;
+        for path in reports {
+            let report = Report::read(&path).unwrap();
+            let comparison = compare(&report, &report).unwrap();
+            assert!(!comparison.is_worse(), "{}", path.display());
+            count += 1;
+        }
+        assert!(count >= 3, "{count}");
+    }
+
+    #[test]
+    fn the_profile_of_a_report_is_in_the_repository() {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+        let report = Report::read(Path::new(&format!("{root}docs/reports/side.json"))).unwrap();
+        let profile = Profile::load(&format!("{root}config/soak/side.toml")).unwrap();
+        assert_eq!(report.profile, profile);
     }
 }

@@ -7,7 +7,7 @@ const words = {
 };
 const color = (place) => 'c' + (place % 6);
 const percent = (part, whole) => (whole ? (100 * part / whole).toFixed(part === whole ? 0 : 3) : '0') + ' %';
-const ms = (value) => number(value) + ' ms';
+const ms = (value) => number(value > 0 && value < 0.001 ? 0 : value) + ' ms';
 const orDash = (value) => (value === null || value === undefined ? '-' : ms(value));
 const first = report.runs[0];
 const searched = (found) => found && found.rate ? 'pass' : found && found.limited_by_harness ? 'overloaded' : 'objective_missed';
@@ -258,4 +258,4 @@ for (const judged of report.runs) { heat(judged); rates(judged); }
 for (const judged of report.runs) { faults(judged); restarts(judged); memory(judged); devices(judged); }
 page.append(card('How to repeat it', `Seed ${report.seed}; ${report.texts} texts with known answers` +
   (report.texts_left_out ? ` (${report.texts_left_out} left out, too near to others)` : '') +
-  `; a vector counts as right here if 1 - cosine is at most ${report.tolerance}; the checker holds what was sent and answered at some levels to less.`, el('code', {}, report.replay)));
+  `; a vector counts as right here if 1 - cosine is at most ${report.tolerance}; the checker may hold what was sent and answered at a level to less.`, el('code', {}, report.replay)));
