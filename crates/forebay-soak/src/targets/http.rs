@@ -3,8 +3,10 @@
 //! Each connection carries one request at a time. That bounds them, says when a request really left,
 //! and shows an answer that nobody asked for, which clients that share connections hide.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod connection;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,11 +17,12 @@ use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
+
+use connection::{Connection, Strays, serve};
 
 use super::address::Place;
 use super::dialect::{self, Dialect};
@@ -36,25 +39,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A connection that was not used for this long is not used again: a server that closes it while a
 /// request is on its way would look as if it had lost that.
 const IDLE_MAX: Duration = Duration::from_secs(2);
-/// What the library says of bytes that came while nothing was asked; a test holds that down.
-const UNASKED: &str = "unexpected message";
 /// Time for the end of a request whose answer is there already: the next one goes out on a connection
 /// that carries nothing else.
 const READY_TIME_MAX: Duration = Duration::from_millis(500);
-/// Strays that are kept in words between two looks.
-const STRAYS_MAX: usize = 100;
-
-/// What [`Connection::last`] holds before the first request.
-const NO_REQUEST: u64 = u64::MAX;
-
-/// A connection, which carries one request at a time.
-struct Connection {
-    sender: SendRequest<Full<Bytes>>,
-    /// The number of the last request that went out on it.
-    last: Arc<AtomicU64>,
-    /// What drives it.
-    task: tokio::task::AbortHandle,
-}
 
 /// Where a server is, and what it asks for.
 #[derive(Clone, Debug)]
@@ -96,8 +83,6 @@ struct Pool {
     room: Arc<Semaphore>,
     strays: Strays,
 }
-
-type Strays = Arc<Mutex<VecDeque<Stray>>>;
 
 impl HttpTarget {
     /// A server, which is asked once whether it is there.
@@ -311,35 +296,6 @@ impl Inner {
         let asked = tokio::time::timeout(ASK_TIME_MAX, asking).await;
         asked.unwrap_or_else(|_| Err(format!("no answer within {ASK_TIME_MAX:?}")))
     }
-}
-
-/// Drives a connection until it ends, and notes if it ends because of an answer too many.
-async fn serve<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
-{
-    let (sender, connection) = handshake(stream).await.map_err(|error| error.to_string())?;
-    let last = Arc::new(AtomicU64::new(NO_REQUEST));
-    let asked = Arc::clone(&last);
-    let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            let text = error.to_string();
-            // The library has no other name for bytes that came while nothing was asked.
-            if text.contains(UNASKED) {
-                let mut strays = lock(&strays);
-                if strays.len() < STRAYS_MAX {
-                    let last = asked.load(Ordering::Relaxed);
-                    strays.push_back(Stray {
-                        at: Instant::now(),
-                        request: (last != NO_REQUEST).then_some(last),
-                        why: "bytes of an answer came on its connection while nothing was asked"
-                            .to_owned(),
-                    });
-                }
-            }
-        }
-    });
-    Ok(Connection { sender, last, task: task.abort_handle() })
 }
 
 impl Target for HttpTarget {
