@@ -125,3 +125,12 @@ fn a_slow_start_is_waited_for_and_one_that_is_too_slow_is_not() {
     let error = Runtime::start(config).expect_err("it is the only worker").to_string();
     assert!(error.contains("worker.start_deadline_ms"), "{error}");
 }
+
+#[test]
+fn a_worker_that_claims_more_than_its_slots_is_refused() {
+    let model = once(Rogue::TooManySideBySide);
+    let config = fake_config(model.path());
+    let slots = config.worker.slots;
+    let error = Runtime::start(config).expect_err("it is the only worker").to_string();
+    assert!(error.contains(&format!("{} batches side by side", slots + 1)), "{error}");
+}

@@ -99,7 +99,8 @@ pub struct Ready {
     pub precision: String,
     /// Length of one embedding.
     pub width: u32,
-    /// Batches that it computes side by side, each with its share of the cores, at least 1; see
+    /// Batches that it computes side by side, each with its share of the cores, from 1 to
+    /// [`ArenaSpec::slots`]; see
     /// [`DescriptorKind::RunBeside`](crate::DescriptorKind::RunBeside).
     pub side_by_side: u32,
     /// Time from receipt of [`Hello`] until now, in milliseconds.

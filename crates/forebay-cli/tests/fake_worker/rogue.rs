@@ -39,7 +39,10 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
         device: hello.worker.device.clone(),
         precision: hello.worker.precision.clone(),
         width: engine::width(&hello.worker.model),
-        side_by_side: 1,
+        side_by_side: match breach {
+            Rogue::TooManySideBySide => hello.arena.slots + 1,
+            _ => 1,
+        },
         start_ms: 0,
         details: std::collections::BTreeMap::new(),
     });
@@ -86,7 +89,7 @@ pub(crate) fn serve(hello: &Hello, breach: Rogue) {
                 let output_checksum = !done.output_checksum;
                 say(socket, &Descriptor { output_checksum, ..done }.encode());
             }
-            Rogue::Silent => {}
+            Rogue::Silent | Rogue::TooManySideBySide => {}
             Rogue::IgnoreDrain => say(socket, &done.encode()),
         }
     }

@@ -51,6 +51,8 @@ pub(crate) enum Rogue {
     WrongChecksum,
     /// Says that it is ready and then nothing more.
     Silent,
+    /// Says that it computes more batches side by side than it has slots.
+    TooManySideBySide,
 }
 
 /// The whole script.

@@ -67,14 +67,17 @@ fn rows_of_random_mixes_do_not_see_their_neighbours() {
 fn sessions_that_share_their_tables_agree() {
     let synthetic = Synthetic::new(&Geometry::default(), 8);
     let folder = synthetic.open();
-    let options = support::options(Precision::F32);
-    let mut first = Session::load(&folder, &options).unwrap();
-    let mut second = Session::load_beside(&folder, &options, Some(&first)).unwrap();
     let lengths = many_lengths(40, 3);
     let (ids, boundaries) = support::batch(&lengths, folder.encoder().vocab, 12);
-    let (one, other) =
-        (alone(&mut first, &ids, &boundaries), alone(&mut second, &ids, &boundaries));
-    assert!(one == other);
+    for precision in [Precision::F32, Precision::Int8] {
+        let options =
+            |intra_threads| EngineOptions { intra_threads, ..support::options(precision) };
+        let mut first = Session::load(&folder, &options(2)).unwrap();
+        let mut second = Session::load_beside(&folder, &options(1), Some(&first)).unwrap();
+        let states = second.encode(&ids, &boundaries).unwrap();
+        let together: Vec<Vec<u32>> = (0..lengths.len()).map(|row| bits(states.row(row))).collect();
+        assert!(together == alone(&mut first, &ids, &boundaries), "{precision}");
+    }
 }
 
 #[test]

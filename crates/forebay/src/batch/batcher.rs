@@ -75,7 +75,18 @@ impl<T> Batcher<T> {
     /// more tokens than those two and [`tokens_target`](Self::tokens_target), unless it is a
     /// single entry. Whatever entry is then first in its class would not have fitted.
     pub fn seal(&mut self, offer: &Offer, now: Instant) -> Option<SealedBatch<T>> {
-        self.seal_from(offer, None, now)
+        self.seal_from(offer, 1, None, now)
+    }
+
+    /// [`seal`](Self::seal) for one of `parts` batches that share out what waits: it takes no more
+    /// than such a part of the tokens, unless it is a single entry.
+    pub fn seal_part(
+        &mut self,
+        offer: &Offer,
+        parts: usize,
+        now: Instant,
+    ) -> Option<SealedBatch<T>> {
+        self.seal_from(offer, parts, None, now)
     }
 
     /// [`seal`](Self::seal) for a worker that is not to be relied on: entries whose deadline is
@@ -86,12 +97,13 @@ impl<T> Batcher<T> {
         deadline_min: Instant,
         now: Instant,
     ) -> Option<SealedBatch<T>> {
-        self.seal_from(offer, Some(deadline_min), now)
+        self.seal_from(offer, 1, Some(deadline_min), now)
     }
 
     fn seal_from(
         &mut self,
         offer: &Offer,
+        parts: usize,
         deadline_min: Option<Instant>,
         now: Instant,
     ) -> Option<SealedBatch<T>> {
@@ -107,7 +119,8 @@ impl<T> Batcher<T> {
         } else {
             self.reason_while_busy(rows_max, tokens_target, side_by_side, now)?
         };
-        let selected = Selection::new(&mut self.queues, &self.policy, now, rows_max, tokens_target)
+        let tokens_max = tokens_target.min(self.tokens().div_ceil(parts.max(1)));
+        let selected = Selection::new(&mut self.queues, &self.policy, now, rows_max, tokens_max)
             .with_deadline_min(deadline_min)
             .fill(self.aged_owed);
         if deadline_min.is_none() {
@@ -201,7 +214,7 @@ impl<T> Batcher<T> {
         self.company.under_way(rows);
     }
 
-    /// Takes in that a worker has given a batch back.
+    /// Takes in that a worker that computes batches side by side has computed one.
     pub fn completed(&mut self) {
         self.company.completed();
     }
@@ -289,7 +302,10 @@ impl<T> Batcher<T> {
         let max_wait = self.policy.max_wait;
         match side_by_side {
             1 => max_wait,
-            _ => longest_wait(max_wait, self.expected_duration(side_by_side)),
+            _ => {
+                let target = Pace::duration_target(&self.policy, self.urgent_waits());
+                longest_wait(max_wait, self.expected_duration(side_by_side), target)
+            }
         }
     }
 

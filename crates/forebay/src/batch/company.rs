@@ -4,7 +4,8 @@
 //! A worker that computes batches side by side takes one whenever another is done. Sealed at once,
 //! batches would stay as small as what happened to wait then: with callers that ask again when they
 //! are answered, small batches make small batches. So one waits for its part of all that was under
-//! way at once lately: an equal part for each batch that is computed and for the one that forms.
+//! way at once lately: an equal part for each batch that is computed and for the one that forms, so
+//! one of `side_by_side` + 1.
 
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ impl Company {
         self.peak_rows = self.peak_rows.max(rows as f64);
     }
 
-    /// A batch came back.
+    /// A worker that computes batches side by side has computed one.
     pub(super) fn completed(&mut self) {
         self.peak_rows *= 1.0 - FORGOTTEN;
     }
@@ -38,9 +39,13 @@ impl Company {
 }
 
 /// How long the oldest entry waits for company at most: `max_wait`, or longer if what waits takes so
-/// long that little is lost.
-pub(super) fn longest_wait(max_wait: Duration, expected: Option<Duration>) -> Duration {
-    max_wait.max(expected.unwrap_or_default() / WAIT_PART)
+/// long that little is lost, but no longer than the `target` of what a batch should take.
+pub(super) fn longest_wait(
+    max_wait: Duration,
+    expected: Option<Duration>,
+    target: Duration,
+) -> Duration {
+    max_wait.max(target.min(expected.unwrap_or_default() / WAIT_PART))
 }
 
 #[cfg(test)]
@@ -66,11 +71,14 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_is_the_longer_of_the_two() {
+    fn the_wait_is_the_longer_of_the_two_and_bounded() {
         let ms = Duration::from_millis;
-        assert_eq!(longest_wait(ms(2), None), ms(2));
-        assert_eq!(longest_wait(ms(2), Some(ms(4))), ms(2));
-        assert_eq!(longest_wait(ms(2), Some(ms(40))), ms(10));
-        assert_eq!(longest_wait(Duration::MAX, Some(ms(40))), Duration::MAX);
+        let wait = |max_wait, expected| longest_wait(max_wait, expected, ms(25));
+        assert_eq!(wait(ms(2), None), ms(2));
+        assert_eq!(wait(ms(2), Some(ms(4))), ms(2));
+        assert_eq!(wait(ms(2), Some(ms(40))), ms(10));
+        assert_eq!(wait(ms(2), Some(ms(400))), ms(25));
+        assert_eq!(wait(ms(50), Some(ms(400))), ms(50));
+        assert_eq!(wait(Duration::MAX, Some(ms(40))), Duration::MAX);
     }
 }

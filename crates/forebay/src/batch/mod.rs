@@ -13,7 +13,8 @@
 //! **Side by side.** A worker that computes several batches at a time, each with its share of the
 //! cores, is offered for with [`Offer::side_by_side`]. While it computes another one, a batch is also
 //! due when enough rows wait: an equal part of what was under way at once lately. Until then it waits
-//! longer than `max_wait` if that is little beside the time that it will take.
+//! longer than `max_wait` if that is little beside the time that it will take, but no longer than
+//! the target duration. Where none is computed, [`Batcher::seal_part`] shares out what waits.
 //!
 //! **Who.** First in, first out within a class. `Control` goes first, except that an eighth of
 //! each batch is kept for entries of the other classes that waited longer than their ageing time,
@@ -137,8 +138,8 @@ pub struct SealedBatch<T> {
     pub entries: Vec<Entry<T>>,
     /// The sum of the entries' tokens.
     pub tokens: usize,
-    /// The tokens that this batch was allowed to have. `tokens` exceeds it only if the batch is
-    /// a single entry; `tokens / tokens_target` is the batch's fill.
+    /// The tokens that this batch was allowed to have, if it had been given all that waited. `tokens`
+    /// exceeds it only if the batch is a single entry; `tokens / tokens_target` is the batch's fill.
     pub tokens_target: usize,
     /// Why it was sealed now.
     pub reason: SealReason,

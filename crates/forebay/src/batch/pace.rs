@@ -47,6 +47,11 @@ impl Pace {
         Some(Duration::try_from_secs_f64(tokens as f64 / tokens_per_s).unwrap_or(Duration::MAX))
     }
 
+    /// The time that a batch should take.
+    pub(super) const fn duration_target(policy: &BatchPolicy, urgent: bool) -> Duration {
+        if urgent { policy.duration_target } else { policy.bulk_duration_target }
+    }
+
     /// The tokens that a batch may have now. `urgent`: `Control` or `Interactive` entries wait.
     /// A batch is not interrupted once it runs, so batches of nothing but `Bulk` are bounded too:
     /// that bound is what an urgent text that comes late finds in front of it. Before any
@@ -62,7 +67,7 @@ impl Pace {
             return policy.tokens_min;
         };
         let tokens_per_s = tokens_per_s / side_by_side as f64;
-        let duration = if urgent { policy.duration_target } else { policy.bulk_duration_target };
+        let duration = Self::duration_target(policy, urgent);
         // A float that is too large for the integer becomes its largest value.
         let in_time = (tokens_per_s * duration.as_secs_f64()) as usize;
         in_time.clamp(policy.tokens_min, policy.tokens_max)

@@ -41,6 +41,11 @@ pub(super) fn clashes(config: &Config) -> Vec<Clash> {
         "the wait grows from the one to the other",
     );
     at_most(
+        ["supervisor.backoff_min_ms", "supervisor.backoff_alone_max_ms"],
+        [supervisor.backoff_min_ms, supervisor.backoff_alone_max_ms],
+        "the second bounds the wait also where it is shortest",
+    );
+    at_most(
         ["supervisor.dwell_min_ms", "supervisor.dwell_max_ms"],
         [supervisor.dwell_min_ms, supervisor.dwell_max_ms],
         "a probation grows from the one to the other",

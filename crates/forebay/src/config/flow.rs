@@ -77,7 +77,8 @@ group! {
         /// Most texts in a batch; it also sets the size of the memory shared with a worker.
         rows_max: u32 = 512, "rows", Integer(1, 65_536);
         /// How long requests wait for company while every worker is busy; class control and an idle
-        /// worker never wait.
+        /// worker never wait. Where a worker computes batches side by side they wait for a quarter of
+        /// the time that they will take if that is longer, but no longer than a batch should take.
         max_wait_ms: u32 = 2, "ms", Integer(0, 1_000);
         /// Time that a batch should take while class control or interactive waits: shorter lets
         /// the next one in sooner, longer wastes less.

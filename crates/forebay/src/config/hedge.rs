@@ -22,7 +22,8 @@ group! {
         /// then it goes by the next size that has one.
         samples_min: u32 = 64, "batches", Integer(1, 1_000);
         /// Texts that are to run alone while a GPU serves go to the CPU if it gets to all of them
-        /// within this; otherwise they go to a GPU. 0 always takes a GPU.
+        /// within this; otherwise they go to a GPU. The first one goes there to show what it takes. 0
+        /// always takes a GPU.
         suspect_cpu_wait_ms: u32 = 20, "ms", Integer(0, 60_000);
         /// Second runs within the window may be this share of the texts answered in it.
         rerun_share_max: f64 = 0.1, "", Number(0.0, 1.0);

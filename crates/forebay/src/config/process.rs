@@ -49,7 +49,8 @@ group! {
         slots: u32 = 3, "slots", Integer(2, 16);
         /// From the start of the process to ready; large models on slow disks need more.
         start_deadline_ms: u32 = 120_000, "ms", Integer(1_000, 1_800_000);
-        /// Time that any batch may take before its worker counts as hung.
+        /// Time that any batch may take before its worker counts as hung. A batch that runs beside
+        /// others on the CPU has a part of the cores and so many times as long.
         batch_deadline_ms: u32 = 5_000, "ms", Integer(10, 3_600_000);
         /// Time added for every 1,000 tokens of the batch, because long batches honestly take
         /// longer.
@@ -153,7 +154,8 @@ group! {
         backoff_min_ms: u32 = 200, "ms", Integer(1, 60_000);
         /// Longest wait between two restarts.
         backoff_max_ms: u32 = 30_000, "ms", Integer(1, 3_600_000);
-        /// Longest wait before a restart while nothing serves.
+        /// Longest wait before a restart while nothing serves; a rung in quarantine still waits for its
+        /// probe.
         backoff_alone_max_ms: u32 = 1_000, "ms", Integer(1, 3_600_000);
         /// Restarts within the window after which the rung is quarantined.
         restarts_max: u32 = 5, "restarts", Integer(1, 1_000);

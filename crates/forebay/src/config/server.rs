@@ -108,7 +108,9 @@ group! {
         /// Slowest transfer that is put up with.
         transfer_bytes_per_s_min: u32 = 16_384, "bytes per second", Integer(1, 1_000_000_000);
         /// What the kernel keeps of the answers to a client that has not read them yet; a client that
-        /// reads nothing is computed for until this is full. The kernel takes about twice as much.
+        /// reads nothing is computed for until this is full. The kernel takes about twice as much, and
+        /// no more than its own limit (net.core.wmem_max). A connection gets at most this much in the
+        /// time that a packet takes there and back: more is of use where large answers go far.
         send_buffer_bytes: u32 = 65_536, "bytes", Integer(4_096, 16_777_216);
         /// Between requests on one connection.
         idle_ms: u32 = 60_000, "ms", Integer(10, 86_400_000);

@@ -166,7 +166,6 @@ impl<W: WorkerPort> Core<W> {
     /// A worker has computed a batch: the measure of later batches.
     pub(crate) fn completed(&mut self, done: &BatchDone, now: Instant) {
         let BatchDone { worker: id, tier, tokens, texts, service, exclusive, good } = *done;
-        self.batcher.completed();
         self.failures.forget(id);
         self.reruns.answered(texts, now);
         self.lateness.observe(tier, tokens, service);
@@ -174,6 +173,9 @@ impl<W: WorkerPort> Core<W> {
             self.suspects.measured(tier, service);
         }
         let standing = self.workers.find_mut(id).map(|member| {
+            if member.worker.side_by_side() > 1 {
+                self.batcher.completed();
+            }
             let turn = self.settings.batch.duration_target;
             member.count_time(exclusive, service, turn);
             member.standing

@@ -4,6 +4,8 @@
 //! who takes a batch out of the books answers it, so each text is answered once. The lock guards
 //! the books only and is held for no copy, no system call and no reply.
 
+mod books;
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,80 +15,14 @@ use forebay_protocol::{Descriptor, DescriptorKind, Fault};
 use rustix::io::Errno;
 use rustix::net::{SendFlags, send};
 
-use super::due::Due;
+pub(crate) use self::books::InFlight;
+use self::books::{Allowed, Books};
 use super::port::{Batch, EndedBatch, LateBatch, Load, View, WorkerId, WorkerPort};
 use crate::canary::Canary;
 use crate::config::{Tier, WorkerConfig};
 use crate::metrics::RungMetrics;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
-
-/// A batch that its worker has.
-pub(crate) struct InFlight {
-    /// The texts; `None` where one has been answered early because its deadline passed.
-    pub(crate) rows: Vec<Option<Pending>>,
-    pub(crate) tokens: u32,
-    pub(crate) sent_at: Instant,
-    pub(crate) span: tracing::Span,
-    /// Known answers, and no text of anybody: `rows` is empty.
-    pub(crate) canary: bool,
-    pub(crate) exclusive: bool,
-    /// It has its share of the cores only, and began when it was sent.
-    beside: bool,
-    /// Rows in the slot, answered early or not.
-    count: u32,
-    /// When its worker counts as hung.
-    hung: Due,
-    /// When it is later than others of its size.
-    late: Due,
-    next_expiry: Option<Instant>,
-    oldest_queued_at: Option<Instant>,
-}
-
-impl InFlight {
-    /// A batch without texts of anybody: rows and tokens written at this moment.
-    fn empty((count, tokens): (u32, u32), now: Instant) -> Self {
-        let due = Due::behind(std::iter::empty(), now, Duration::ZERO);
-        Self {
-            rows: Vec::new(),
-            tokens,
-            sent_at: now,
-            span: tracing::Span::none(),
-            canary: true,
-            exclusive: false,
-            beside: false,
-            count,
-            hung: due,
-            late: due,
-            next_expiry: None,
-            oldest_queued_at: None,
-        }
-    }
-}
-
-struct Books {
-    slots: SlotTable<InFlight>,
-    /// When the worker can have begun with the batch that completes next, unless that runs beside
-    /// others.
-    free_since: Instant,
-    ended: bool,
-}
-
-impl Books {
-    fn load(&self) -> Load {
-        let free = if self.ended { 0 } else { self.slots.free() };
-        let mut load =
-            Load { free, batches: 0, tokens: 0, rows: 0, exclusive: false, whole: false };
-        for batch in self.slots.in_flight() {
-            load.batches += 1;
-            load.tokens += batch.tokens as usize;
-            load.rows += batch.count as usize;
-            load.exclusive |= batch.exclusive;
-            load.whole |= !batch.beside;
-        }
-        load
-    }
-}
 
 /// Ends the worker that this lane belongs to; must not block.
 type End = Box<dyn Fn(EndCause) + Send + Sync>;
@@ -103,7 +39,7 @@ pub(crate) enum Unusable {
 pub(crate) struct LaneSpec {
     pub(crate) id: WorkerId,
     pub(crate) tier: Tier,
-    /// Batches that it computes side by side, as it says; 0 is taken as 1.
+    /// Batches that it computes side by side, from 1 to as many as there are slots.
     pub(crate) side_by_side: u32,
     pub(crate) timing: WorkerConfig,
     pub(crate) canary: Arc<Canary>,
@@ -131,9 +67,7 @@ impl WorkerLane {
         end: End,
     ) -> Self {
         let LaneSpec { id, tier, side_by_side, timing, canary, rung } = spec;
-        // More than there are slots can never be in flight.
-        let side_by_side = side_by_side.clamp(1, arena.layout().spec().slots.max(1));
-        let books = Mutex::new(Books { slots, free_since: Instant::now(), ended: false });
+        let books = Mutex::new(Books::new(slots, side_by_side));
         Self { id, tier, side_by_side, arena, canary, books, socket, timing, rung, end }
     }
 
@@ -156,17 +90,7 @@ impl WorkerLane {
                 return Err(Unusable::Shape(message));
             }
         }
-        let (lease, batch) =
-            books.slots.complete(answer.slot, answer.generation).map_err(Unusable::Stale)?;
-        let service = match batch.beside {
-            // Of the worker's time it had its share, whether or not the others have been in use.
-            true => now.saturating_duration_since(batch.sent_at) / self.side_by_side,
-            false => now.saturating_duration_since(batch.sent_at.max(books.free_since)),
-        };
-        books.free_since = now;
-        Due::advance(books.slots.in_flight_mut().map(|batch| &mut batch.hung), now);
-        Due::advance(books.slots.in_flight_mut().map(|batch| &mut batch.late), now);
-        Ok((lease, batch, service))
+        books.complete(answer, now).map_err(Unusable::Stale)
     }
 
     /// Gives a slot back that has been read.
@@ -239,7 +163,7 @@ impl WorkerLane {
     fn send_batch(
         &self,
         lease: SlotLease,
-        mut batch: InFlight,
+        batch: InFlight,
         batch_id: u64,
         late_after: Option<Duration>,
     ) -> Result<(), Box<InFlight>> {
@@ -260,19 +184,8 @@ impl WorkerLane {
             if books.ended {
                 return Err(Box::new(batch));
             }
-            let (tokens, now) = (batch.tokens, batch.sent_at);
-            let hung_after = self.timing.batch_deadline(u64::from(tokens));
-            // With a part of the cores it may take so many times as long.
-            let share = if batch.beside { self.side_by_side } else { 1 };
-            let late_after = late_after.unwrap_or(hung_after).min(hung_after).saturating_mul(share);
-            let hung_after = hung_after.saturating_mul(share);
-            let beside = batch.beside;
-            let due = |of: fn(&InFlight) -> Due, after| match beside {
-                true => Due::beside(now, after),
-                false => Due::behind(books.slots.in_flight().map(of), now, after),
-            };
-            (batch.hung, batch.late) = (due(|b| b.hung, hung_after), due(|b| b.late, late_after));
-            books.slots.sent(lease, batch);
+            let hung_after = self.timing.batch_deadline(u64::from(batch.tokens));
+            books.sent(lease, batch, &Allowed { hung_after, late_after });
         }
         // In the books before it is sent: the answer may be there before this call returns.
         let Err(errno) = self.send(&descriptor) else { return Ok(()) };
@@ -370,14 +283,7 @@ impl WorkerPort for Arc<WorkerLane> {
     fn take_expired(&self, now: Instant) -> Vec<Pending> {
         let mut expired = Vec::new();
         for batch in self.lock().slots.in_flight_mut() {
-            if batch.next_expiry.is_none_or(|expiry| expiry > now) {
-                continue;
-            }
-            for row in &mut batch.rows {
-                expired.extend(row.take_if(|pending| pending.spec.expired(now)));
-            }
-            batch.next_expiry =
-                batch.rows.iter().flatten().filter_map(|pending| pending.spec.deadline).min();
+            batch.take_expired(now, &mut expired);
         }
         expired
     }
@@ -414,19 +320,7 @@ impl WorkerPort for Arc<WorkerLane> {
     }
 
     fn view(&self) -> View {
-        let books = self.lock();
-        let late = books.slots.in_flight().min_by_key(|batch| batch.late.at).map(|batch| {
-            let Due { at, allowance, .. } = batch.late;
-            LateBatch { at, allowance, tokens: batch.tokens as usize }
-        });
-        let batches = || books.slots.in_flight();
-        View {
-            load: books.load(),
-            next_expiry: batches().filter_map(|batch| batch.next_expiry).min(),
-            next_hung: batches().map(|batch| batch.hung.at).min(),
-            next_late: late,
-            oldest_queued_at: batches().filter_map(|batch| batch.oldest_queued_at).min(),
-        }
+        self.lock().view()
     }
 
     fn abandon(&self) -> Vec<EndedBatch> {

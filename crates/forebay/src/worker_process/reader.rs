@@ -58,6 +58,13 @@ pub(crate) fn handshake(
                 hello.arena.width()
             )))
         }
+        StartReply::Ready(ready) if !(1..=hello.arena.slots).contains(&ready.side_by_side) => {
+            Err(EndCause::StartFailed(format!(
+                "worker says that it computes {} batches side by side, of the {} slots that it was \
+                 given; install both from one release",
+                ready.side_by_side, hello.arena.slots
+            )))
+        }
         StartReply::Ready(ready) => Ok(Some(ready)),
     }
 }

@@ -70,7 +70,9 @@ impl Model {
         let own = takes.unwrap_or(ahead);
         let (mut max_wait, mut enough) = (self.policy.max_wait, usize::MAX);
         if offer.side_by_side > 1 {
-            max_wait = max_wait.max(takes.unwrap_or_default() / 4);
+            let urgent = self.waiting().any(|entry| entry.priority != Priority::Bulk);
+            let target = if urgent { ahead } else { self.policy.bulk_duration_target };
+            max_wait = max_wait.max(target.min(takes.unwrap_or_default() / 4));
             enough = ((self.peak / (share + 1.0)).ceil() as usize).max(1);
         }
         if offer.worker_idle {
@@ -92,8 +94,14 @@ impl Model {
         }
     }
 
-    /// Offers a slot to the batcher and checks everything that is promised of the answer.
-    pub(super) fn seal(&mut self, batcher: &mut Batcher<u64>, offer: &Offer, now: Instant) {
+    /// Offers a slot to the batcher, for one of `parts` batches that share out what waits, and checks
+    /// everything that is promised of the answer.
+    pub(super) fn seal(
+        &mut self,
+        batcher: &mut Batcher<u64>,
+        (offer, parts): (&Offer, usize),
+        now: Instant,
+    ) {
         let expired = self.take(|entry| has_expired(entry, now));
         self.set_apart.extend(expired);
         // The target depends on what waits: ask a copy from which the expired entries have gone.
@@ -101,10 +109,13 @@ impl Model {
         let _swept_away = swept.expire(now);
         let target = self.target(&swept, offer.side_by_side).min(offer.tokens_max);
         let expected_reason = self.reason(batcher, offer, target, now);
-        let sealed = batcher.seal(offer, now);
+        let sealed = match parts {
+            1 => batcher.seal(offer, now),
+            _ => batcher.seal_part(offer, parts, now),
+        };
         assert_eq!(sealed.as_ref().map(|batch| batch.reason), expected_reason, "when to seal");
         if let Some(batch) = sealed {
-            self.check_batch(&batch, offer, target, now);
+            self.check_batch(&batch, (offer, parts), target, now);
         }
     }
 
@@ -124,7 +135,7 @@ impl Model {
     fn check_batch(
         &mut self,
         batch: &SealedBatch<u64>,
-        offer: &Offer,
+        (offer, parts): (&Offer, usize),
         target: usize,
         now: Instant,
     ) {
@@ -133,15 +144,16 @@ impl Model {
         let tokens: usize = batch.entries.iter().map(|entry| entry.tokens).sum();
         assert_eq!((batch.tokens, batch.tokens_target), (tokens, target));
         assert!(rows >= 1 && rows <= rows_max, "{rows} rows of {rows_max}");
-        assert!(tokens <= target || rows == 1, "{tokens} tokens of {target} in {rows} rows");
+        let all_tokens: usize = self.waiting().map(|entry| entry.tokens).sum();
+        let most = target.min(all_tokens.div_ceil(parts));
+        assert!(tokens <= most || rows == 1, "{tokens} tokens of {most} in {rows} rows");
         assert!(target <= self.policy.tokens_max);
         let oldest = batch.entries.iter().map(|entry| entry.queued_at).min().unwrap();
         assert_eq!(batch.oldest_wait, now - oldest);
 
         // Late joining: if all that waits fits, all of it goes.
         let all_rows = self.waiting().count();
-        let all_tokens: usize = self.waiting().map(|entry| entry.tokens).sum();
-        if all_rows <= rows_max && all_tokens <= target {
+        if all_rows <= rows_max && all_tokens <= most {
             assert_eq!(rows, all_rows, "something that fitted was left behind");
         }
 
@@ -157,7 +169,7 @@ impl Model {
             *class = left;
             // No room is wasted: the next of each class would not have fitted.
             if let Some(next) = class.first() {
-                assert!(rows == rows_max || tokens + next.tokens > target, "{priority} left out");
+                assert!(rows == rows_max || tokens + next.tokens > most, "{priority} left out");
             }
         }
 

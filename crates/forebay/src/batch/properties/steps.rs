@@ -15,13 +15,28 @@ use crate::priority::Priority;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Push { priority: Priority, tokens: usize, age_us: u64, deadline_us: Option<u64> },
-    Advance { us: u64 },
-    Offer(Offer),
+    Push {
+        priority: Priority,
+        tokens: usize,
+        age_us: u64,
+        deadline_us: Option<u64>,
+    },
+    Advance {
+        us: u64,
+    },
+    /// And so many batches are to share out what waits.
+    Offer(Offer, usize),
     Expire,
-    RemoveEach { modulus: u64 },
-    Observe { tokens: usize, us: u64 },
-    UnderWay { rows: usize },
+    RemoveEach {
+        modulus: u64,
+    },
+    Observe {
+        tokens: usize,
+        us: u64,
+    },
+    UnderWay {
+        rows: usize,
+    },
     Completed,
     SetDraining(bool),
     DrainAll,
@@ -42,11 +57,16 @@ fn step() -> impl Strategy<Value = Step> {
             age_us,
             deadline_us,
         });
-    let offer =
-        (any::<bool>(), 1..4_usize, prop_oneof![3 => Just(1_000), 1 => 1..450_usize], 1..12_usize)
-            .prop_map(|(worker_idle, side_by_side, tokens_max, rows_max)| {
-                Step::Offer(Offer { worker_idle, side_by_side, tokens_max, rows_max })
-            });
+    let offer = (
+        any::<bool>(),
+        1..4_usize,
+        prop_oneof![3 => Just(1_000), 1 => 1..450_usize],
+        1..12_usize,
+        prop_oneof![3 => Just(1), 1 => 2..4_usize],
+    )
+        .prop_map(|(worker_idle, side_by_side, tokens_max, rows_max, parts)| {
+            Step::Offer(Offer { worker_idle, side_by_side, tokens_max, rows_max }, parts)
+        });
     prop_oneof![
         20 => push,
         8 => prop_oneof![0..500_u64, 500..8_000_u64, 20_000..70_000_u64]
@@ -81,7 +101,7 @@ fn run(steps: Vec<Step>, policy: &BatchPolicy) {
                 }
             }
             Step::Advance { us } => now += Duration::from_micros(us),
-            Step::Offer(offer) => model.seal(&mut batcher, &offer, now),
+            Step::Offer(offer, parts) => model.seal(&mut batcher, (&offer, parts), now),
             Step::Expire => {
                 let mut expected = std::mem::take(&mut model.set_apart);
                 expected.extend(model.take(|entry| has_expired(entry, now)));

@@ -12,10 +12,11 @@ use crate::error::EmbedError;
 use crate::request::Pending;
 use crate::supervisor::EndCause;
 
-/// A text runs at most this often: once with others, once alone.
+/// A text that may be to blame runs at most this often: once with others, once alone. Twins of what
+/// is late are within it.
 pub(super) const EXECUTIONS_MAX: u32 = 2;
-/// And this often if its worker was ended for something else: two devices that compute wrongly may
-/// be found out one after the other.
+/// And one whose worker was ended for something else this often: two devices that compute wrongly
+/// may be found out one after the other.
 const EXECUTIONS_BLAMELESS_MAX: u32 = 3;
 
 /// A worker that fails so many batches in a row is ended: whatever it fails at, the texts are not to

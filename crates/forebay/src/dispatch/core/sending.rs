@@ -29,6 +29,9 @@ const BATCHES_AHEAD: usize = 2;
 const SPLIT_TOKENS_MIN: usize = 64;
 /// And rows.
 const SPLIT_ROWS_MIN: usize = 2;
+/// Times that a part may be larger than an equal one: beside a much longer one the other cores would
+/// be idle for most of its time.
+const SPLIT_UNEVEN_MAX: f64 = 1.4;
 /// While nothing is known about lateness, a batch on probation is late after so many times what it
 /// is expected to take, or so many times `hedge.floor_ms`.
 const PROBATION_FACTOR: u32 = 10;
@@ -103,7 +106,8 @@ impl<W: WorkerPort> Core<W> {
     }
 
     /// Gives an idle worker what waits in `parts` batches of about as many tokens, or of as many as a
-    /// batch may have. Says whether it sent one.
+    /// batch may have. What cannot be shared out evenly goes alone, with all the cores. Says whether
+    /// it sent one.
     fn send_split(&mut self, index: usize, parts: usize, now: Instant) -> bool {
         let id = self.workers.members()[index].worker.id();
         let mut sent = false;
@@ -112,10 +116,16 @@ impl<W: WorkerPort> Core<W> {
             let there = self.workers.members().get(index);
             let Some(member) = there.filter(|member| member.worker.id() == id) else { break };
             let side_by_side = member.worker.side_by_side();
-            let part = self.batcher.depth().tokens_total().div_ceil(left);
+            let waiting = self.batcher.depth().tokens_total();
             let offer = self.offer(index, true, side_by_side);
-            let offer = Offer { tokens_max: offer.tokens_max.min(part), ..offer };
-            sent |= self.send_offered(index, offer, now);
+            let Some(sealed) = self.batcher.seal_part(&offer, left, now) else { break };
+            let alone = !sent && is_uneven(&sealed, waiting, left);
+            sent = true;
+            let run_as = if alone { RunAs::Whole } else { RunAs::Beside };
+            self.send_ordinary_batch(index, sealed, run_as, now);
+            if alone {
+                break;
+            }
         }
         sent
     }
@@ -123,14 +133,25 @@ impl<W: WorkerPort> Core<W> {
     /// Seals a batch for this offer of a worker and sends it; says whether there was one.
     fn send_offered(&mut self, index: usize, offer: Offer, now: Instant) -> bool {
         let Some(sealed) = self.batcher.seal(&offer, now) else { return false };
+        let run_as = if offer.side_by_side > 1 { RunAs::Beside } else { RunAs::Whole };
+        self.send_ordinary_batch(index, sealed, run_as, now);
+        true
+    }
+
+    /// Sends a batch to a worker that serves, and gives those on probation their credit for it.
+    fn send_ordinary_batch(
+        &mut self,
+        index: usize,
+        sealed: SealedBatch<Pending>,
+        run_as: RunAs,
+        now: Instant,
+    ) {
         let share = self.settings.hedge.probation_share;
         let on_probation = self.workers.members_mut().iter_mut();
         for member in on_probation.filter(|member| member.standing == Standing::Probation) {
             member.credit = (member.credit + share).min(1.0);
         }
-        let run_as = if offer.side_by_side > 1 { RunAs::Beside } else { RunAs::Whole };
         self.send_sealed(index, sealed, run_as, now);
-        true
     }
 
     /// Lets the batcher know how much is under way where batches run side by side.
@@ -269,4 +290,14 @@ impl<W: WorkerPort> Core<W> {
             expected.max(self.lateness.floor()).saturating_mul(PROBATION_FACTOR)
         })
     }
+}
+
+/// Whether this first part, or one of those that are to come, would be far larger than an equal one.
+fn is_uneven(first: &SealedBatch<Pending>, waiting: usize, parts: usize) -> bool {
+    // A single text may have more than the target.
+    let tokens_max = first.tokens_target.max(first.tokens);
+    let others = waiting.saturating_sub(first.tokens).div_ceil(parts.saturating_sub(1).max(1));
+    let largest = first.tokens.max(others.min(tokens_max));
+    let equal = waiting.div_ceil(parts).min(tokens_max);
+    largest as f64 > SPLIT_UNEVEN_MAX * equal as f64
 }

@@ -3,7 +3,8 @@
 //! **Where.** On a worker of a slower tier than the ordinary batches' if it gets to all of them
 //! within `hedge.suspect_cpu_wait_ms`: nothing faster is put at risk then. Otherwise on the workers of
 //! the best tier, until none is left: the slower one is busy with other things while those are, and
-//! the text that it were given would be the last to be answered by far.
+//! the text that it were given would be the last to be answered by far. The first of all goes to the
+//! slower one whatever waits, to show what they take there.
 //!
 //! **Turns.** A busy worker becomes empty only if it gets nothing more for a while. It is kept clear
 //! as long as suspects have had no more of its time than ordinary batches, give or take
@@ -143,10 +144,10 @@ impl<W: WorkerPort> Core<W> {
     /// The place of a worker that is free for the next suspect.
     fn free_for_suspect(&self, to_slower: bool) -> Option<usize> {
         // Where none has run yet, one shows what they take there.
-        let mut slower = self
-            .workers
-            .slower()
-            .filter(|(_, member)| to_slower || self.suspects.mean(member.worker.tier()).is_none());
+        let may_try = !self.settings.hedge.suspect_cpu_wait().is_zero();
+        let mut slower = self.workers.slower().filter(|(_, member)| {
+            to_slower || (may_try && self.suspects.mean(member.worker.tier()).is_none())
+        });
         let mut turns =
             self.workers.takers().filter(|(_, member)| !to_slower && self.is_turn(member));
         let is_free = |(_, member): &(usize, &Member<W>)| member.is_free();

@@ -51,7 +51,11 @@ fn little_is_computed_with_all_cores_and_more_in_equal_parts_side_by_side() {
         (vec![64], vec![(1, false)]),
         (vec![31, 32], vec![(2, false)]),
         (vec![32, 32], vec![(1, true), (1, true)]),
-        (vec![60, 4], vec![(1, true), (1, true)]),
+        (vec![20, 20, 20, 20, 20], vec![(2, true), (3, true)]),
+        (vec![30, 30, 30], vec![(1, true), (2, true)]),
+        // Far from equal: one after the other, each with all the cores.
+        (vec![60, 4], vec![(1, false), (1, false)]),
+        (vec![4, 60], vec![(1, false), (1, false)]),
         (vec![10, 10, 10, 10, 10, 10, 10], vec![(3, true), (4, true)]),
     ] {
         let mut world = cpu(2);
@@ -162,12 +166,14 @@ fn the_measured_speed_is_what_the_worker_computes() {
 }
 
 #[test]
-fn known_answers_have_all_cores_and_nothing_joins_them() {
+fn known_answers_join_what_runs_and_nothing_joins_them() {
     let mut world = cpu(2);
     texts(&mut world, &[8; 200], Duration::ZERO);
     until_handed(&mut world, 10);
     let id = *world.workers.keys().next().expect("the CPU");
     world.core.run_canary(id);
+    let under_way = world.workers[&id].state.borrow().in_flight.iter().any(|batch| batch.beside);
+    assert!(under_way, "else it joins nothing");
     world.run_to_the_end();
     assert_eq!(world.books.borrow().canaries, [id]);
     assert!(world.all_answered());

@@ -282,11 +282,7 @@ impl Ladder {
     /// Does what is due now, and says what level that makes.
     fn settle(&mut self, now: Instant) {
         if !self.stopping {
-            let serves = self.states().any(|state| state == WorkerState::Serving);
             for slot in &mut self.slots {
-                if !serves {
-                    slot.hurry(now);
-                }
                 slot.tick(now, &mut self.actions);
             }
             self.keep_to_cap();
@@ -295,6 +291,11 @@ impl Ladder {
                 let alone =
                     !others.into_iter().any(|(_, slot)| slot.state() == WorkerState::Serving);
                 self.slots[index].promote_if_due(alone, now, &mut self.actions);
+            }
+            if !self.slots.iter().any(Slot::serves_or_has_lapsed) {
+                for slot in &mut self.slots {
+                    slot.hurry(now);
+                }
             }
         }
         let serving = self.slots.iter().filter(|slot| slot.state() == WorkerState::Serving);

@@ -167,6 +167,11 @@ impl Slot {
         out.push(Action::Launch(self.id()));
     }
 
+    /// Whether it serves, or may do so again in a moment.
+    pub(super) fn serves_or_has_lapsed(&self) -> bool {
+        self.state == WorkerState::Serving || self.lapse.is_open()
+    }
+
     /// Nothing serves: a restart does not wait for long.
     pub(super) fn hurry(&mut self, now: Instant) {
         if self.state == WorkerState::Backoff {

@@ -54,6 +54,11 @@ impl Lapse {
         self.stage == Stage::Pardoned
     }
 
+    /// Whether there is one that has not been counted as a fall.
+    pub(super) fn is_open(&self) -> bool {
+        self.stage != Stage::Over
+    }
+
     /// Ends it; says whether there was one that has not been counted as a fall.
     pub(super) fn close(&mut self) -> bool {
         std::mem::take(&mut self.stage) != Stage::Over
@@ -74,6 +79,8 @@ impl Slot {
             WorkerState::Probation | WorkerState::Serving | WorkerState::Capped => {
                 self.relapse(now);
             }
+            // Late again before it has given the known answers: that was no lapse.
+            WorkerState::Warming if self.lapse.is_pardoned() => self.relapse(now),
             WorkerState::Warming => {}
             _ => return,
         }

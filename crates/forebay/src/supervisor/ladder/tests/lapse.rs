@@ -44,6 +44,18 @@ fn who_lapses_again_soon_or_is_late_for_long_goes_on_probation() {
     assert_eq!(watched.states[0], WorkerState::Probation);
 }
 
+#[test]
+fn who_is_late_again_before_its_known_answers_goes_on_probation() {
+    let mut watched = with_a_relapse();
+    let id = watched.of(0);
+    for _ in 0..2 {
+        watched.handle(Event::Late(id, "20 ms".to_owned()));
+        watched.handle(Event::CaughtUp(id));
+    }
+    watched.handle(Event::Canary(id, Ok(())));
+    assert_eq!(watched.states[0], WorkerState::Probation);
+}
+
 /// How long the first GPU is on probation after this and the end of its worker.
 fn dwell_after(falls: impl FnOnce(&mut Watched)) -> Duration {
     let mut watched = with_a_relapse();
