@@ -163,7 +163,7 @@ const memory = ({ run }) => {
 const faults = ({ run }) => {
   if (!run.faults.length) return;
   const spreads = [['until it was noticed', run.detected], ['until the level was lower', run.demoted], ['from its end until all was back', run.healed]].filter(([, s]) => s);
-  page.append(card('Faults: ' + run.target, 'Noticed, level lower and ended count from the injection, healed from when the fault had ended: at once, or when what lasts was taken back. ' +
+  page.append(card('Faults: ' + run.target, 'Noticed, level lower and ended count from the injection, healed from when the fault had ended: as it struck, if it ends its worker, or when what lasts was taken back. ' +
     'A window ends when the level is back, or the time for that is over, and what had piled up is worked off; latencies are those within it.' +
     (run.tallied.faults_not_kept ? ` Of ${run.tallied.faults_not_kept} more faults no window was kept.` : ''),
     spreads.length ? table([['time'], ['faults', 'n'], ['shortest', 'n'], ['median', 'n'], ['p90', 'n'], ['longest', 'n']],
