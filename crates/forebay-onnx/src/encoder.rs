@@ -11,7 +11,8 @@
 //! block that a run does not need has no rows, and its operators have nothing to do.
 //!
 //! INT8 layers map each token's activations onto 8 bits from that token's least to its greatest
-//! value. Integer sums are exact, so a token's result does not depend on what else is in the run.
+//! value (`operators.rs`). Integer sums are exact, so a token's result does not depend on what else is
+//! in the run.
 
 use forebay_model::{Activation, EncoderConfig, EncoderWeights, LayerWeights, Linear, Norm};
 use ort::session::Session;
@@ -20,6 +21,7 @@ use ort::value::TensorElementType;
 
 use crate::error::OnnxError;
 use crate::graph::{Dimension, GraphBuilder, float, int, outlet, text};
+use crate::operators::{QUANTIZE_TOKENS, RESCALE_TOKENS};
 use crate::options::Precision;
 use crate::quantize::{self, QuantizedWeight};
 
@@ -33,10 +35,6 @@ pub(crate) const OUTPUT_STATES: &str = "states";
 
 /// Score of an unused place: its exponential is exactly zero beside any real score.
 pub(crate) const MASKED: f32 = -1e30;
-
-/// Keeps a token of equal values from dividing by zero; far below any scale that carries
-/// information.
-const SCALE_MIN: f32 = 1e-30;
 
 /// For each place of each block, its token times 3·heads, i32 `[rows, 1, width]`.
 pub(crate) fn input_slots(block: usize) -> String {
@@ -112,14 +110,8 @@ struct SharedBlock {
 
 /// Values of INT8 layers only.
 struct SharedQuantized {
-    last_axis: String,
     one: String,
-    /// 1 / 255.
-    step: String,
-    scale_min: String,
     zero_point: String,
-    /// The zero point once per token.
-    zero_points: String,
 }
 
 impl Encoder<'_> {
@@ -155,15 +147,9 @@ impl Encoder<'_> {
 
     fn shared_quantized(&mut self) -> Result<SharedQuantized, OnnxError> {
         let graph = &mut self.graph;
-        let tokens = graph.node("Shape", &[INPUT_EMBEDDINGS], vec![int("end", 1)?])?;
-        let zero = graph.constant("zero", &[1], &[0_u8])?;
         Ok(SharedQuantized {
-            last_axis: graph.constant("last_axis", &[1], &[1_i64])?,
             one: graph.constant("one", &[], &[1.0_f32])?,
-            step: graph.constant("step", &[1], &[1.0_f32 / 255.0])?,
-            scale_min: graph.constant("scale_min", &[1], &[SCALE_MIN])?,
             zero_point: graph.constant("zero_point", &[], &[0_u8])?,
-            zero_points: graph.node("Expand", &[&zero, &tokens], Vec::new())?,
         })
     }
 
@@ -278,19 +264,7 @@ impl Encoder<'_> {
     ) -> Result<String, OnnxError> {
         let (outputs, inputs) = (bias.len(), weight.values.len() / bias.len());
         let graph = &mut self.graph;
-        let axis = shared.last_axis.as_str();
-        let greatest = graph.node("ReduceMax", &[input, axis], Vec::new())?;
-        let least = graph.node("ReduceMin", &[input, axis], Vec::new())?;
-        let span = graph.node("Sub", &[&greatest, &least], Vec::new())?;
-        let scale = graph.node("Mul", &[&span, &shared.step], Vec::new())?;
-        let scale = graph.node("Max", &[&scale, &shared.scale_min], Vec::new())?;
-        let per_token = graph.node("Squeeze", &[&scale, axis], Vec::new())?;
-        let above = graph.node("Sub", &[input, &least], Vec::new())?;
-        let quantized = graph.node(
-            "QuantizeLinear",
-            &[&above, &per_token, &shared.zero_points],
-            vec![int("axis", 0)?],
-        )?;
+        let [quantized, ranges] = graph.own_node(QUANTIZE_TOKENS, &[input])?;
         let values =
             graph.constant(format!("{name}_weight"), &[inputs, outputs], &weight.values)?;
         let scales = graph.constant(format!("{name}_scales"), &[outputs], &weight.scales)?;
@@ -299,10 +273,9 @@ impl Encoder<'_> {
             &[&quantized, &values, &shared.one, &scales, &shared.zero_point],
             Vec::new(),
         )?;
-        let product = graph.node("Mul", &[&product, &scale], Vec::new())?;
-        let sums = graph.constant(format!("{name}_sums"), &[1, outputs], &weight.column_sums())?;
+        let sums = graph.constant(format!("{name}_sums"), &[outputs], &weight.column_sums())?;
         let bias = graph.constant(format!("{name}_bias"), &[outputs], bias)?;
-        let offset = graph.node("Gemm", &[&least, &sums, &bias], Vec::new())?;
-        graph.node("Add", &[&product, &offset], Vec::new())
+        let [rescaled] = graph.own_node(RESCALE_TOKENS, &[&product, &ranges, &sums, &bias])?;
+        Ok(rescaled)
     }
 }

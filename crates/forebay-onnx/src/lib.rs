@@ -13,6 +13,7 @@ mod encoder;
 mod error;
 mod exported;
 mod graph;
+mod operators;
 mod options;
 mod plan;
 mod quantize;

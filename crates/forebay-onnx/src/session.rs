@@ -14,6 +14,7 @@ use ort::value::TensorRef;
 use crate::encoder;
 use crate::error::OnnxError;
 use crate::exported::{self, Interface};
+use crate::operators;
 use crate::options::{EngineOptions, Precision, SubBatchLimits};
 use crate::plan::{self, Block, SubBatch};
 use crate::runtime;
@@ -309,6 +310,8 @@ fn builder(options: &EngineOptions) -> Result<SessionBuilder, OnnxError> {
         .map_err(OnnxError::runtime(action))?
         // One pattern per input shape would be kept forever, and shapes vary without end.
         .with_memory_pattern(false)
+        .map_err(OnnxError::runtime(action))?
+        .with_operators(operators::domain(options.intra_threads)?)
         .map_err(OnnxError::runtime(action))
 }
 

@@ -1,10 +1,12 @@
-//! Infer: token ids to token states. There may be several of it on one lane, one per session.
+//! Infer: token ids to token states. There may be several of it, one per session, each with its lane.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use forebay_protocol::DescriptorKind;
 use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, run_lane};
 
+use super::encoders::UnderWay;
 use super::{fatal_ends, successor_gone};
 use crate::engine::Step;
 use crate::faults::Faults;
@@ -13,7 +15,7 @@ use crate::work::{Work, saturating_us};
 pub(crate) const NAME: &str = "infer";
 
 pub(crate) fn run<Staged: 'static, States: 'static>(
-    lane: &LaneReceiver<Work<Staged>>,
+    (lane, under_way): &(LaneReceiver<Work<Staged>>, UnderWay),
     mut step: Box<dyn Step<Staged, States>>,
     next: &LaneSender<Work<States>>,
     faults: &Faults,
@@ -34,6 +36,8 @@ pub(crate) fn run<Staged: 'static, States: 'static>(
         {
             work.padded_tokens = padded_tokens;
         }
+        // Before the host can have the answer and send another.
+        under_way.fetch_sub(1, Ordering::Relaxed);
         next.send(work).map_err(|_| successor_gone(NAME))
     })
 }
