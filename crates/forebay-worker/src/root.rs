@@ -14,7 +14,6 @@ use kameo::error::ActorStopReason;
 use crate::engine::Engine;
 use crate::faults::Faults;
 use crate::link::Link;
-use crate::stages::encoders::Encoders;
 use crate::stages::{copy_in, copy_out, infer, pool};
 
 /// What the root is started with.
@@ -57,10 +56,10 @@ where
         };
         // No more batches than slots can be under way, so no lane of this length is ever full.
         let capacity = arena.layout().spec().slots as usize;
+        let (to_infer, infer_lane) = lane(capacity, wait);
         let (to_pool, pool_lane) = lane(capacity, wait);
         let (to_copy_out, copy_out_lane) = lane(capacity, wait);
         let Engine { copy_in: copy_in_step, infer: encoders, pool: pool_step, .. } = engine;
-        let (to_infer, infer_lanes) = Encoders::new(encoders.len(), capacity, wait);
         let (copy_out_step, out_link) = (engine.copy_out, link.clone());
         let out_faults = Arc::clone(&faults);
         Stage::spawn_link(&me, copy_out::NAME, move |clock| {
@@ -72,8 +71,9 @@ where
         })
         .await;
         let running = 3 + encoders.len();
-        for (encoder, lane) in encoders.into_iter().zip(infer_lanes) {
-            let (next, faults) = (to_pool.clone(), Arc::clone(&faults));
+        for encoder in encoders {
+            let (lane, next) = (infer_lane.clone(), to_pool.clone());
+            let faults = Arc::clone(&faults);
             Stage::spawn_link(&me, infer::NAME, move |clock| {
                 infer::run(&lane, encoder, &next, &faults, clock)
             })

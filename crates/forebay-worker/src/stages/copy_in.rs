@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use forebay_arena::WorkerArena;
 use forebay_protocol::{BatchTimes, DESCRIPTOR_BYTES, Descriptor, DescriptorKind, WorkerExit};
-use forebay_stage::{StageClock, StageFailure};
+use forebay_stage::{LaneSender, StageClock, StageFailure};
 
-use super::encoders::Encoders;
 use super::{fatal_ends, protocol_violation, successor_gone};
 use crate::engine::Step;
 use crate::faults::Faults;
@@ -24,7 +23,7 @@ pub(crate) fn run<Staged: 'static>(
     arena: &WorkerArena,
     faults: &Faults,
     mut step: Box<dyn Step<(), Staged>>,
-    next: &Encoders<Work<Staged>>,
+    next: &LaneSender<Work<Staged>>,
     spin: Duration,
     clock: &StageClock,
 ) -> Result<(), StageFailure> {

@@ -1,12 +1,10 @@
-//! Infer: token ids to token states. There may be several of it, one per session, each with its lane.
+//! Infer: token ids to token states. There may be several of it on one lane, one per session.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use forebay_protocol::DescriptorKind;
 use forebay_stage::{LaneReceiver, LaneSender, StageClock, StageFailure, run_lane};
 
-use super::encoders::UnderWay;
 use super::{fatal_ends, successor_gone};
 use crate::engine::Step;
 use crate::faults::Faults;
@@ -15,7 +13,7 @@ use crate::work::{Work, saturating_us};
 pub(crate) const NAME: &str = "infer";
 
 pub(crate) fn run<Staged: 'static, States: 'static>(
-    (lane, under_way): &(LaneReceiver<Work<Staged>>, UnderWay),
+    lane: &LaneReceiver<Work<Staged>>,
     mut step: Box<dyn Step<Staged, States>>,
     next: &LaneSender<Work<States>>,
     faults: &Faults,
@@ -36,8 +34,6 @@ pub(crate) fn run<Staged: 'static, States: 'static>(
         {
             work.padded_tokens = padded_tokens;
         }
-        // Before the host can have the answer and send another.
-        under_way.fetch_sub(1, Ordering::Relaxed);
         next.send(work).map_err(|_| successor_gone(NAME))
     })
 }

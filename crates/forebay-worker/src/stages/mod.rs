@@ -1,9 +1,7 @@
-//! The four stages. Each file is one stage: what it takes from its lane, what it leaves. `encoders.rs`
-//! has the lanes into the one of which there may be several.
+//! The four stages. Each file is one stage: what it takes from its lane, what it leaves.
 
 pub(crate) mod copy_in;
 pub(crate) mod copy_out;
-pub(crate) mod encoders;
 pub(crate) mod infer;
 pub(crate) mod pool;
 
