@@ -103,8 +103,8 @@ fn each_dialect_is_spoken_and_servers_stand_beside_each_other() {
     let place = Place::new();
     let daemon = Daemon::start(&place);
     let socket = daemon.socket.display();
-    let (native, openai, tei) =
-        (format!("unix:{socket}"), format!("openai+unix:{socket}"), format!("tei+unix:{socket}"));
+    let [native, openai, tei, grpc] =
+        ["", "openai+", "tei+", "grpc+"].map(|dialect| format!("{dialect}unix:{socket}"));
     let arguments = [
         "--target",
         &native,
@@ -112,6 +112,8 @@ fn each_dialect_is_spoken_and_servers_stand_beside_each_other() {
         &openai,
         "--beside",
         &tei,
+        "--beside",
+        &grpc,
         "--no-faults",
         "--duration",
         "2s",
@@ -120,7 +122,7 @@ fn each_dialect_is_spoken_and_servers_stand_beside_each_other() {
     let ran = ran(&place, &mut command);
     assert_eq!(ran.code, Some(0), "{}", ran.said);
     let runs = ran.report["runs"].as_array().expect("runs");
-    assert_eq!(runs.len(), 3);
+    assert_eq!(runs.len(), 4);
     for run in runs {
         let (run, verdict) = (&run["run"], &run["verdict"]);
         assert_eq!(verdict["code"], "pass", "{run}");

@@ -1,5 +1,5 @@
 //! Where a target is, as it is written on a command line:
-//! `library`, `[native+|openai+|tei+]http://HOST:PORT`, `[native+|openai+|tei+]unix:PATH`.
+//! `library`, `[DIALECT+]http://HOST:PORT`, `[DIALECT+]unix:PATH`, with `native`, `openai`, `tei` or `grpc`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ impl FromStr for Address {
         let place = place.ok_or_else(|| {
             format!(
                 "`{text}` is no target; write library, http://HOST:PORT or unix:PATH, with \
-                 openai+ or tei+ before it for those dialects"
+                 openai+, tei+ or grpc+ before it for those dialects"
             )
         })?;
         Ok(Self::Server { dialect, place })
@@ -93,6 +93,7 @@ mod tests {
             ("library", Address::Library),
             ("http://[::1]:8080/", server(Dialect::Native, tcp("[::1]:8080"))),
             ("tei+http://host", server(Dialect::Tei, tcp("host:80"))),
+            ("grpc+http://host:1", server(Dialect::Grpc, tcp("host:1"))),
             ("openai+unix:/run/a+b", server(Dialect::OpenAi, Place::Unix("/run/a+b".into()))),
             ("unix:/run/a+b", server(Dialect::Native, Place::Unix("/run/a+b".into()))),
         ] {

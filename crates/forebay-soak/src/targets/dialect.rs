@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Look, Reading, WorkerLook};
+use super::{Answer, Call, Look, Reading, WorkerLook, grpc};
 
 /// What a server speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Dialect {
     OpenAi,
     /// That of text-embeddings-inference.
     Tei,
+    /// The same server's gRPC.
+    Grpc,
 }
 
 impl fmt::Display for Dialect {
@@ -27,6 +29,7 @@ impl fmt::Display for Dialect {
             Self::Native => "native",
             Self::OpenAi => "openai",
             Self::Tei => "tei",
+            Self::Grpc => "grpc",
         })
     }
 }
@@ -39,7 +42,8 @@ impl FromStr for Dialect {
             "native" => Ok(Self::Native),
             "openai" => Ok(Self::OpenAi),
             "tei" => Ok(Self::Tei),
-            _ => Err(format!("`{text}` is no dialect; there are native, openai and tei")),
+            "grpc" => Ok(Self::Grpc),
+            _ => Err(format!("`{text}` is no dialect; there are native, openai, tei and grpc")),
         }
     }
 }
@@ -86,12 +90,18 @@ struct OpenAiRow {
 }
 
 impl Dialect {
-    /// The route that takes texts.
-    pub(super) fn path(self) -> &'static str {
+    /// Whether requests say how long they may take.
+    pub(super) fn tells_deadlines(self) -> bool {
+        matches!(self, Self::Native | Self::Grpc)
+    }
+
+    /// The route that takes so many texts.
+    pub(super) fn path(self, texts: usize) -> &'static str {
         match self {
             Self::Native => "/api/v1/embed",
             Self::OpenAi => "/v1/embeddings",
             Self::Tei => "/embed",
+            Self::Grpc => grpc::path(texts),
         }
     }
 
@@ -114,6 +124,7 @@ impl Dialect {
             Self::OpenAi => json!({"input": call.texts, "encoding_format": "base64",
                                    "model": model.unwrap_or("")}),
             Self::Tei => json!({"inputs": call.texts, "truncate": true}),
+            Self::Grpc => return grpc::body(call),
         };
         let mut body = body;
         if self == Self::OpenAi && model.is_none() {
@@ -122,7 +133,7 @@ impl Dialect {
         body.to_string().into_bytes()
     }
 
-    /// What an answer means.
+    /// What an answer over HTTP/1.1 means.
     pub(super) fn answer(self, status: u16, body: &[u8]) -> Answer {
         match status {
             200 => match self.rows(body) {
@@ -150,6 +161,7 @@ impl Dialect {
                 answer.data.into_iter().map(|row| row.embedding.values()).collect()
             }
             Self::Tei => serde_json::from_slice(body).map_err(wrong),
+            Self::Grpc => Err("gRPC comes over HTTP/2".to_owned()),
         }
     }
 }

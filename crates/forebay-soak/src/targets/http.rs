@@ -1,4 +1,5 @@
-//! A server as target: HTTP/1.1 over a unix socket or TCP, by connections that are kept.
+//! A server as target: HTTP/1.1, or HTTP/2 for gRPC, over a unix socket or TCP, by connections that are
+//! kept.
 //!
 //! Each connection carries one request at a time. That bounds them, says when a request really left,
 //! and shows an answer that nobody asked for, which clients that share connections hide.
@@ -14,19 +15,20 @@ use bytes::Bytes;
 use forebay::Fault;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use http::{Method, Request};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
+use http::{HeaderName, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::TrySendError;
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use connection::{Connection, Strays, serve};
+use connection::{Connection, Strays, drive};
 
 use super::address::Place;
 use super::dialect::{self, Dialect};
-use super::{Answer, Call, Look, Reading, Sent, Stray, Target, within};
+use super::{Answer, Call, Look, Reading, Sent, Stray, Target, grpc, within};
 use crate::error::SoakError;
 use crate::sync::lock;
 
@@ -111,7 +113,7 @@ impl HttpTarget {
             server,
         };
         let target = Self { inner: Arc::new(inner) };
-        let opened = target.inner.open(&target.inner.server.place).await;
+        let opened = target.inner.open(&target.inner.server.place, target.inner.is_grpc()).await;
         let connection = opened.map_err(|reason| SoakError::Unreachable {
             target: target.inner.server.place.to_string(),
             reason,
@@ -122,8 +124,12 @@ impl HttpTarget {
 }
 
 impl Inner {
-    /// A new connection.
-    async fn open(&self, place: &Place) -> Result<Connection, String> {
+    fn is_grpc(&self) -> bool {
+        self.server.dialect == Dialect::Grpc
+    }
+
+    /// A new connection, for gRPC or for HTTP/1.1.
+    async fn open(&self, place: &Place, grpc: bool) -> Result<Connection, String> {
         let strays = Arc::clone(&self.pool.strays);
         let opening = async {
             match place {
@@ -136,13 +142,13 @@ impl Inner {
                     if let Some(pid) = pid {
                         self.peer.store(pid, Ordering::Relaxed);
                     }
-                    serve(TokioIo::new(stream), strays).await
+                    drive(TokioIo::new(stream), grpc, strays).await
                 }
                 Place::Tcp(address) => {
                     let stream = TcpStream::connect(address).await;
                     let stream = stream.map_err(|error| error.to_string())?;
                     stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                    serve(TokioIo::new(stream), strays).await
+                    drive(TokioIo::new(stream), grpc, strays).await
                 }
             }
         };
@@ -162,7 +168,7 @@ impl Inner {
                     return Ok(connection);
                 }
                 Some(_) => {}
-                None => return self.open(&self.server.place).await,
+                None => return self.open(&self.server.place, self.is_grpc()).await,
             }
         }
     }
@@ -184,6 +190,31 @@ impl Inner {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
+        request.body(Full::new(Bytes::from(body)))
+    }
+
+    /// A request for embeddings of whose deadline so much is left.
+    fn embedding(
+        &self,
+        call: &Call,
+        left: Option<Duration>,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
+        let dialect = self.server.dialect;
+        let body = dialect.body(call, left, self.server.model.as_deref());
+        let path = dialect.path(call.texts.len());
+        if !self.is_grpc() {
+            return self.request(Method::POST, path, body);
+        }
+        // Of HTTP/2 the host is a part of the address.
+        let host = self.host.to_str().unwrap_or("localhost");
+        let request = Request::post(format!("http://{host}{path}"))
+            .header(CONTENT_TYPE, grpc::CONTENT_TYPE)
+            .header(TE, "trailers");
+        let key = self.key.iter().map(|key| (AUTHORIZATION, key.clone()));
+        let timeout = left.and_then(|left| HeaderValue::from_str(&grpc::timeout(left)).ok());
+        let timeout = timeout.map(|left| (HeaderName::from_static(grpc::TIMEOUT), left));
+        let all = key.chain(timeout);
+        let request = all.fold(request, |request, (name, value)| request.header(name, value));
         request.body(Full::new(Bytes::from(body)))
     }
 
@@ -210,8 +241,8 @@ impl Inner {
             Err(_) => Answer::Refused("no_connection".into()),
             Ok(Err(_)) => Answer::Refused("unreachable".into()),
             Ok(Ok((connection, _permit))) => {
-                let body = self.server.dialect.body(&call, left, self.server.model.as_deref());
-                let answering = self.answered(connection, call.number, body);
+                let request = self.embedding(&call, left);
+                let answering = self.answered(connection, call.number, request);
                 let answered = within(call.wait, answering).await;
                 let (answer, connection) = answered.unwrap_or_else(|lost| (lost, None));
                 let over_at = Instant::now();
@@ -229,23 +260,23 @@ impl Inner {
         &self,
         mut connection: Connection,
         number: u64,
-        body: Vec<u8>,
+        request: Result<Request<Full<Bytes>>, http::Error>,
     ) -> (Answer, Option<Connection>) {
-        let request = self.request(Method::POST, self.server.dialect.path(), body);
         let request = match request {
             Ok(request) => request,
             Err(error) => return (Answer::Refused(error.to_string().into()), None),
         };
         connection.last.store(number, Ordering::Relaxed);
-        let response = match connection.sender.try_send_request(request).await {
+        let response = match connection.sender.try_send(request).await {
             Ok(response) => Ok(response),
             // The connection had ended before anything went out, so nobody owes an answer yet.
             Err(mut error) => match error.take_message() {
-                Some(request) => match self.open(&self.server.place).await {
+                Some(request) => match self.open(&self.server.place, self.is_grpc()).await {
                     Ok(fresh) => {
                         connection = fresh;
                         connection.last.store(number, Ordering::Relaxed);
-                        connection.sender.send_request(request).await
+                        let sent = connection.sender.try_send(request).await;
+                        sent.map_err(TrySendError::into_error)
                     }
                     Err(_) => return (Answer::Refused("unreachable".into()), None),
                 },
@@ -270,9 +301,13 @@ impl Inner {
     }
 
     async fn read(&self, response: http::Response<hyper::body::Incoming>) -> Answer {
-        let status = response.status().as_u16();
-        match Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await {
-            Ok(body) => self.server.dialect.answer(status, &body.to_bytes()),
+        let (head, body) = response.into_parts();
+        match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
+            Ok(body) if self.is_grpc() && head.status == StatusCode::OK => {
+                let trailers = body.trailers().cloned();
+                grpc::answer(&head.headers, trailers.as_ref(), &body.to_bytes())
+            }
+            Ok(body) => self.server.dialect.answer(head.status.as_u16(), &body.to_bytes()),
             Err(error) => Answer::Lost(error.to_string()),
         }
     }
@@ -286,9 +321,10 @@ impl Inner {
         body: Vec<u8>,
     ) -> Result<(u16, Bytes), String> {
         let asking = async {
-            let mut sender = self.open(place).await?.sender;
+            let mut sender = self.open(place, false).await?.sender;
             let request = self.request(method, path, body).map_err(|error| error.to_string())?;
-            let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+            let sent = sender.try_send(request).await;
+            let response = sent.map_err(|error| error.error().to_string())?;
             let status = response.status().as_u16();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
             Ok((status, body.map_err(|error| error.to_string())?.to_bytes()))
@@ -309,7 +345,7 @@ impl Target for HttpTarget {
     }
 
     fn knows_deadlines(&self) -> bool {
-        self.inner.server.dialect == Dialect::Native
+        self.inner.server.dialect.tells_deadlines()
     }
 
     fn tells(&self) -> bool {

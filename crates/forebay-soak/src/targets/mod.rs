@@ -4,6 +4,7 @@
 
 mod address;
 mod dialect;
+mod grpc;
 mod http;
 mod library;
 

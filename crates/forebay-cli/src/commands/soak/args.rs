@@ -23,7 +23,7 @@ use crate::settings::Settings;
     args_conflicts_with_subcommands = true,
     after_long_help = "\
 Profiles: smoke (2 minutes), gate (half an hour), hour, night, or a file like those in config/soak
-Targets:  library, http://HOST:PORT, unix:PATH; with native+, openai+ or tei+ before an address
+Targets:  library, http://HOST:PORT, unix:PATH; with native+, openai+, tei+ or grpc+ before an address
 
 Examples:
   forebay soak --profile smoke --seed 7 --report smoke

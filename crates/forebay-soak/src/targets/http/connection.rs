@@ -1,4 +1,5 @@
-//! One connection: what drives it, and what comes on it that nobody asked for.
+//! One connection, of HTTP/1.1 or of HTTP/2 for gRPC: what drives it, and what comes on it that nobody
+//! asked for.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::{Request, Response};
 use http_body_util::Full;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 
 use super::Stray;
 use crate::sync::lock;
@@ -23,22 +26,85 @@ const NO_REQUEST: u64 = u64::MAX;
 
 /// A connection, which carries one request at a time.
 pub(super) struct Connection {
-    pub(super) sender: SendRequest<Full<Bytes>>,
+    pub(super) sender: Sender,
     /// The number of the last request that went out on it.
     pub(super) last: Arc<AtomicU64>,
     /// What drives it.
     pub(super) task: tokio::task::AbortHandle,
 }
 
+/// What takes the requests.
+pub(super) enum Sender {
+    One(http1::SendRequest<Full<Bytes>>),
+    Two(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    /// Whether it can take one at once.
+    pub(super) fn is_ready(&self) -> bool {
+        match self {
+            Self::One(sender) => sender.is_ready(),
+            Self::Two(sender) => sender.is_ready(),
+        }
+    }
+
+    /// Waits until it can take one.
+    pub(super) async fn ready(&mut self) -> hyper::Result<()> {
+        match self {
+            Self::One(sender) => sender.ready().await,
+            Self::Two(sender) => sender.ready().await,
+        }
+    }
+
+    /// Sends one; gives it back if the connection had ended before.
+    pub(super) async fn try_send(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
+        match self {
+            Self::One(sender) => sender.try_send_request(request).await,
+            Self::Two(sender) => sender.try_send_request(request).await,
+        }
+    }
+}
+
 /// Answers that nobody had asked for, by all connections of a server.
 pub(super) type Strays = Arc<Mutex<VecDeque<Stray>>>;
 
-/// Drives a connection until it ends, and notes if it ends because of an answer too many.
-pub(super) async fn serve<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
+/// A connection over this stream, for gRPC or for HTTP/1.1.
+pub(super) async fn drive<S>(
+    stream: TokioIo<S>,
+    grpc: bool,
+    strays: Strays,
+) -> Result<Connection, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let (sender, connection) = handshake(stream).await.map_err(|error| error.to_string())?;
+    match grpc {
+        true => drive_2(stream).await,
+        false => drive_1(stream, strays).await,
+    }
+}
+
+/// Drives a connection of HTTP/2, which has no room for an answer too many.
+async fn drive_2<S>(stream: TokioIo<S>) -> Result<Connection, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let opened = http2::handshake(TokioExecutor::new(), stream).await;
+    let (sender, connection) = opened.map_err(|error| error.to_string())?;
+    // How it ends is seen by the request on it.
+    let task = tokio::spawn(async move { connection.await.unwrap_or_default() });
+    let last = Arc::new(AtomicU64::new(NO_REQUEST));
+    Ok(Connection { sender: Sender::Two(sender), last, task: task.abort_handle() })
+}
+
+/// Drives a connection until it ends, and notes if it ends because of an answer too many.
+async fn drive_1<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (sender, connection) = http1::handshake(stream).await.map_err(|error| error.to_string())?;
     let last = Arc::new(AtomicU64::new(NO_REQUEST));
     let asked = Arc::clone(&last);
     let task = tokio::spawn(async move {
@@ -59,5 +125,5 @@ where
             }
         }
     });
-    Ok(Connection { sender, last, task: task.abort_handle() })
+    Ok(Connection { sender: Sender::One(sender), last, task: task.abort_handle() })
 }

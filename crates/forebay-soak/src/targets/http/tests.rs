@@ -9,11 +9,11 @@ use crate::targets::Address;
 async fn a_second_answer_is_noted_with_the_request_that_it_came_after() {
     let (client, mut server) = UnixStream::pair().unwrap();
     let strays = Strays::default();
-    let mut connection = serve(TokioIo::new(client), Arc::clone(&strays)).await.unwrap();
+    let mut connection = drive(TokioIo::new(client), false, Arc::clone(&strays)).await.unwrap();
     connection.last.store(17, Ordering::Relaxed);
     let request = Request::builder().uri("/x").header(HOST, "x").body(Full::default()).unwrap();
     let answered = tokio::spawn(async move {
-        let response = connection.sender.send_request(request).await.unwrap();
+        let response = connection.sender.try_send(request).await.unwrap();
         response.into_body().collect().await.unwrap();
         connection.sender.ready().await.ok();
         connection
