@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 
 use crate::support::{eventually, exit_code, forebay_with_fake, kill};
@@ -18,20 +19,49 @@ struct Daemon {
 
 impl Daemon {
     fn start(place: &Place) -> Self {
+        let socket = place.file("daemon.sock");
+        let daemon = Self::start_with(place, &format!("socket = '{}'\n", socket.display()), "");
+        eventually("its socket", || socket.exists().then_some(()));
+        daemon
+    }
+
+    /// With TLS on a port of the system's choice.
+    fn start_tls(place: &Place) -> (Self, u16) {
+        let path = |name: &str| place.file(name).display().to_string();
+        let tls = format!(
+            "[tls]\ncertificate = '{}'\nkey = '{}'\n",
+            path("server.pem"),
+            path("server.key")
+        );
+        let daemon = Self::start_with(place, "socket = ''\nlisten = '127.0.0.1:0'\n", &tls);
+        let port = eventually("its port", || {
+            let log = std::fs::read_to_string(place.file("daemon.log")).ok()?;
+            let (_, rest) = log.split_once("listening on https://127.0.0.1:")?;
+            rest.split_once('\n')?.0.parse().ok()
+        });
+        (daemon, port)
+    }
+
+    fn start_with(place: &Place, listen: &str, more: &str) -> Self {
         let (socket, admin) = (place.file("daemon.sock"), place.file("admin.sock"));
         let config = place.file("forebay.toml");
         let text = format!(
-            "[model]\npath = '{}'\n[server]\nsocket = '{}'\nadmin_socket = '{}'\n\
+            "[model]\npath = '{}'\n[server]\n{listen}admin_socket = '{}'\n\
              drain_notice_ms = 10\n[supervisor]\nbackoff_min_ms = 1\nbackoff_max_ms = 20\n\
-             restarts_max = 1000\ndwell_min_ms = 10\ndwell_max_ms = 100\n[faults]\nenabled = true\n",
+             restarts_max = 1000\ndwell_min_ms = 10\ndwell_max_ms = 100\n[faults]\nenabled = true\n{more}",
             place.model.path().display(),
-            socket.display(),
             admin.display()
         );
         std::fs::write(&config, text).expect("writes");
         let mut command = forebay_with_fake(&["serve", "--log-level", "error", "--config"]);
-        let child = command.arg(&config).stdout(Stdio::null()).spawn().expect("starts");
-        eventually("its sockets", || (socket.exists() && admin.exists()).then_some(()));
+        let log = std::fs::File::create(place.file("daemon.log")).expect("creates");
+        command.arg(&config).stdout(Stdio::null()).stderr(log);
+        let child = command.spawn().expect("starts");
+        eventually("its operator's socket", || {
+            let log = std::fs::read_to_string(place.file("daemon.log")).unwrap_or_default();
+            assert!(!log.contains("error:"), "{log}");
+            admin.exists().then_some(())
+        });
         Self { child, socket, admin }
     }
 }
@@ -129,6 +159,53 @@ fn each_dialect_is_spoken_and_servers_stand_beside_each_other() {
         assert!(run["tallied"]["good"].as_u64() > Some(50), "{}", run["tallied"]);
     }
     assert_page_is_whole(&place.file("report.html"));
+}
+
+/// An authority, and a certificate for `localhost` that it has signed, as files.
+fn certify(place: &Place, authority: &str, server: Option<&str>) {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
+    let issuer = issuer.expect("signs");
+    std::fs::write(place.file(authority), issuer.pem()).expect("writes");
+    if let Some(server) = server {
+        let key = KeyPair::generate().expect("a key");
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
+        let certificate = params.signed_by(&key, &issuer).expect("signs");
+        let write = |end: &str, text: String| {
+            std::fs::write(place.file(&format!("{server}.{end}")), text).expect("writes");
+        };
+        write("pem", certificate.pem());
+        write("key", key.serialize_pem());
+    }
+}
+
+#[test]
+fn tls_is_spoken_with_who_is_vouched_for() {
+    let place = Place::new();
+    certify(&place, "ca.pem", Some("server"));
+    certify(&place, "other.pem", None);
+    let (_daemon, port) = Daemon::start_tls(&place);
+    let [native, grpc] = ["", "grpc+"].map(|dialect| format!("{dialect}https://localhost:{port}"));
+    let run = |authority: Option<&str>| {
+        let authority = authority.map(|name| place.file(name).display().to_string());
+        let ca = authority.iter().flat_map(|path| ["--ca", path.as_str()]);
+        let targets = ["--target", &native, "--beside", &grpc, "--remote", "--no-faults"];
+        let mut command = place.soak(SHORT, &targets);
+        ran(&place, command.args(["--duration", "2s"]).args(ca))
+    };
+    let trusted = run(Some("ca.pem"));
+    assert_eq!(trusted.code, Some(0), "{}", trusted.said);
+    for run in trusted.report["runs"].as_array().expect("runs") {
+        assert!(run["run"]["tallied"]["good"].as_u64() > Some(50), "{run}");
+    }
+    for (authority, code, word) in
+        [(None, 64, "--ca"), (Some("other.pem"), 69, "certificate"), (Some("texts"), 64, "texts")]
+    {
+        let ran = run(authority);
+        assert_eq!(ran.code, Some(code), "{}", ran.said);
+        assert!(ran.said.contains(word), "{}", ran.said);
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! Where a target is, as it is written on a command line:
-//! `library`, `[DIALECT+]http://HOST:PORT`, `[DIALECT+]unix:PATH`, with `native`, `openai`, `tei` or `grpc`.
+//! `library`, `[DIALECT+]http[s]://HOST:PORT`, `[DIALECT+]unix:PATH`, with `native`, `openai`, `tei` or `grpc`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,6 +28,8 @@ pub enum Place {
     Unix(PathBuf),
     /// Host and port.
     Tcp(String),
+    /// The same with TLS.
+    Tls(String),
 }
 
 impl fmt::Display for Address {
@@ -44,6 +46,7 @@ impl fmt::Display for Place {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Tcp(address) => write!(f, "http://{address}"),
+            Self::Tls(address) => write!(f, "https://{address}"),
         }
     }
 }
@@ -63,22 +66,27 @@ impl FromStr for Address {
             let path = path.strip_prefix("//").unwrap_or(path);
             (!path.is_empty()).then(|| Place::Unix(path.into()))
         } else if let Some(rest) = place.strip_prefix("http://") {
-            let host = rest.trim_end_matches('/');
-            let has_port =
-                host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-            let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
-            plain.then(|| Place::Tcp(if has_port { host.to_owned() } else { format!("{host}:80") }))
+            host_and_port(rest, 80).map(Place::Tcp)
+        } else if let Some(rest) = place.strip_prefix("https://") {
+            host_and_port(rest, 443).map(Place::Tls)
         } else {
             None
         };
         let place = place.ok_or_else(|| {
             format!(
-                "`{text}` is no target; write library, http://HOST:PORT or unix:PATH, with \
+                "`{text}` is no target; write library, http://HOST:PORT, https://HOST:PORT or unix:PATH, with \
                  openai+, tei+ or grpc+ before it for those dialects"
             )
         })?;
         Ok(Self::Server { dialect, place })
     }
+}
+
+fn host_and_port(text: &str, default_port: u16) -> Option<String> {
+    let host = text.trim_end_matches('/');
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let plain = !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ']);
+    plain.then(|| if has_port { host.to_owned() } else { format!("{host}:{default_port}") })
 }
 
 #[cfg(test)]
@@ -95,13 +103,22 @@ mod tests {
             ("tei+http://host", server(Dialect::Tei, tcp("host:80"))),
             ("grpc+http://host:1", server(Dialect::Grpc, tcp("host:1"))),
             ("openai+unix:/run/a+b", server(Dialect::OpenAi, Place::Unix("/run/a+b".into()))),
+            ("https://host", server(Dialect::Native, Place::Tls("host:443".to_owned()))),
             ("unix:/run/a+b", server(Dialect::Native, Place::Unix("/run/a+b".into()))),
         ] {
             assert_eq!(text.parse(), Ok(address.clone()), "{text}");
             assert_eq!(address.to_string().parse(), Ok(address));
         }
-        for wrong in ["", "host:80", "https://host", "x+http://host", "unix:", "http://a/b", "tei+"]
-        {
+        for wrong in [
+            "",
+            "host:80",
+            "ftp://host",
+            "https://",
+            "x+http://host",
+            "unix:",
+            "http://a/b",
+            "tei+",
+        ] {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");
         }
     }

@@ -5,8 +5,11 @@
 //! and shows an answer that nobody asked for, which clients that share connections hide.
 
 mod connection;
+mod open;
+mod tls;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -19,12 +22,12 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
 use http::{HeaderName, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::TrySendError;
-use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Semaphore;
 
-use connection::{Connection, Strays, drive};
+use connection::{Connection, Strays};
+
+use tls::Tls;
 
 use super::address::Place;
 use super::dialect::{self, Dialect};
@@ -58,6 +61,8 @@ pub struct Server {
     pub key: Option<String>,
     /// The model to name, where the dialect wants one.
     pub model: Option<String>,
+    /// PEM file with the authorities that vouch for it, where it is reached by TLS.
+    pub authorities: Option<PathBuf>,
     /// Its process, if that is known.
     pub pid: Option<u32>,
     /// Connections at most.
@@ -74,6 +79,7 @@ struct Inner {
     pool: Pool,
     host: HeaderValue,
     key: Option<HeaderValue>,
+    tls: Option<Tls>,
     /// The process at the other end of a unix socket; 0 while it is not known.
     peer: AtomicU32,
 }
@@ -94,7 +100,11 @@ impl HttpTarget {
     pub async fn connect(server: Server) -> Result<Self, SoakError> {
         let host = match &server.place {
             Place::Unix(_) => "localhost",
-            Place::Tcp(address) => address,
+            Place::Tcp(address) | Place::Tls(address) => address,
+        };
+        let tls = match &server.place {
+            Place::Tls(address) => Some(Tls::to(address, server.authorities.as_deref())?),
+            Place::Unix(_) | Place::Tcp(_) => None,
         };
         let header = |text: &str| {
             HeaderValue::from_str(text)
@@ -104,6 +114,7 @@ impl HttpTarget {
         let inner = Inner {
             host: header(host)?,
             key,
+            tls,
             pool: Pool {
                 idle: Mutex::default(),
                 room: Arc::new(Semaphore::new(server.connections_max as usize)),
@@ -126,34 +137,6 @@ impl HttpTarget {
 impl Inner {
     fn is_grpc(&self) -> bool {
         self.server.dialect == Dialect::Grpc
-    }
-
-    /// A new connection, for gRPC or for HTTP/1.1.
-    async fn open(&self, place: &Place, grpc: bool) -> Result<Connection, String> {
-        let strays = Arc::clone(&self.pool.strays);
-        let opening = async {
-            match place {
-                Place::Unix(path) => {
-                    let stream = UnixStream::connect(path).await;
-                    let stream = stream.map_err(|error| error.to_string())?;
-                    let pid = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                    // A socket that the service manager opened is not that of the server's process.
-                    let pid = pid.and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 1);
-                    if let Some(pid) = pid {
-                        self.peer.store(pid, Ordering::Relaxed);
-                    }
-                    drive(TokioIo::new(stream), grpc, strays).await
-                }
-                Place::Tcp(address) => {
-                    let stream = TcpStream::connect(address).await;
-                    let stream = stream.map_err(|error| error.to_string())?;
-                    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-                    drive(TokioIo::new(stream), grpc, strays).await
-                }
-            }
-        };
-        let opened = tokio::time::timeout(ASK_TIME_MAX, opening).await;
-        opened.unwrap_or_else(|_| Err(format!("no connection within {ASK_TIME_MAX:?}")))
     }
 
     /// A connection that is not in use, or a new one.

@@ -23,7 +23,7 @@ use crate::settings::Settings;
     args_conflicts_with_subcommands = true,
     after_long_help = "\
 Profiles: smoke (2 minutes), gate (half an hour), hour, night, or a file like those in config/soak
-Targets:  library, http://HOST:PORT, unix:PATH; with native+, openai+, tei+ or grpc+ before an address
+Targets:  library, http://HOST:PORT, https://HOST:PORT, unix:PATH; with native+, openai+, tei+ or grpc+ before an address
 
 Examples:
   forebay soak --profile smoke --seed 7 --report smoke
@@ -101,6 +101,9 @@ pub(crate) struct SoakRun {
     /// File with the key that the server asks for
     #[arg(long, value_name = "FILE")]
     pub(super) key_file: Option<PathBuf>,
+    /// PEM file with the authorities that vouch for servers reached by https://
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: Option<PathBuf>,
     /// Model to name in requests of the dialect of OpenAI
     #[arg(long, value_name = "NAME")]
     pub(super) model_name: Option<String>,
@@ -216,6 +219,7 @@ impl SoakRun {
         }
         add("admin", path(&self.admin));
         add("key-file", path(&self.key_file));
+        add("ca", path(&self.ca));
         add("model-name", self.model_name.clone());
         add("target-pid", self.target_pid.map(|pid| pid.to_string()));
         add("texts", path(&self.texts));

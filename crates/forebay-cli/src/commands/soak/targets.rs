@@ -73,6 +73,7 @@ pub(super) async fn open(
                 admin: args.admin.clone().filter(|_| is_first).map(Place::Unix),
                 key: key.transpose()?,
                 model: args.model_name.clone(),
+                authorities: args.ca.clone(),
                 pid: args.target_pid.filter(|_| is_first),
                 connections_max: profile.load.connections_max,
             };

@@ -1,7 +1,10 @@
 //! What the connections notice, against a real socket.
 
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
 
+use super::connection::drive;
 use super::*;
 use crate::targets::Address;
 
@@ -65,6 +68,7 @@ async fn an_answer_that_comes_before_the_request_was_read_is_one() {
         admin: None,
         key: None,
         model: None,
+        authorities: None,
         pid: None,
         connections_max: 1,
     };
