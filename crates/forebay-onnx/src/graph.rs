@@ -12,7 +12,7 @@ use ort::value::{
 };
 
 use crate::error::OnnxError;
-use crate::operators;
+use crate::{empty_model, operators};
 
 const CONTRIB_DOMAIN: &str = "com.microsoft";
 /// First operator set with `output_dtype` and per-axis scales as used here; Gelu needs 20.
@@ -20,8 +20,6 @@ const OPSET: u32 = 21;
 /// The operators that a graph is made of.
 const OPSETS: [(&str, u32); 3] =
     [(ONNX_DOMAIN, OPSET), (CONTRIB_DOMAIN, 1), (operators::DOMAIN, 1)];
-/// Version of the format that goes with that operator set.
-const IR_VERSION: u32 = 10;
 /// Constants from this size on are handed over by reference instead of being copied again; smaller
 /// ones are kept inline, where ONNX Runtime's shape inference can read them.
 const EXTERNAL_BYTES_MIN: usize = 128;
@@ -135,7 +133,7 @@ impl GraphBuilder {
         builder: &SessionBuilder,
     ) -> Result<Session, OnnxError> {
         let action = "compile the graph";
-        let empty = empty_model(&outputs);
+        let empty = empty_model::bytes(outputs.iter().map(Outlet::name), &OPSETS);
         self.graph.set_inputs(inputs).map_err(OnnxError::runtime(action))?;
         self.graph.set_outputs(outputs).map_err(OnnxError::runtime(action))?;
         let opsets = OPSETS
@@ -153,47 +151,6 @@ impl GraphBuilder {
         session.apply_model(&model).map_err(OnnxError::runtime(action))?;
         session.into_session().map_err(OnnxError::runtime(action))
     }
-}
-
-/// A model without nodes whose outputs are its inputs, as ONNX writes it in protobuf: `ir_version`
-/// (field 1), `graph` (7) with a `name` (2), and for each domain an `opset_import` (8) with `domain`
-/// (1) and `version` (2).
-fn empty_model(outputs: &[Outlet]) -> Vec<u8> {
-    let mut graph = bytes(2, b"encoder");
-    for output in outputs {
-        // A value has a name (1) and a type (2): a tensor (1) of elements (1) of type 1, F32.
-        let tensor = bytes(1, &number(1, 1));
-        let value = [bytes(1, output.name().as_bytes()), bytes(2, &tensor)].concat();
-        // It is an input (11) and an output (12).
-        graph.extend([bytes(11, &value), bytes(12, &value)].concat());
-    }
-    let mut model = [number(1, IR_VERSION), bytes(7, &graph)].concat();
-    for (domain, version) in OPSETS {
-        let opset = [bytes(1, domain.as_bytes()), number(2, version)].concat();
-        model.extend(bytes(8, &opset));
-    }
-    model
-}
-
-/// A field of protobuf that is a number.
-fn number(field: u32, value: u32) -> Vec<u8> {
-    [varint(field << 3), varint(value)].concat()
-}
-
-/// A field of protobuf that is text or a message.
-fn bytes(field: u32, content: &[u8]) -> Vec<u8> {
-    [varint(field << 3 | 2), varint(content.len() as u32), content.to_vec()].concat()
-}
-
-/// Seven bits a byte, the lowest first; all bytes but the last have the highest bit.
-fn varint(mut value: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
-    bytes
 }
 
 /// An input or output of the graph; a dimension is a size, or a name for one that varies.

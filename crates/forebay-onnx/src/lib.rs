@@ -9,6 +9,7 @@
 //! (ONNX Runtime's pool aside), and never changes a caller's row because of what stands next to it: see
 //! [`Session::encode`] for what holds exactly. Design and figures: `docs/cpu-engine.md`.
 
+mod empty_model;
 mod encoder;
 mod error;
 mod exported;
