@@ -78,7 +78,7 @@ impl Operator for QuantizeTokens {
                 .chunks(step * width)
                 .zip(quantized.chunks_mut(step * width))
                 .zip(ranges.chunks_mut(step * 2));
-            side_by_side(context, parts.collect(), |((values, quantized), ranges)| {
+            in_parts(context, parts.collect(), |((values, quantized), ranges)| {
                 let tokens = values.chunks_exact(width).zip(quantized.chunks_exact_mut(width));
                 for ((values, quantized), range) in tokens.zip(ranges.chunks_exact_mut(2)) {
                     range.copy_from_slice(&quantize(values, quantized));
@@ -127,7 +127,7 @@ impl Operator for RescaleTokens {
                 .chunks(step * width)
                 .zip(rescaled.chunks_mut(step * width))
                 .zip(ranges.chunks(step * 2));
-            side_by_side(context, parts.collect(), |((product, rescaled), ranges)| {
+            in_parts(context, parts.collect(), |((product, rescaled), ranges)| {
                 let tokens = product.chunks_exact(width).zip(rescaled.chunks_exact_mut(width));
                 for ((product, rescaled), range) in tokens.zip(ranges.chunks_exact(2)) {
                     rescale(product, [range[0], range[1]], (sums, bias), rescaled);
@@ -168,7 +168,7 @@ fn step(tokens: usize, width: usize, threads: usize) -> usize {
 }
 
 /// Does each part, in the threads of the session if there are several.
-fn side_by_side<T: Send>(
+fn in_parts<T: Send>(
     context: &ComputeContext,
     mut parts: Vec<T>,
     work: impl Fn(&mut T) + Send + Sync,
