@@ -13,7 +13,8 @@
 //! tolerance,LEVEL,TOLERANCE               what was sent and answered at this level is held to this
 //! text,TEXT,VECTOR                        the known answer of a text (base64 of little-endian F32)
 //! invoke,REQUEST,FIRST,COUNT,DEADLINE,SCHEDULED,AT
-//!                                         requests are numbered from 0 on; COUNT texts from FIRST on are about to be sent; a deadline
+//!                                         requests are numbered from 0 on; COUNT texts from FIRST on are about
+//!                                         to be sent; a deadline
 //!                                         counts from SCHEDULED, 0 is none
 //! unsent,REQUEST,AT,KIND                  it was not sent after all
 //! refused,REQUEST,AT,KIND                 it was not accepted

@@ -39,8 +39,8 @@ pub struct FaultSeen {
     /// Until the level was seen to be lower, in milliseconds.
     pub demoted_ms: Option<f64>,
     /// Until it had ended, in milliseconds: what ends a worker as it strikes, what lasts when it was taken
-    /// back, and what need not show when it had been given its time. `None` if it was not taken back, and in reports of programs that
-    /// counted the time to heal from the injection.
+    /// back, and what need not show when it had been given its time. `None` if it was not taken back, and
+    /// in reports of programs that counted the time to heal from the injection.
     #[serde(default)]
     pub ended_ms: Option<f64>,
     /// From then until the best level was back and every worker of it served, in milliseconds.

@@ -3,43 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::client::{Connection, tcp};
 use super::daemon::Daemon;
+use crate::support::certificates::certificates;
 use crate::support::eventually;
-
-/// An authority with a certificate for the server and one for a client, as files.
-fn certificates(folder: &Path) {
-    let authority = |name: &str| {
-        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
-        let issuer = issuer.expect("signs");
-        std::fs::write(folder.join(format!("{name}.pem")), issuer.pem()).expect("writes");
-        issuer
-    };
-    let ca = authority("ca");
-    for (name, usage) in [
-        ("server", ExtendedKeyUsagePurpose::ServerAuth),
-        ("client", ExtendedKeyUsagePurpose::ClientAuth),
-    ] {
-        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
-        params.extended_key_usages = vec![usage];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &ca).expect("signs");
-        let write = |end: &str, text: String| {
-            std::fs::write(folder.join(format!("{name}.{end}")), text).expect("writes");
-        };
-        write("pem", certificate.pem());
-        write("key", key.serialize_pem());
-    }
-}
 
 fn connect(address: &str, folder: &Path, with_certificate: bool) -> Connection {
     let read = |name: &str| CertificateDer::from_pem_file(folder.join(name)).expect("reads");

@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustix::process::Signal;
 
+use crate::support::certificates::certificates;
 use crate::support::{eventually, exit_code, forebay_with_fake, kill};
 use crate::{Place, assert_page_is_whole, ran};
 
@@ -161,30 +161,12 @@ fn each_dialect_is_spoken_and_servers_stand_beside_each_other() {
     assert_page_is_whole(&place.file("report.html"));
 }
 
-/// An authority, and a certificate for `localhost` that it has signed, as files.
-fn certify(place: &Place, authority: &str, server: Option<&str>) {
-    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"));
-    let issuer = issuer.expect("signs");
-    std::fs::write(place.file(authority), issuer.pem()).expect("writes");
-    if let Some(server) = server {
-        let key = KeyPair::generate().expect("a key");
-        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
-        let certificate = params.signed_by(&key, &issuer).expect("signs");
-        let write = |end: &str, text: String| {
-            std::fs::write(place.file(&format!("{server}.{end}")), text).expect("writes");
-        };
-        write("pem", certificate.pem());
-        write("key", key.serialize_pem());
-    }
-}
-
 #[test]
 fn tls_is_spoken_with_who_is_vouched_for() {
     let place = Place::new();
-    certify(&place, "ca.pem", Some("server"));
-    certify(&place, "other.pem", None);
+    certificates(place.folder.path());
+    std::fs::create_dir(place.file("other")).expect("makes");
+    certificates(&place.file("other"));
     let (_daemon, port) = Daemon::start_tls(&place);
     let [native, grpc] = ["", "grpc+"].map(|dialect| format!("{dialect}https://localhost:{port}"));
     let run = |authority: Option<&str>| {
@@ -199,9 +181,11 @@ fn tls_is_spoken_with_who_is_vouched_for() {
     for run in trusted.report["runs"].as_array().expect("runs") {
         assert!(run["run"]["tallied"]["good"].as_u64() > Some(50), "{run}");
     }
-    for (authority, code, word) in
-        [(None, 64, "--ca"), (Some("other.pem"), 69, "certificate"), (Some("texts"), 64, "texts")]
-    {
+    for (authority, code, word) in [
+        (None, 64, "--ca"),
+        (Some("other/ca.pem"), 69, "certificate"),
+        (Some("texts"), 64, "texts"),
+    ] {
         let ran = run(authority);
         assert_eq!(ran.code, Some(code), "{}", ran.said);
         assert!(ran.said.contains(word), "{}", ran.said);

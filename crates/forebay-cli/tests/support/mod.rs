@@ -1,5 +1,6 @@
 //! What the system tests share: models, configurations, processes, and waiting for a condition.
 
+pub(crate) mod certificates;
 pub(crate) mod reference;
 pub(crate) mod script;
 pub(crate) mod tiny;

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use http::HeaderMap;
+use http::response::Parts;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -133,8 +135,15 @@ impl Dialect {
         body.to_string().into_bytes()
     }
 
-    /// What an answer over HTTP/1.1 means.
-    pub(super) fn answer(self, status: u16, body: &[u8]) -> Answer {
+    /// What an answer means, with what stands behind its body, if anything.
+    pub(super) fn answer(self, head: &Parts, trailers: Option<&HeaderMap>, body: &[u8]) -> Answer {
+        let status = head.status.as_u16();
+        if self == Self::Grpc
+            && status == 200
+            && let Err(answer) = grpc::status(&head.headers, trailers)
+        {
+            return answer;
+        }
         match status {
             200 => match self.rows(body) {
                 Ok(rows) => Answer::Rows(rows),
@@ -161,7 +170,7 @@ impl Dialect {
                 answer.data.into_iter().map(|row| row.embedding.values()).collect()
             }
             Self::Tei => serde_json::from_slice(body).map_err(wrong),
-            Self::Grpc => Err("gRPC comes over HTTP/2".to_owned()),
+            Self::Grpc => grpc::rows(body),
         }
     }
 }
@@ -234,6 +243,11 @@ mod tests {
 
     use super::*;
 
+    fn answer(dialect: Dialect, status: u16, body: &[u8]) -> Answer {
+        let head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
+        dialect.answer(&head, None, body)
+    }
+
     #[test]
     fn answers_of_each_dialect_are_read() {
         let rows = Answer::Rows(vec![vec![1.0, -2.0], vec![0.5, 0.25]]);
@@ -245,16 +259,16 @@ mod tests {
         let native = json!({"embeddings": [one, [0.5, 0.25]], "level": "cpu"}).to_string();
         let openai = json!({"data": [{"index": 1, "embedding": two},
                                      {"index": 0, "embedding": one}]});
-        assert_eq!(Dialect::Native.answer(200, native.as_bytes()), rows);
-        assert_eq!(Dialect::OpenAi.answer(200, openai.to_string().as_bytes()), rows);
-        assert_eq!(Dialect::Tei.answer(200, b"[[1,-2],[0.5,0.25]]"), rows);
+        assert_eq!(answer(Dialect::Native, 200, native.as_bytes()), rows);
+        assert_eq!(answer(Dialect::OpenAi, 200, openai.to_string().as_bytes()), rows);
+        assert_eq!(answer(Dialect::Tei, 200, b"[[1,-2],[0.5,0.25]]"), rows);
         for dialect in [Dialect::Native, Dialect::OpenAi, Dialect::Tei] {
             let nulls = json!({"embeddings": [[1.0, null]], "data": [{"index": 0,
                                "embedding": [1.0, null]}]});
             let nulls = if dialect == Dialect::Tei { json!([[1.0, null]]) } else { nulls };
             for body in ["{".to_owned(), nulls.to_string(), native[..20].to_owned()] {
-                let answer = dialect.answer(200, body.as_bytes());
-                assert!(matches!(answer, Answer::Unreadable(_)), "{dialect} {body}: {answer:?}");
+                let found = answer(dialect, 200, body.as_bytes());
+                assert!(matches!(found, Answer::Unreadable(_)), "{dialect} {body}: {found:?}");
             }
         }
     }
@@ -262,12 +276,12 @@ mod tests {
     #[test]
     fn problems_have_the_servers_name_for_them() {
         let native = br#"{"error": {"code": "overloaded", "message": "x"}}"#;
-        assert_eq!(Dialect::Native.answer(429, native), Answer::Refused("overloaded".into()));
+        assert_eq!(answer(Dialect::Native, 429, native), Answer::Refused("overloaded".into()));
         let tei = br#"{"error": "x", "error_type": "Timeout"}"#;
-        assert_eq!(Dialect::Tei.answer(504, tei), Answer::Error("timeout".into()));
-        assert_eq!(Dialect::Tei.answer(500, b"no, really"), Answer::Error("http_500".into()));
+        assert_eq!(answer(Dialect::Tei, 504, tei), Answer::Error("timeout".into()));
+        assert_eq!(answer(Dialect::Tei, 500, b"no, really"), Answer::Error("http_500".into()));
         let comma = br#"{"error": {"code": "a,b"}}"#;
-        assert_eq!(Dialect::OpenAi.answer(503, comma), Answer::Error("http_503".into()));
+        assert_eq!(answer(Dialect::OpenAi, 503, comma), Answer::Error("http_503".into()));
     }
 
     #[test]

@@ -87,28 +87,24 @@ pub(super) fn timeout(left: Duration) -> String {
     format!("{}m", left.as_millis().clamp(1, TIMEOUT_MAX))
 }
 
-/// What an answer means whose head and whose trailers, if there are any, are these.
-pub(super) fn answer(head: &HeaderMap, trailers: Option<&HeaderMap>, body: &[u8]) -> Answer {
+/// Whether the status of an answer is that of success.
+///
+/// # Errors
+/// What the answer means if not.
+pub(super) fn status(head: &HeaderMap, trailers: Option<&HeaderMap>) -> Result<(), Answer> {
     let found = trailers.and_then(|trailers| trailers.get(STATUS)).or_else(|| head.get(STATUS));
     let status = found.and_then(|status| status.to_str().ok()?.parse::<usize>().ok());
+    let status = status.ok_or_else(|| Answer::Unreadable(format!("an answer without {STATUS}")))?;
+    let name = STATUSES.get(status).copied().unwrap_or("unknown").into();
     match status {
-        None => Answer::Unreadable(format!("{} bytes without {STATUS}", body.len())),
-        Some(0) => match rows(body) {
-            Ok(rows) => Answer::Rows(rows),
-            Err(why) => Answer::Unreadable(why),
-        },
-        Some(status) => {
-            let name = STATUSES.get(status).copied().unwrap_or("unknown").into();
-            match status {
-                RESOURCE_EXHAUSTED => Answer::Refused(name),
-                _ => Answer::Error(name),
-            }
-        }
+        0 => Ok(()),
+        RESOURCE_EXHAUSTED => Err(Answer::Refused(name)),
+        _ => Err(Answer::Error(name)),
     }
 }
 
 /// The vectors of a body; what is wrong with one that does not hold them whole.
-fn rows(mut body: &[u8]) -> Result<Vec<Vec<f32>>, String> {
+pub(super) fn rows(mut body: &[u8]) -> Result<Vec<Vec<f32>>, String> {
     let mut rows = Vec::new();
     while !body.is_empty() {
         if body.len() < FRAME_BYTES {
@@ -175,26 +171,28 @@ mod tests {
             frame(&EmbedResponse { embeddings }.encode_to_vec())
         };
         let two = [vector(&[1.0, -2.0]), vector(&[0.5])].concat();
-        let (ok, none) = (headers(Some("0")), headers(None));
-        let rows = Answer::Rows(vec![vec![1.0, -2.0], vec![0.5]]);
-        assert_eq!(answer(&none, Some(&ok), &two), rows);
-        assert_eq!(answer(&ok, None, b""), Answer::Rows(Vec::new()));
+        assert_eq!(rows(&two), Ok(vec![vec![1.0, -2.0], vec![0.5]]));
+        assert_eq!(rows(b""), Ok(Vec::new()));
         let compressed = [&[1_u8], &two[1..]].concat();
         for body in [&two[..two.len() - 1], &two[..3], &compressed, &frame(&[0xff; 9])] {
-            let answer = answer(&none, Some(&ok), body);
-            assert!(matches!(answer, Answer::Unreadable(_)), "{body:?}: {answer:?}");
+            assert!(rows(body).is_err(), "{body:?}");
         }
-        assert!(matches!(answer(&none, Some(&none), &two), Answer::Unreadable(_)));
-        assert!(matches!(answer(&none, None, &two), Answer::Unreadable(_)));
     }
 
     #[test]
     fn a_status_has_the_protocols_name() {
-        let said = |status| answer(&headers(Some(status)), None, b"");
-        assert_eq!(said("8"), Answer::Refused("resource_exhausted".into()));
-        assert_eq!(said("4"), Answer::Error("deadline_exceeded".into()));
-        assert_eq!(said("16"), Answer::Error("unauthenticated".into()));
-        assert_eq!(said("99"), Answer::Error("unknown".into()));
-        assert!(matches!(said("x"), Answer::Unreadable(_)));
+        let said = |found| status(&headers(Some(found)), None);
+        assert_eq!(said("0"), Ok(()));
+        assert_eq!(said("8"), Err(Answer::Refused("resource_exhausted".into())));
+        assert_eq!(said("4"), Err(Answer::Error("deadline_exceeded".into())));
+        assert_eq!(said("16"), Err(Answer::Error("unauthenticated".into())));
+        assert_eq!(said("99"), Err(Answer::Error("unknown".into())));
+        let (ok, none) = (headers(Some("0")), headers(None));
+        assert_eq!(status(&none, Some(&ok)), Ok(()));
+        // Behind the body it counts, whatever the head said.
+        assert_eq!(status(&ok, Some(&headers(Some("13")))), Err(Answer::Error("internal".into())));
+        for unreadable in [said("x"), status(&none, None), status(&none, Some(&none))] {
+            assert!(matches!(unreadable, Err(Answer::Unreadable(_))), "{unreadable:?}");
+        }
     }
 }

@@ -19,7 +19,7 @@ use forebay::Fault;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, TE};
-use http::{HeaderName, Method, Request, StatusCode};
+use http::{HeaderName, Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::TrySendError;
 use serde_json::json;
@@ -286,11 +286,10 @@ impl Inner {
     async fn read(&self, response: http::Response<hyper::body::Incoming>) -> Answer {
         let (head, body) = response.into_parts();
         match Limited::new(body, ANSWER_BYTES_MAX).collect().await {
-            Ok(body) if self.is_grpc() && head.status == StatusCode::OK => {
+            Ok(body) => {
                 let trailers = body.trailers().cloned();
-                grpc::answer(&head.headers, trailers.as_ref(), &body.to_bytes())
+                self.server.dialect.answer(&head, trailers.as_ref(), &body.to_bytes())
             }
-            Ok(body) => self.server.dialect.answer(head.status.as_u16(), &body.to_bytes()),
             Err(error) => Answer::Lost(error.to_string()),
         }
     }

@@ -35,24 +35,24 @@ pub(super) struct Connection {
 
 /// What takes the requests.
 pub(super) enum Sender {
-    One(http1::SendRequest<Full<Bytes>>),
-    Two(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
 }
 
 impl Sender {
     /// Whether it can take one at once.
     pub(super) fn is_ready(&self) -> bool {
         match self {
-            Self::One(sender) => sender.is_ready(),
-            Self::Two(sender) => sender.is_ready(),
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
         }
     }
 
     /// Waits until it can take one.
     pub(super) async fn ready(&mut self) -> hyper::Result<()> {
         match self {
-            Self::One(sender) => sender.ready().await,
-            Self::Two(sender) => sender.ready().await,
+            Self::Http1(sender) => sender.ready().await,
+            Self::Http2(sender) => sender.ready().await,
         }
     }
 
@@ -62,8 +62,8 @@ impl Sender {
         request: Request<Full<Bytes>>,
     ) -> Result<Response<Incoming>, TrySendError<Request<Full<Bytes>>>> {
         match self {
-            Self::One(sender) => sender.try_send_request(request).await,
-            Self::Two(sender) => sender.try_send_request(request).await,
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::Http2(sender) => sender.try_send_request(request).await,
         }
     }
 }
@@ -81,13 +81,13 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     match grpc {
-        true => drive_2(stream).await,
-        false => drive_1(stream, strays).await,
+        true => drive_http2(stream).await,
+        false => drive_http1(stream, strays).await,
     }
 }
 
 /// Drives a connection of HTTP/2, which has no room for an answer too many.
-async fn drive_2<S>(stream: TokioIo<S>) -> Result<Connection, String>
+async fn drive_http2<S>(stream: TokioIo<S>) -> Result<Connection, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -96,11 +96,11 @@ where
     // How it ends is seen by the request on it.
     let task = tokio::spawn(async move { connection.await.unwrap_or_default() });
     let last = Arc::new(AtomicU64::new(NO_REQUEST));
-    Ok(Connection { sender: Sender::Two(sender), last, task: task.abort_handle() })
+    Ok(Connection { sender: Sender::Http2(sender), last, task: task.abort_handle() })
 }
 
 /// Drives a connection until it ends, and notes if it ends because of an answer too many.
-async fn drive_1<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
+async fn drive_http1<S>(stream: TokioIo<S>, strays: Strays) -> Result<Connection, String>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -125,5 +125,5 @@ where
             }
         }
     });
-    Ok(Connection { sender: Sender::One(sender), last, task: task.abort_handle() })
+    Ok(Connection { sender: Sender::Http1(sender), last, task: task.abort_handle() })
 }

@@ -169,7 +169,13 @@ impl Slot {
 
     /// Whether it serves, or may do so again in a moment.
     pub(super) fn serves_or_has_lapsed(&self) -> bool {
-        self.state == WorkerState::Serving || self.lapse.is_open()
+        match self.state {
+            WorkerState::Serving => true,
+            WorkerState::Suspect | WorkerState::Warming | WorkerState::Probation => {
+                self.lapse.is_open()
+            }
+            _ => false,
+        }
     }
 
     /// Nothing serves: a restart does not wait for long.

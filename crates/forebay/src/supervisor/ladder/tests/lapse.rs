@@ -108,3 +108,33 @@ fn a_lapse_is_over_when_the_level_is_capped() {
     });
     assert_eq!(of_a_late_one, of_a_capped_one);
 }
+
+#[test]
+fn others_wait_out_their_back_off_for_who_has_lapsed_and_not_for_who_is_stuck() {
+    let soon = limits().restarts.backoff_alone_max() + ms(100);
+    let still_waits = |seed, falls: &dyn Fn(&mut Watched)| {
+        let mut watched = Watched::new(seed);
+        watched.go_well(ms(1));
+        watched.handle(Event::Unkillable(watched.of(2)));
+        for _ in 0..3 {
+            watched.crash(1);
+            watched.go_well(ms(5_000));
+            assert_eq!(watched.states[1], WorkerState::Serving);
+        }
+        watched.crash(1);
+        falls(&mut watched);
+        watched.to(watched.now + soon);
+        watched.states[1] == WorkerState::Backoff
+    };
+    let lapses = |watched: &mut Watched| {
+        catch_up(watched);
+        watched.handle(Event::Canary(watched.of(0), Ok(())));
+        assert_eq!(watched.states[0], WorkerState::Serving);
+    };
+    let sticks = |watched: &mut Watched| {
+        late(watched);
+        watched.handle(Event::Unkillable(watched.of(0)));
+    };
+    assert!((0..20).any(|seed| still_waits(seed, &lapses)), "no back-off was long enough");
+    assert!((0..20).all(|seed| !still_waits(seed, &sticks)));
+}
