@@ -26,7 +26,7 @@ use commands::bench::BenchCommand;
 use failure::{Exit, Failure};
 use interrupt::Interrupt;
 
-/// Threads for waiting; the work is done by threads of the runtime and by the workers.
+/// Threads for waiting, but in a daemon; the work is done by threads of the runtime and by the workers.
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
@@ -68,8 +68,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         _ => {}
     }
+    let threads = match &command {
+        Command::Serve(args) => args.threads(&settings)?,
+        _ => THREADS,
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
+        .worker_threads(threads)
         .thread_name("fb-cli")
         .enable_all()
         .build()

@@ -5,12 +5,12 @@
 //! --input sentences.txt --clients 16 --seconds 10 [--rate 500] [--warm 1] [--deadline-ms 1000]`
 //!
 //! Without `--rate` each client asks again as soon as it has its answer. With it, requests are due at
-//! even times whether or not answers come; what none of the clients is free for waits, and its
-//! latency counts from when it was due. Prints one JSON object; latencies are milliseconds.
+//! even times whether or not answers come, and the clients take turns; what none of them is free for
+//! waits, and its latency counts from when it was due. Prints one JSON object; latencies are milliseconds.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it prints its figures")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -25,8 +25,9 @@ use serde_json::{Value, json};
 /// Bytes of an answer at most; a vector of 4,096 numbers is smaller.
 const ANSWER_BYTES_MAX: usize = 1 << 17;
 
-/// How long the thread sleeps at most while a request is about to be due.
-const NAP: Duration = Duration::from_micros(200);
+/// Requests that come due within this time are sent together, and answers looked at together: each
+/// look interrupts the daemon on the same processors. Latencies include it.
+const TICK: Duration = Duration::from_millis(1);
 
 struct Arguments {
     to: String,
@@ -120,9 +121,12 @@ struct Client {
     due: Instant,
     sent: Instant,
     is_busy: bool,
+    /// Whether it is among those that can take the next request.
+    is_listed: bool,
 }
 
-/// What came of the requests that were due within the time that is measured.
+/// What came of the requests that were answered within the time that is measured, whenever they were
+/// due: as many are under way when it ends as when it begins.
 #[derive(Default)]
 struct Outcome {
     /// From when it was due to the answer, in microseconds, of those that were served.
@@ -161,7 +165,15 @@ impl Load {
             let data = epoll::EventData::new_u64(number as u64);
             epoll::add(&epoll, &socket, data, epoll::EventFlags::IN)?;
             let answer = vec![0; ANSWER_BYTES_MAX];
-            clients.push(Client { socket, answer, filled: 0, due: now, sent: now, is_busy: false });
+            clients.push(Client {
+                socket,
+                answer,
+                filled: 0,
+                due: now,
+                sent: now,
+                is_busy: false,
+                is_listed: true,
+            });
         }
         let measured_from = now + Duration::from_secs_f64(arguments.warm);
         let end = measured_from + Duration::from_secs_f64(arguments.seconds);
@@ -186,6 +198,7 @@ impl Load {
         client.due = due;
         client.sent = Instant::now();
         client.is_busy = true;
+        client.is_listed = false;
         client.filled = 0;
         if due >= self.measured_from {
             let late = client.sent.saturating_duration_since(due).as_micros();
@@ -236,7 +249,7 @@ impl Load {
         let now = Instant::now();
         let since = |start: Instant| u32::try_from((now - start).as_micros()).unwrap_or(u32::MAX);
         let (from_due, from_sent) = (since(client.due), since(client.sent));
-        if client.due >= self.measured_from && now <= self.end {
+        if now >= self.measured_from && now <= self.end {
             match status {
                 200 => {
                     self.outcome.served_us.push(from_due);
@@ -254,7 +267,7 @@ impl Load {
     fn run(&mut self) -> io::Result<()> {
         let start = Instant::now();
         let every = self.arguments.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-        let mut free: Vec<usize> = (0..self.clients.len()).collect();
+        let mut free: VecDeque<usize> = (0..self.clients.len()).collect();
         let mut due = start;
         let mut events = Vec::with_capacity(self.clients.len().max(1));
         loop {
@@ -263,7 +276,7 @@ impl Load {
                 return Ok(());
             }
             while every.is_none() || due <= now {
-                let Some(number) = free.pop() else { break };
+                let Some(number) = free.pop_front() else { break };
                 self.send(number, if every.is_some() { due } else { Instant::now() })?;
                 due += every.unwrap_or_default();
             }
@@ -281,12 +294,13 @@ impl Load {
             events.clear();
             epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout))?;
             if events.is_empty() && is_soon {
-                std::thread::sleep(wait.min(NAP));
+                std::thread::sleep(TICK);
             }
             for event in &events {
                 let number = event.data.u64() as usize;
-                if self.receive(number)? && !free.contains(&number) {
-                    free.push(number);
+                if self.receive(number)? && !self.clients[number].is_listed {
+                    self.clients[number].is_listed = true;
+                    free.push_back(number);
                 }
             }
         }

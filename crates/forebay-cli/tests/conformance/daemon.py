@@ -30,15 +30,16 @@ class Daemon:
   """Runs while the `with` block does; leaving it fails if the daemon did not end in order."""
 
   def __init__(self, program: Path, model: Path, onnxruntime: Path, settings: str = "",
-               precision: str = "f32", key: str | None = None) -> None:
+               precision: str = "f32", key: str | None = None, rungs: str = "cpu") -> None:
     self.folder = tempfile.TemporaryDirectory(prefix="forebay-clients-")
     place = Path(self.folder.name)
     keys = ""
     if key is not None:
       keys = f"[auth]\nkey_hashes = ['{hashlib.sha256(key.encode()).hexdigest()}']\n"
+    devices = ", ".join(f"'{rung}'" for rung in rungs.split(","))
     self.config = place / "forebay.toml"
     self.config.write_text(
-      f"[model]\npath = '{model}'\nprecision = '{precision}'\n[devices]\nrungs = ['cpu']\n[cpu]\nonnxruntime = '{onnxruntime}'\n"
+      f"[model]\npath = '{model}'\nprecision = '{precision}'\n[devices]\nrungs = [{devices}]\n[cpu]\nonnxruntime = '{onnxruntime}'\n"
       f"[server]\nlisten = '127.0.0.1:0'\nsocket = ''\nadmin_socket = ''\ndrain_notice_ms = 50\n"
       f"{keys}{settings}")
     self.program, self.said, self.address = program, [], ""

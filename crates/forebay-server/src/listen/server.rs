@@ -222,6 +222,7 @@ impl ServerHandle {
             (new.socket_group == old.socket_group, "server.socket_group"),
             (new.listen == old.listen, "server.listen"),
             (new.admin_socket == old.admin_socket, "server.admin_socket"),
+            (new.threads == old.threads, "server.threads"),
         ] {
             if !is_same {
                 return Err(ServeError::NeedsRestart { key });

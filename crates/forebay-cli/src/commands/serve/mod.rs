@@ -68,6 +68,14 @@ impl ServeArgs {
         config.validate()?;
         Ok(config)
     }
+
+    /// Threads that serve connections.
+    ///
+    /// # Errors
+    /// The settings cannot be read, or are wrong.
+    pub(crate) fn threads(&self, settings: &Settings) -> Result<usize, Failure> {
+        Ok(self.config(settings)?.server.thread_count())
+    }
 }
 
 /// Runs the command.
