@@ -73,7 +73,8 @@ fn unknown_names_offer_the_nearest() {
     );
     assert_eq!(
         problems("[batch]\nthreads = 2\n"),
-        "f.toml:2:1: unknown key `batch.threads`; did you mean `tokenize.threads`?"
+        "f.toml:2:1: unknown key `batch.threads`; did you mean `tokenize.threads` or \
+         `server.threads`?"
     );
     assert_eq!(
         problems("[shutdown]\ncolour = 'red'\n"),
