@@ -20,6 +20,7 @@ sys.path[:0] = [str(ROOT / "benches"), str(ROOT / "crates/forebay-cli/tests/conf
 from daemon import Daemon, add_places  # noqa: E402
 from sentences import sentences  # noqa: E402
 
+# Begins in the group [server], where the daemon's settings end.
 SETTINGS = """threads = {threads}
 [cuda]
 precision = '{precision}'

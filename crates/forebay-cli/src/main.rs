@@ -26,7 +26,8 @@ use commands::bench::BenchCommand;
 use failure::{Exit, Failure};
 use interrupt::Interrupt;
 
-/// Threads for waiting, but in a daemon; the work is done by threads of the runtime and by the workers.
+/// Threads that wait for what a command has begun; the work is done by threads of the runtime and by
+/// the workers. The daemon's are `server.threads`.
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
@@ -66,28 +67,26 @@ fn run(cli: Cli) -> Result<(), Failure> {
             return Err(Failure::new(Exit::Usage, message)
                 .help("use `forebay embed` or the library, which start the workers they need"));
         }
+        Command::Serve(args) => return commands::serve::run(args, settings),
         _ => {}
     }
-    let threads = match &command {
-        Command::Serve(args) => args.threads(&settings)?,
-        _ => THREADS,
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    executor(THREADS)?.block_on(dispatch(command, settings))
+}
+
+/// What runs a command's asynchronous part, on so many threads.
+pub(crate) fn executor(threads: usize) -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
         .thread_name("fb-cli")
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot start: {error}")))?;
-    runtime.block_on(dispatch(command, settings))
+        .map_err(|error| Failure::new(Exit::Unavailable, format!("cannot start: {error}")))
 }
 
 async fn dispatch(command: Command, settings: settings::Settings) -> Result<(), Failure> {
     let mut interrupt = Interrupt::listen()?;
     if let Command::Embed(args) = command {
         return commands::embed::run(args, &settings, &mut interrupt).await;
-    }
-    if let Command::Serve(args) = command {
-        return commands::serve::run(args, settings, &mut interrupt).await;
     }
     if let Command::Soak(args) = command {
         return commands::soak::run(args, &settings, &mut interrupt).await;

@@ -121,8 +121,6 @@ struct Client {
     due: Instant,
     sent: Instant,
     is_busy: bool,
-    /// Whether it is among those that can take the next request.
-    is_listed: bool,
 }
 
 /// What came of the requests that were answered within the time that is measured, whenever they were
@@ -165,15 +163,7 @@ impl Load {
             let data = epoll::EventData::new_u64(number as u64);
             epoll::add(&epoll, &socket, data, epoll::EventFlags::IN)?;
             let answer = vec![0; ANSWER_BYTES_MAX];
-            clients.push(Client {
-                socket,
-                answer,
-                filled: 0,
-                due: now,
-                sent: now,
-                is_busy: false,
-                is_listed: true,
-            });
+            clients.push(Client { socket, answer, filled: 0, due: now, sent: now, is_busy: false });
         }
         let measured_from = now + Duration::from_secs_f64(arguments.warm);
         let end = measured_from + Duration::from_secs_f64(arguments.seconds);
@@ -198,7 +188,6 @@ impl Load {
         client.due = due;
         client.sent = Instant::now();
         client.is_busy = true;
-        client.is_listed = false;
         client.filled = 0;
         if due >= self.measured_from {
             let late = client.sent.saturating_duration_since(due).as_micros();
@@ -278,6 +267,9 @@ impl Load {
             while every.is_none() || due <= now {
                 let Some(number) = free.pop_front() else { break };
                 self.send(number, if every.is_some() { due } else { Instant::now() })?;
+                if !self.clients[number].is_busy {
+                    free.push_back(number);
+                }
                 due += every.unwrap_or_default();
             }
             let until = match every {
@@ -285,7 +277,7 @@ impl Load {
                 _ => self.end,
             };
             let wait = until.saturating_duration_since(Instant::now());
-            // Waiting for events is counted in milliseconds; what is due sooner is napped for.
+            // Waiting for events is counted in milliseconds; for what is due sooner it looks every tick.
             let is_soon = wait < Duration::from_millis(2);
             let whole_ms =
                 if is_soon { 0 } else { i64::try_from(wait.as_millis()).unwrap_or(1) - 1 };
@@ -298,8 +290,9 @@ impl Load {
             }
             for event in &events {
                 let number = event.data.u64() as usize;
-                if self.receive(number)? && !self.clients[number].is_listed {
-                    self.clients[number].is_listed = true;
+                // One that is free already may have lost its connection.
+                let was_busy = self.clients[number].is_busy;
+                if self.receive(number)? && was_busy {
                     free.push_back(number);
                 }
             }

@@ -70,6 +70,7 @@ fn whatever_is_wrong_changes_nothing_and_is_said() {
         (of("[limits]\nidle_ms = 0"), "limits.idle_ms"),
         (of("[auth]\nkey_hashes_file = '/no/such/file'"), "/no/such/file"),
         (good.replace("forebay.sock", "other.sock"), "server.socket cannot be changed"),
+        (good.replace("[server]", "[server]\nthreads = 3"), "server.threads cannot be changed"),
         (good.replace(&model.display().to_string(), "/no/such/model"), "/no/such/model"),
         (good.replace(&model.display().to_string(), &broken.path().display().to_string()), "token"),
     ] {

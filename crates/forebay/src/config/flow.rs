@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::declare::Allowed::{Choice, Integer, Number, Path, Switch};
 use super::declare::group;
-use super::value::{LaneWait, LogFormat, LogLevel};
+use super::value::{LaneWait, LogFormat, LogLevel, thread_count};
 use crate::priority::Priority;
 
 group! {
@@ -130,10 +130,7 @@ impl TokenizeConfig {
     /// Tokenizer threads that there are: [`TokenizeConfig::threads`], or what 0 takes.
     #[must_use]
     pub fn thread_count(&self) -> usize {
-        match self.threads {
-            0 => threads_for(std::thread::available_parallelism().map_or(1, usize::from)),
-            threads => threads as usize,
-        }
+        thread_count(self.threads, threads_for)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::declare::Allowed::{Address, HashList, Integer, Name, NameList, Number, Path};
 use super::declare::group;
+use super::value::thread_count;
 
 group! {
     /// Where the daemon listens and how it ends. The library listens nowhere.
@@ -151,10 +152,7 @@ impl ServerConfig {
     /// Threads that there are: [`ServerConfig::threads`], or what 0 takes.
     #[must_use]
     pub fn thread_count(&self) -> usize {
-        match self.threads {
-            0 => threads_for(std::thread::available_parallelism().map_or(1, usize::from)),
-            threads => threads as usize,
-        }
+        thread_count(self.threads, threads_for)
     }
 
     /// [`ServerConfig::drain_notice_ms`] as a duration.

@@ -259,6 +259,14 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
+/// The threads of a setting, of which 0 leaves the number to what the machine's cores are good for.
+pub(super) fn thread_count(threads: u32, for_cores: fn(usize) -> usize) -> usize {
+    match threads {
+        0 => for_cores(std::thread::available_parallelism().map_or(1, usize::from)),
+        threads => threads as usize,
+    }
+}
+
 /// Which devices the ladder's rungs use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Rungs {

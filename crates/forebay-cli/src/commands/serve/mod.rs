@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 
 use self::notify::{Notifier, watchdog_interval};
 use self::supervise::{Reloads, feed_watchdog, reload_when_asked, status_line, tell_level};
+use crate::executor;
 use crate::failure::{Exit, Failure};
 use crate::interrupt::Interrupt;
 use crate::log;
@@ -68,28 +69,21 @@ impl ServeArgs {
         config.validate()?;
         Ok(config)
     }
-
-    /// Threads that serve connections.
-    ///
-    /// # Errors
-    /// The settings cannot be read, or are wrong.
-    pub(crate) fn threads(&self, settings: &Settings) -> Result<usize, Failure> {
-        Ok(self.config(settings)?.server.thread_count())
-    }
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// Whatever is needed and not there, at the start; or an accept loop that failed.
-pub(crate) async fn run(
-    args: ServeArgs,
-    settings: Settings,
-    interrupt: &mut Interrupt,
-) -> Result<(), Failure> {
+pub(crate) fn run(args: ServeArgs, settings: Settings) -> Result<(), Failure> {
+    let config = args.config(&settings)?;
+    executor(config.server.thread_count())?.block_on(serve(args, settings, config))
+}
+
+async fn serve(args: ServeArgs, settings: Settings, config: Config) -> Result<(), Failure> {
+    let mut interrupt = Interrupt::listen()?;
     let hangup =
         signal(SignalKind::hangup()).map_err(|error| cannot("listen to SIGHUP", &error))?;
-    let config = args.config(&settings)?;
     // What can be told to be wrong at once is, before a model is read.
     Server::check(&config)?;
     let level = log::start_adjustable(&config.log);
@@ -125,7 +119,7 @@ pub(crate) async fn run(
     let reloader = Reloader::new(server.handle(), Box::new(load), Box::new(on_config));
     notifier.ready(&status_line(&service));
     let daemon = Daemon::start(server, service, notifier, reloader, (hangup, asked));
-    let ended = daemon.run(interrupt).await;
+    let ended = daemon.run(&mut interrupt).await;
     drop(metrics);
     ended
 }
